@@ -1,0 +1,1 @@
+"""Commands: run, train, table, bench, report, list."""

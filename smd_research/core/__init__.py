@@ -1,0 +1,1 @@
+"""The small shared nouns: observables, guesses, guarantees, seeds, errors."""

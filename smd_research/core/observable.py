@@ -1,0 +1,21 @@
+"""What an untrusted party can see."""
+
+from enum import StrEnum
+
+
+class Observable(StrEnum):
+    """Kinds of values a defense shows to the untrusted party; an attack names the kinds it needs."""
+
+    TOKEN_IDS = "token ids"
+    SANITISED_IDS = "sanitised token ids"
+    EMBEDDINGS = "embeddings"
+    HIDDEN_STATES = "hidden states"
+    QUERIES = "queries"
+    PARTIAL_ATTENTION = "partial attention"
+    KV_CACHE = "KV cache"
+    MASKED_ACTIVATIONS = "masked activations"
+    EXPOSED_WEIGHTS = "exposed weights"
+    LOGITS = "logits"
+    OUTPUT_TOKENS = "output tokens"
+    GRADIENTS = "gradients"
+    LENGTH = "prompt length"

@@ -1,0 +1,30 @@
+"""Named random generators: one seed a cell, a child generator for each purpose.
+
+A child depends on the seed and on its names alone, never on the order in which children are asked for or on the number
+of workers (numpy ``SeedSequence`` with the names hashed into the spawn key).
+"""
+
+import hashlib
+
+import numpy as np
+import torch
+
+
+def _key(name: str | int) -> int:
+    return int.from_bytes(hashlib.sha256(str(name).encode()).digest()[:4], "big")
+
+
+def sequence(seed: int, *names: str | int) -> np.random.SeedSequence:
+    """The seed sequence of a purpose, e.g. ``sequence(0, "attack", prompt_id)``."""
+    return np.random.SeedSequence(seed, spawn_key=tuple(_key(name) for name in names))
+
+
+def generator(seed: int, *names: str | int) -> np.random.Generator:
+    """An independent NumPy generator for a purpose."""
+    return np.random.default_rng(sequence(seed, *names))
+
+
+def torch_generator(seed: int, *names: str | int) -> torch.Generator:
+    """An independent torch CPU generator for a purpose."""
+    state = sequence(seed, *names).generate_state(2, np.uint32)
+    return torch.Generator().manual_seed(int(state[0]) << 31 | int(state[1]) >> 1)

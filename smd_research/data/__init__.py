@@ -1,0 +1,1 @@
+"""Prompts with marked secrets: synthetic corpora, files, hub datasets."""

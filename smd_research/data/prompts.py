@@ -1,0 +1,75 @@
+"""Documents with marked secrets, and the prompts a model reads."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, order=True)
+class Span:
+    """A secret inside a text: character offsets ``[start, end)`` and what kind of secret it is."""
+
+    start: int
+    end: int
+    type: str
+
+
+@dataclass(frozen=True, repr=False)
+class Document:
+    """A text whose secret spans are marked; the repr never shows the text."""
+
+    id: str
+    text: str
+    spans: tuple[Span, ...] = ()
+    register: str = ""
+
+    def __repr__(self) -> str:
+        return f"Document(id={self.id!r}, characters={len(self.text)}, spans={len(self.spans)})"
+
+
+@dataclass(frozen=True)
+class TokenSpan:
+    """A secret inside a prompt: token offsets ``[start, end)`` and its type."""
+
+    start: int
+    end: int
+    type: str
+
+
+@dataclass(frozen=True, repr=False)
+class Prompt:
+    """Token ids with marked secret token spans; the repr never shows the content.
+
+    Attributes:
+        id: stable name of the prompt.
+        text: the text of ``ids``.
+        ids: token ids, ``[n]``.
+        spans: secrets in token offsets (a token that overlaps a secret belongs to it).
+        continuation: the document's own next token ids, held out for perplexity.
+    """
+
+    id: str
+    text: str
+    ids: tuple[int, ...]
+    spans: tuple[TokenSpan, ...] = ()
+    continuation: tuple[int, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"Prompt(id={self.id!r}, tokens={len(self.ids)}, spans={len(self.spans)})"
+
+
+def token_spans(spans: Sequence[Span], offsets: Sequence[tuple[int, int]]) -> tuple[TokenSpan, ...]:
+    """Snap character spans to tokens: every token that overlaps a secret is part of it.
+
+    Args:
+        spans: secrets in character offsets.
+        offsets: for each token its ``[start, end)`` characters.
+
+    Returns:
+        One token span for each secret that at least one token touches.
+    """
+    snapped = []
+    for span in spans:
+        inside = [i for i, (start, end) in enumerate(offsets) if start < span.end and end > span.start and end > start]
+        if inside:
+            snapped.append(TokenSpan(inside[0], inside[-1] + 1, span.type))
+    return tuple(snapped)
