@@ -1,0 +1,114 @@
+"""Command-line overrides: what they may say, and the near miss when they say something else."""
+
+import difflib
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+
+
+class UsageError(Exception):
+    """A command line that names something that does not exist."""
+
+
+def groups(folder: Path) -> dict[str, list[str]]:
+    """Configuration groups and their options, as the folder spells them."""
+    return {
+        group.name: sorted(option.stem for option in group.glob("*.yaml"))
+        for group in sorted(folder.iterdir())
+        if group.is_dir() and any(group.glob("*.yaml"))
+    }
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """A suggestion in words: the near miss, or what there is."""
+    options = sorted(known)
+    match = difflib.get_close_matches(word, options, n=1, cutoff=0.5)
+    if match:
+        return f"did you mean '{match[0]}'?"
+    return f"there is {', '.join(options)}" if len(options) <= 12 else "'--help' lists them"
+
+
+def parse(arguments: Sequence[str]) -> list[Override]:
+    """The overrides among command-line arguments (flags and their values are left out).
+
+    Raises:
+        HydraException: an argument is not an override.
+    """
+    words = [word for word in arguments if "=" in word and not word.startswith("-")]
+    return OverridesParser.create().parse_overrides(words)
+
+
+def check_choices(arguments: Sequence[str], folder: Path) -> None:
+    """Refuse an unknown option of a group before anything runs, in every value of a sweep.
+
+    Raises:
+        UsageError: naming the option and its near miss.
+    """
+    known = groups(folder)
+    for extra in _extra_folders(arguments):
+        for group, options in groups(extra).items():
+            known[group] = sorted({*known.get(group, []), *options})
+    for override in parse(arguments):
+        group = (override.key_or_group or "").split("@")[0]
+        if group not in known or override.is_delete():
+            continue
+        for value in _values(override):
+            if value not in (*known[group], "null", "None"):
+                raise UsageError(f"unknown {group} '{value}': {nearest(value, known[group])}")
+
+
+def _values(override: Override) -> list[str]:
+    if override.is_sweep_override():
+        return [str(value) for value in override.sweep_string_iterator()]
+    return [str(override.get_value_element_as_str())]
+
+
+def _extra_folders(arguments: Sequence[str]) -> list[Path]:
+    folders = []
+    for position, word in enumerate(arguments):
+        flag, _, value = word.partition("=")
+        if flag in ("--config-dir", "-cd"):
+            folders.append(Path(value or "".join(arguments[position + 1 : position + 2])))
+    return [folder for folder in folders if folder.is_dir()]
+
+
+def explain(error: Exception, arguments: Sequence[str], folder: Path, config_name: str) -> str:
+    """One line for an error of composition: what is wrong and what was probably meant."""
+    text = f"{error} {error.__cause__ or ''}"
+    unknown = re.search(r"Could not override '([^']+)'|Key '([^']+)' is not in struct", text)
+    if unknown:
+        word = next(group for group in unknown.groups() if group)
+        return f"unknown key '{word}': {nearest(word, _keys(arguments, word, folder, config_name))}"
+    return re.sub(r"See https://\S+ for details", "", str(error))
+
+
+def _keys(arguments: Sequence[str], offending: str, folder: Path, config_name: str) -> list[str]:
+    """Every dotted key of the configuration without the offending override, and the groups."""
+    words = [word for word in arguments if "=" in word and not word.startswith("-")]
+    kept = [word for word in words if word.split("=")[0].lstrip("+~") != offending and "," not in word]
+    searched = ",".join(f"file://{extra.resolve()}" for extra in _extra_folders(arguments))
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(folder), version_base=None):
+            composed = compose(config_name, overrides=[*kept, f"hydra.searchpath=[{searched}]"])
+    except HydraException:
+        return list(groups(folder))
+    return sorted({*_dotted(composed), *groups(folder)})
+
+
+def _dotted(node: DictConfig, prefix: str = "") -> list[str]:
+    found = []
+    for key in node:
+        name = f"{prefix}{key}"
+        found.append(name)
+        child = None if OmegaConf.is_missing(node, key) else node._get_node(key)
+        if isinstance(child, DictConfig) and not child._is_none():
+            found.extend(_dotted(child, f"{name}."))
+    return found
