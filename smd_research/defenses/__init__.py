@@ -1,1 +1,1 @@
-"""TODO"""
+"""Defenses: two live parties and what passes between them."""

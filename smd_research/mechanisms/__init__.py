@@ -1,1 +1,1 @@
-"""TODO"""
+"""Pure mathematics that a defense uses and its attacker knows (Kerckhoffs)."""

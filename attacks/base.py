@@ -1,0 +1,52 @@
+"""What every attack has in common: what it needs to see, and how it turns a view into a guess."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from smd_research.boundary import AdversaryView
+from smd_research.core.guess import Guess
+from smd_research.core.observable import Observable
+from smd_research.models.bundle import Bundle
+
+
+@dataclass(frozen=True, repr=False)
+class Public:
+    """What the adversary knows besides its view (Kerckhoffs): everything but the secret and the randomness.
+
+    Attributes:
+        bundle: public weights and tokenizer.
+        defense: short name of the defense, e.g. ``split``.
+        parameters: the deployment's public parameters.
+        corpus: token ids of an auxiliary corpus of the same kind of text, disjoint from what is attacked.
+    """
+
+    bundle: Bundle
+    defense: str
+    parameters: Mapping[str, object]
+    corpus: tuple[tuple[int, ...], ...] = ()
+
+
+class Attack(ABC):
+    """A reconstruction attack by an honest-but-curious untrusted party.
+
+    ``version`` is part of a cell's identity: raise it when a change may change the attack's numbers.
+    """
+
+    version: ClassVar[int] = 1
+    needs: ClassVar[frozenset[Observable]] = frozenset()
+
+    def fit(self, public: Public) -> None:
+        """Take in public knowledge; called once before the views of a cell.
+
+        Raises:
+            NotApplicableError: when the public parameters or the model rule the attack out.
+        """
+        self.public = public
+
+    @abstractmethod
+    def recover(self, view: AdversaryView, rng: np.random.Generator) -> Guess:
+        """Reconstruct one prompt from one view; never sees the secret or the defense object."""

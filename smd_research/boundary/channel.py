@@ -1,0 +1,119 @@
+"""Parties and the channel between them: re-entrant requests, one-way notifications.
+
+While one party waits for its reply it serves the requests of the other, so a vault that asked the provider to decode
+answers the provider's queries in the meantime. The same party code runs in one process or in two.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+
+from torch import Tensor
+
+from smd_research.boundary import wire
+from smd_research.boundary.ledger import Direction, Ledger
+from smd_research.boundary.messages import Message
+from smd_research.boundary.recorder import Recorder
+from smd_research.core.errors import ProtocolError
+
+
+class Party(ABC):
+    """One side of the boundary."""
+
+    @abstractmethod
+    def handle(self, message: Message) -> Message | None:
+        """Answer a request, or take a notification and return None."""
+
+
+class Untrusted(Party):
+    """The side that an attack looks at, with the measurement tap.
+
+    The tap serves utility metrics: it forces a continuation and hands out the logits. It lies outside the boundary,
+    is not counted, and nothing of it enters the adversary's view.
+    """
+
+    def __init__(self) -> None:
+        self.forced: tuple[int, ...] | None = None
+        self.logits: list[Tensor] = []
+
+    def arm(self, forced: Sequence[int] | None) -> None:
+        """Switch the tap on (teacher-force these ids and keep the logits) or, with None, off."""
+        self.forced = None if forced is None else tuple(forced)
+        self.logits = []
+
+    def tapped(self) -> list[Tensor]:
+        """Logits ``[vocab]`` of the steps since the tap was armed."""
+        return self.logits
+
+    def memory(self) -> dict[str, int]:
+        """Bytes this party holds, by kind: ``weights``, ``kv``."""
+        return {}
+
+
+class Channel(ABC):
+    """One party's end of the boundary."""
+
+    @abstractmethod
+    def notify(self, message: Message) -> None:
+        """Send a message that has no answer."""
+
+    @abstractmethod
+    def post(self, message: Message) -> Callable[[], Message]:
+        """Send a request; the returned function waits for the reply, so that work can be done in between."""
+
+    def request(self, message: Message) -> Message:
+        """Send a request and wait for its reply."""
+        return self.post(message)()
+
+
+class Meter:
+    """Counts and, when asked to, records every frame; sits at the trusted end only."""
+
+    def __init__(self, *, record: bool) -> None:
+        self.ledger = Ledger()
+        self.recorder = Recorder() if record else None
+
+    def clear(self) -> None:
+        """Begin a new request."""
+        self.ledger = Ledger()
+        if self.recorder:
+            self.recorder.clear()
+
+    def enter(self, direction: Direction, message: Message, frame: bytes | bytearray | memoryview, kind: int) -> None:
+        """Enter one frame."""
+        self.ledger.count(direction, message.nbytes, len(frame), reply=kind == wire.Kind.REPLY)
+        if self.recorder:
+            self.recorder.keep(direction, frame)
+
+
+class InProcessChannel(Channel):
+    """Both parties in one process; every message is still encoded, counted and decoded, so no reference crosses."""
+
+    def __init__(self, meter: Meter, outgoing: Direction) -> None:
+        self._meter = meter
+        self._outgoing = outgoing
+        self._incoming = Direction.TO_TRUSTED if outgoing is Direction.TO_UNTRUSTED else Direction.TO_UNTRUSTED
+        self._peer: Party | None = None
+
+    def connect(self, peer: Party) -> None:
+        """Name the party at the other end."""
+        self._peer = peer
+
+    def _carry(self, message: Message, direction: Direction, kind: wire.Kind) -> Message:
+        frame = bytearray(wire.encode(message, kind))
+        self._meter.enter(direction, message, frame, kind)
+        return wire.decode(wire.decode_header(frame).type, memoryview(frame)[wire.HEADER.size :])
+
+    def _deliver(self, message: Message, kind: wire.Kind) -> Message | None:
+        if self._peer is None:
+            raise ProtocolError("the channel is not connected: open it through Boundary.open")
+        return self._peer.handle(self._carry(message, self._outgoing, kind))
+
+    def notify(self, message: Message) -> None:
+        self._deliver(message, wire.Kind.NOTIFY)
+
+    def post(self, message: Message) -> Callable[[], Message]:
+        reply = self._deliver(message, wire.Kind.REQUEST)
+        if reply is None:
+            raise ProtocolError(f"the peer did not answer {type(message).__name__}")
+        answer = self._carry(reply, self._incoming, wire.Kind.REPLY)
+        return lambda: answer

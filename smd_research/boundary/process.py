@@ -1,0 +1,115 @@
+"""The untrusted party in an OS process of its own, joined by a Unix socket pair.
+
+Children come from a fork server that has the heavy imports loaded: it never held a secret, never ran a parallel region
+(a fork after one can hang the child), and starts a party in tens of milliseconds instead of an interpreter's seconds.
+"""
+
+import contextlib
+import multiprocessing
+import signal
+import socket
+from collections.abc import Callable
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+import torch
+
+from smd_research.boundary.channel import Channel, Meter, Party, Untrusted
+from smd_research.boundary.stream import StreamChannel
+from smd_research.core.errors import LabError, PeerLostError
+
+UntrustedFactory = Callable[[Channel], Untrusted]
+PRELOAD = ["torch", "transformers", "transformers.models.llama.modeling_llama", "smd_research.boundary"]
+
+
+def _context() -> multiprocessing.context.ForkServerContext:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOAD)
+    return context
+
+
+def _serve(factory: UntrustedFactory, sock: socket.socket, control: Connection, threads: int, timeout_s: float) -> None:
+    """Main of the untrusted process: answer the boundary and, apart from it, the measurement tap."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(threads)
+    channel = StreamChannel(sock, timeout_s=timeout_s)
+    try:
+        party = factory(channel)
+        channel.serve_for(party)
+        control.send(None)
+        while True:
+            while channel.buffered:
+                channel.serve_one()
+            ready = wait([control, channel])
+            if control in ready:
+                name, arguments = control.recv()
+                control.send(getattr(party, name)(*arguments))
+            elif channel in ready:
+                channel.serve_one()
+    except (PeerLostError, EOFError):
+        return
+    except LabError as error:
+        with contextlib.suppress(OSError):
+            control.send(error)
+
+
+class ProcessHost:
+    """Runs an untrusted party in its own process.
+
+    Args:
+        trusted: who answers the requests that come back.
+        factory: builds the untrusted party at the other side; what it carries is the deployment's public set-up.
+        meter: counts every frame, at the trusted end.
+        timeout_s: how long either side may stay silent inside a request.
+        threads: torch threads of the untrusted process.
+    """
+
+    def __init__(
+        self, trusted: Party, factory: UntrustedFactory, meter: Meter, *, timeout_s: float, threads: int
+    ) -> None:
+        ours, theirs = socket.socketpair()
+        self._control, other = multiprocessing.Pipe()
+        self._process = _context().Process(
+            target=_serve, args=(factory, theirs, other, threads, timeout_s), daemon=True, name="untrusted"
+        )
+        self._process.start()
+        theirs.close()
+        other.close()
+        self.channel = StreamChannel(ours, meter=meter, timeout_s=timeout_s)
+        self.channel.serve_for(trusted)
+        self._timeout_s = timeout_s
+        self._answer()
+
+    @property
+    def pid(self) -> int:
+        """Process id of the untrusted party."""
+        assert self._process.pid is not None
+        return self._process.pid
+
+    def control(self, name: str, *arguments: Any) -> Any:
+        """Call a measurement method of the untrusted party (the tap, memory); outside the boundary, uncounted."""
+        try:
+            self._control.send((name, arguments))
+        except OSError:
+            raise PeerLostError("the untrusted process has gone") from None
+        return self._answer()
+
+    def _answer(self) -> Any:
+        try:
+            if not self._control.poll(max(self._timeout_s, 60.0)):
+                raise PeerLostError("the untrusted process does not answer")
+            answer = self._control.recv()
+        except (EOFError, ConnectionError):
+            raise PeerLostError("the untrusted process ended unexpectedly") from None
+        if isinstance(answer, LabError):
+            raise answer
+        return answer
+
+    def close(self) -> None:
+        """End the process."""
+        self.channel.close()
+        self._control.close()
+        self._process.join(timeout=2)
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join()

@@ -1,0 +1,48 @@
+"""The adversary's view: a sealed record of everything that crossed the boundary, and nothing else."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from smd_research.boundary.ledger import Direction
+from smd_research.boundary.messages import Message
+from smd_research.core.errors import NotApplicableError
+from smd_research.core.observable import Observable
+
+M = TypeVar("M", bound=Message)
+
+
+@dataclass(frozen=True, repr=False)
+class AdversaryView:
+    """What the untrusted party saw during one request.
+
+    Values it computed by itself are functions of this record and of the public weights, so they are not stored twice.
+
+    Attributes:
+        messages: every message with its direction, in order.
+        shows: kinds of values the defense shows.
+        length: prompt length in tokens where the protocol gives it away, else None.
+        output_ids: generated tokens, as the untrusted party knows them.
+    """
+
+    messages: tuple[tuple[Direction, Message], ...]
+    shows: frozenset[Observable]
+    length: int | None
+    output_ids: tuple[int, ...]
+
+    def of(self, kind: type[M]) -> list[M]:
+        """All messages of one type, in order."""
+        return [message for _, message in self.messages if isinstance(message, kind)]
+
+    def require(self, needs: Iterable[Observable]) -> None:
+        """Check that the view shows what an attack needs.
+
+        Raises:
+            NotApplicableError: naming what is missing.
+        """
+        missing = sorted(set(needs) - self.shows)
+        if missing:
+            raise NotApplicableError(f"the defense does not show {', '.join(missing)}")
+
+    def __repr__(self) -> str:
+        return f"AdversaryView(messages={len(self.messages)}, shows={sorted(self.shows)})"

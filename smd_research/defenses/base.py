@@ -1,0 +1,208 @@
+"""What every defense has in common: a configuration that deploys into two live parties."""
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import ClassVar, Self
+
+import torch
+from torch import Tensor
+
+from smd_research.boundary import Boundary, Channel, Party, Untrusted
+from smd_research.boundary.messages import Message, Tokens
+from smd_research.core.errors import ProtocolError
+from smd_research.core.guarantee import Guarantee
+from smd_research.core.observable import Observable
+from smd_research.data.prompts import Prompt
+from smd_research.models.bundle import Bundle
+
+
+@dataclass(frozen=True, repr=False)
+class Generation:
+    """What the user gets, and when.
+
+    Attributes:
+        ids: generated token ids.
+        ttft_s: seconds from the request to the first token at the trusted side.
+        total_s: seconds to the last token.
+    """
+
+    ids: tuple[int, ...]
+    ttft_s: float
+    total_s: float
+
+    @property
+    def tpot_s(self) -> float | None:
+        """Seconds per output token after the first; None for a single token."""
+        return (self.total_s - self.ttft_s) / (len(self.ids) - 1) if len(self.ids) > 1 else None
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes held by the parties: weights (tensors that the parties share count once) and KV caches."""
+
+    weights: int
+    kv_trusted: int
+    kv_untrusted: int
+
+
+class Client(Party):
+    """The user's side of a request: collects the tokens that come back."""
+
+    def __init__(self) -> None:
+        self.ids: list[int] = []
+        self.times: list[float] = []
+
+    def take(self, token: int) -> None:
+        """Note one generated token and its time."""
+        self.ids.append(token)
+        self.times.append(time.perf_counter())
+
+    def handle(self, message: Message) -> Message | None:
+        if not isinstance(message, Tokens):
+            raise ProtocolError(f"the client does not serve {type(message).__name__}")
+        for token in message.ids.tolist():
+            self.take(token)
+        return None
+
+    def restart(self) -> None:
+        """Forget the last request."""
+        self.ids, self.times = [], []
+
+
+class Deployment(ABC):
+    """Two live parties; a context manager that leaves the bundle as it found it.
+
+    Args:
+        bundle: the model; shared, never modified.
+        boundary: joins the parties; opened by the subclass, closed on exit.
+        shows: what the untrusted party sees.
+    """
+
+    def __init__(self, bundle: Bundle, boundary: Boundary, client: Client, shows: frozenset[Observable]) -> None:
+        self.bundle = bundle
+        self.boundary = boundary
+        self.shows = shows
+        self.client = client
+
+    @property
+    @abstractmethod
+    def parameters(self) -> Mapping[str, object]:
+        """The defense's public parameters (Kerckhoffs): all of its configuration, none of its randomness."""
+
+    @abstractmethod
+    def _request(self, ids: Sequence[int], max_new_tokens: int, forced: Sequence[int] | None) -> list[Tensor]:
+        """Run one request; the client collects the tokens.
+
+        Args:
+            ids: the prompt.
+            max_new_tokens: how many tokens to generate at most.
+            forced: continuation to teacher-force through the measurement tap, or None.
+
+        Returns:
+            Logits ``[vocab]`` that the trusted side itself computed, when ``forced`` is given; else empty.
+        """
+
+    @abstractmethod
+    def memory(self) -> Memory:
+        """Bytes held now."""
+
+    def generate(self, prompt: Prompt, max_new_tokens: int) -> Generation:
+        """Serve one request greedily.
+
+        Raises:
+            PromptError: for an empty prompt or one that does not fit the context.
+        """
+        self.bundle.check_prompt(len(prompt.ids), max_new_tokens)
+        self._begin()
+        began = time.perf_counter()
+        self._request(prompt.ids, max_new_tokens, None)
+        times = self.client.times
+        self.boundary.publish(length=len(prompt.ids), output_ids=tuple(self.client.ids))
+        return Generation(tuple(self.client.ids), times[0] - began, times[-1] - began)
+
+    def score(self, prompt_ids: Sequence[int], continuation: Sequence[int]) -> Tensor:
+        """Logits ``[len(continuation), vocab]`` of a teacher-forced continuation, through the measurement tap.
+
+        Raises:
+            PromptError: as ``generate``.
+        """
+        self.bundle.check_prompt(len(prompt_ids), len(continuation))
+        self._begin()
+        self.boundary.tap("arm", continuation)
+        try:
+            own = self._request(prompt_ids, len(continuation), continuation)
+            remote = self.boundary.tap("tapped")
+        finally:
+            self.boundary.tap("arm", None)
+        return torch.stack([*own, *remote]).float().cpu()
+
+    def _begin(self) -> None:
+        self.client.restart()
+        self.boundary.begin()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.boundary.close()
+
+
+class Defense(ABC):
+    """A configuration that can be deployed.
+
+    ``version`` is part of a cell's identity: raise it when a change may change the defense's numbers.
+    """
+
+    version: ClassVar[int] = 1
+
+    @property
+    @abstractmethod
+    def shows(self) -> frozenset[Observable]:
+        """What the untrusted party sees."""
+
+    @abstractmethod
+    def deploy(self, bundle: Bundle, boundary: Boundary, seed: int = 0) -> Deployment:
+        """Start the two parties.
+
+        Args:
+            bundle: the model.
+            boundary: joins them.
+            seed: for the defense's own randomness.
+
+        Raises:
+            UnsupportedModelError: for a family the defense cannot serve.
+        """
+
+    def guarantee(self) -> Guarantee | None:
+        """What the defense promises; ``None`` is an honest value."""
+        return None
+
+
+class Provider(Untrusted):
+    """An untrusted party that generates: greedy choice, or the tap's forced continuation.
+
+    Args:
+        channel: its end of the boundary.
+        end_id: token that ends a generation.
+    """
+
+    def __init__(self, channel: Channel, end_id: int | None) -> None:
+        super().__init__()
+        self.channel = channel
+        self.end_id = end_id
+
+    def choose(self, logits: Tensor) -> int:
+        """The next token for logits ``[vocab]``."""
+        if self.forced is not None:
+            self.logits.append(logits.detach().clone())
+            return self.forced[len(self.logits) - 1]
+        return int(logits.argmax())
+
+    def ended(self, token: int) -> bool:
+        """Whether this token ends the generation (a forced continuation never ends early)."""
+        return self.forced is None and token == self.end_id

@@ -1,0 +1,78 @@
+"""No protection: the provider gets the prompt."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from smd_research.boundary import Boundary, Channel
+from smd_research.boundary.messages import Done, Message, PromptIds, Tokens, token_tensor
+from smd_research.core.errors import ProtocolError
+from smd_research.core.observable import Observable
+from smd_research.defenses.base import Client, Defense, Deployment, Memory, Provider
+from smd_research.models.bundle import Bundle
+from smd_research.models.decoding import StockDecoder
+
+SHOWS = frozenset({Observable.TOKEN_IDS, Observable.OUTPUT_TOKENS, Observable.LENGTH})
+
+
+class PlainProvider(Provider):
+    """Takes prompt ids and streams greedy tokens from a stock model."""
+
+    def __init__(self, bundle: Bundle, channel: Channel) -> None:
+        super().__init__(channel, bundle.end_id)
+        self._bundle = bundle
+        self._kv_bytes = 0
+
+    def handle(self, message: Message) -> Message | None:
+        if not isinstance(message, PromptIds):
+            raise ProtocolError(f"the provider does not serve {type(message).__name__}")
+        decoder = StockDecoder(self._bundle)
+        feed = message.ids.long().unsqueeze(0).to(self._bundle.device)
+        for _ in range(message.max_new_tokens):
+            token = self.choose(decoder.step(feed))
+            self.channel.notify(Tokens(token_tensor([token])))
+            if self.ended(token):
+                break
+            feed = torch.tensor([[token]], device=self._bundle.device)
+        self._kv_bytes = decoder.kv_bytes
+        return Done()
+
+    def memory(self) -> dict[str, int]:
+        return {"weights": self._bundle.weight_bytes, "kv": self._kv_bytes}
+
+
+class PlainDeployment(Deployment):
+    """The client hands its prompt over."""
+
+    def __init__(self, bundle: Bundle, boundary: Boundary, shows: frozenset[Observable] = SHOWS) -> None:
+        super().__init__(bundle, boundary, Client(), shows)
+        self._channel = boundary.open(self.client, partial(PlainProvider, bundle))
+
+    @property
+    def parameters(self) -> Mapping[str, object]:
+        return {}
+
+    def prepare(self, ids: Sequence[int]) -> Sequence[int]:
+        """What is sent in place of the prompt."""
+        return ids
+
+    def _request(self, ids: Sequence[int], max_new_tokens: int, forced: Sequence[int] | None) -> list[Tensor]:
+        self._channel.request(PromptIds(token_tensor(tuple(self.prepare(ids))), max_new_tokens))
+        return []
+
+    def memory(self) -> Memory:
+        held = self.boundary.tap("memory")
+        return Memory(held["weights"], 0, held["kv"])
+
+
+class NoDefense(Defense):
+    """The provider gets the prompt in plain token ids: the baseline of every table."""
+
+    @property
+    def shows(self) -> frozenset[Observable]:
+        return SHOWS
+
+    def deploy(self, bundle: Bundle, boundary: Boundary, seed: int = 0) -> PlainDeployment:
+        return PlainDeployment(bundle, boundary)

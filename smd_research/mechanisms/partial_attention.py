@@ -1,0 +1,98 @@
+"""Attention over a shard of the keys, and the exact merge of shards.
+
+Theorem 1 of arXiv 2409.19134: softmax attention over the union of two key sets is the mean of the two partial
+attentions, weighted by their softmax denominators. With the row maximum ``m`` and ``g = sum exp(s - m)`` the log weight
+of a shard is ``l = m + log g``; the merge holds for any number of shards in any order, empty ones included.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+NEGATIVE_INFINITY = float("-inf")
+
+
+class Partial(NamedTuple):
+    """Attention over one shard: ``m``, ``g`` are ``[..., heads, rows]`` (fp32), ``a`` is ``[..., heads, rows, d]``."""
+
+    m: Tensor
+    g: Tensor
+    a: Tensor
+
+
+def scores(q: Tensor, k: Tensor, scale: float, softcap: float | None = None) -> Tensor:
+    """Scaled, optionally soft-capped scores; grouped-query heads share their key head.
+
+    Args:
+        q: queries ``[batch, heads, rows, d]``.
+        k: keys ``[batch, kv_heads, keys, d]``.
+        scale: factor on the dot product.
+        softcap: ``cap * tanh(s / cap)`` when given (Gemma-2).
+
+    Returns:
+        Scores ``[batch, kv_heads, group * rows, keys]``, query heads of one group stacked along the rows.
+    """
+    batch, heads, rows, d = q.shape
+    kv_heads = k.shape[1]
+    grouped = q.reshape(batch, kv_heads, heads // kv_heads * rows, d)
+    s = torch.matmul(grouped * scale, k.transpose(-1, -2))
+    return softcap * torch.tanh(s / softcap) if softcap else s
+
+
+def partial_attention(
+    q: Tensor, k: Tensor, v: Tensor, scale: float, softcap: float | None = None, visible: Tensor | None = None
+) -> Partial:
+    """Attention of queries over one shard of keys.
+
+    Args:
+        q: queries ``[batch, heads, rows, d]``.
+        k: keys ``[batch, kv_heads, keys, d]``.
+        v: values ``[batch, kv_heads, keys, d]``.
+        scale: factor on the dot product.
+        softcap: see ``scores``.
+        visible: boolean ``[rows, keys]``, False where a query must not see a key; None means all.
+
+    Returns:
+        The shard's partial attention; a row that sees no key has ``m = -inf``, ``g = 0``, ``a = 0``.
+    """
+    batch, heads, rows, d = q.shape
+    if k.shape[2] == 0:
+        empty = torch.full((batch, heads, rows), NEGATIVE_INFINITY, dtype=torch.float32, device=q.device)
+        return Partial(empty, torch.zeros_like(empty), torch.zeros_like(q))
+    s = scores(q, k, scale, softcap)
+    if s.dtype != torch.float32:
+        s = s.float()
+    if visible is not None:
+        group = heads // k.shape[1]
+        s = s.masked_fill(~visible.repeat(group, 1), NEGATIVE_INFINITY)
+    m = s.amax(-1, keepdim=True)
+    safe = m if visible is None else m.clamp(min=torch.finfo(torch.float32).min)
+    p = torch.exp(s - safe)
+    g = p.sum(-1, keepdim=True)
+    weights = p / (g if visible is None else g.clamp(min=torch.finfo(torch.float32).tiny))
+    a = torch.matmul(weights.to(v.dtype), v)
+    return Partial(m.view(batch, heads, rows), g.view(batch, heads, rows), a.view(batch, heads, rows, d))
+
+
+def merge(shards: Sequence[Partial]) -> Tensor:
+    """Attention over the union of the shards' keys, ``[batch, heads, rows, d]`` in fp32 arithmetic.
+
+    Raises:
+        ValueError: without any shard.
+    """
+    if not shards:
+        raise ValueError("merge needs at least one shard")
+    if len(shards) == 2:
+        return _merge_two(*shards)
+    logs = torch.stack([shard.m + shard.g.log() for shard in shards])
+    weights = torch.softmax(logs, dim=0)
+    parts = torch.stack([shard.a.float() for shard in shards])
+    return (weights.unsqueeze(-1) * parts).sum(0)
+
+
+def _merge_two(one: Partial, two: Partial) -> Tensor:
+    # sigmoid of the difference of log weights: well conditioned, and an empty side (l = -inf) gets weight exactly 0
+    weight = torch.sigmoid((one.m - two.m) + (one.g / two.g).log()).unsqueeze(-1)
+    return torch.lerp(two.a.float(), one.a.float(), weight)

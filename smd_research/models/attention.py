@@ -1,0 +1,159 @@
+"""Attention runtimes: what happens in place of a model's own attention.
+
+Causality and sliding windows follow from absolute positions, on whichever side of a boundary the keys are.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from smd_research.mechanisms.partial_attention import Partial, merge, partial_attention
+
+
+@dataclass(frozen=True)
+class AttentionSpec:
+    """A layer's attention besides its weights: score ``scale``, ``softcap``, sliding ``window`` in tokens."""
+
+    scale: float
+    softcap: float | None = None
+    window: int | None = None
+
+
+class AttentionRuntime(Protocol):
+    """Computes the attention of one layer."""
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, positions: Tensor, spec: AttentionSpec) -> Tensor:
+        """Attention output ``[batch, heads, rows, d]``.
+
+        Args:
+            layer: index of the block in the whole model.
+            q: queries ``[batch, heads, rows, d]``, rotated.
+            k: keys ``[batch, kv_heads, rows, d]``, rotated.
+            v: values ``[batch, kv_heads, rows, d]``.
+            positions: absolute positions ``[rows]``.
+            spec: the layer's constants.
+        """
+
+
+def visible(query_positions: Tensor, key_positions: Tensor, window: int | None) -> Tensor | None:
+    """Which keys a query may see: ``[rows, keys]``, or None when all of them.
+
+    A key is seen when it is not in the future and, with a sliding window, fewer than ``window`` positions back.
+    """
+    if len(query_positions) == 1 and window is None:
+        return None
+    back = query_positions[:, None] - key_positions[None, :]
+    seen = back >= 0
+    if window is not None:
+        seen &= back < window
+    return seen
+
+
+class KVStore:
+    """Keys, values and their absolute positions of some layers, in buffers that grow by doubling."""
+
+    def __init__(self, capacity: int = 64) -> None:
+        self._capacity = capacity
+        self._buffers: dict[int, tuple[Tensor, Tensor]] = {}
+        self._lengths: dict[int, int] = {}
+        self._positions: dict[int, Tensor] = {}
+
+    def append(self, layer: int, k: Tensor, v: Tensor, positions: Tensor) -> None:
+        """Add rows ``[batch, kv_heads, rows, d]`` at absolute positions ``[rows]``."""
+        start = self._lengths.get(layer, 0)
+        end = start + k.shape[2]
+        self._reserve(layer, k, end)
+        keys, values = self._buffers[layer]
+        keys[:, :, start:end] = k
+        values[:, :, start:end] = v
+        self._positions[layer][start:end] = positions
+        self._lengths[layer] = end
+
+    def _reserve(self, layer: int, like: Tensor, needed: int) -> None:
+        old = self._buffers.get(layer)
+        if old is not None and old[0].shape[2] >= needed:
+            return
+        capacity = max(self._capacity, needed if old is None else 2 * needed)
+        batch, heads, _, d = like.shape
+        grown = (like.new_empty(batch, heads, capacity, d), like.new_empty(batch, heads, capacity, d))
+        positions = torch.empty(capacity, dtype=torch.long, device=like.device)
+        if old is not None:
+            filled = self._lengths[layer]
+            for new, previous in zip(grown, old, strict=True):
+                new[:, :, :filled] = previous[:, :, :filled]
+            positions[:filled] = self._positions[layer][:filled]
+        self._buffers[layer] = grown
+        self._positions[layer] = positions
+
+    def length(self, layer: int) -> int:
+        """Rows held for a layer."""
+        return self._lengths.get(layer, 0)
+
+    def get(self, layer: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Keys and values ``[batch, kv_heads, rows, d]`` and positions ``[rows]`` of a layer, as views."""
+        end = self._lengths[layer]
+        keys, values = self._buffers[layer]
+        return keys[:, :, :end], values[:, :, :end], self._positions[layer][:end]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the rows held."""
+        total = 0
+        for layer, (keys, values) in self._buffers.items():
+            share = self._lengths[layer] / keys.shape[2]
+            total += round((keys.nbytes + values.nbytes) * share)
+        return total
+
+    def partial(self, layer: int, q: Tensor, positions: Tensor, spec: AttentionSpec) -> Partial:
+        """Attention of ``q [batch, heads, rows, d]`` over the rows held, as one shard."""
+        k, v, key_positions = self.get(layer)
+        return partial_attention(q, k, v, spec.scale, spec.softcap, visible(positions, key_positions, spec.window))
+
+
+class LocalAttention:
+    """Ordinary causal attention over a store of one's own."""
+
+    def __init__(self, store: KVStore | None = None) -> None:
+        self.store = store or KVStore()
+        self.specs: dict[int, AttentionSpec] = {}
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, positions: Tensor, spec: AttentionSpec) -> Tensor:
+        self.specs[layer] = spec
+        self.store.append(layer, k, v, positions)
+        keys, values, key_positions = self.store.get(layer)
+        if spec.softcap:
+            shard = partial_attention(
+                q, keys, values, spec.scale, spec.softcap, visible(positions, key_positions, spec.window)
+            )
+            return shard.a
+        mask = visible(positions, key_positions, spec.window)
+        grouped = q.shape[1] != keys.shape[1]
+        return functional.scaled_dot_product_attention(
+            q, keys, values, attn_mask=mask, scale=spec.scale, enable_gqa=grouped
+        )
+
+
+class SharedPrefixAttention:
+    """Attention of many one-token candidates after one prefix, whose keys and values are stored once.
+
+    The candidate's own key is a second shard, so that the prefix is never copied for the batch. What each candidate
+    adds to a layer is kept in ``own`` for the layers asked for.
+    """
+
+    def __init__(self, prefix: KVStore) -> None:
+        self.prefix = prefix
+        self.own: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, positions: Tensor, spec: AttentionSpec) -> Tensor:
+        self.own[layer] = (k, v)
+        itself = partial_attention(q, k, v, spec.scale, spec.softcap)
+        if self.prefix.length(layer) == 0:
+            return itself.a
+        # one prefix for all candidates: the batch becomes rows of a single batch entry
+        rows = q.transpose(0, 2)
+        shard = self.prefix.partial(layer, rows, positions.expand(rows.shape[2]), spec)
+        past = Partial(*(part.transpose(0, 2) for part in shard))
+        return merge([past, itself]).to(v.dtype)

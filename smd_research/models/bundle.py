@@ -1,0 +1,164 @@
+"""A stock Hugging Face causal LM with its tokenizer and geometry."""
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from smd_research.core.errors import PromptError
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Sizes of a decoder: ``layers`` blocks of ``width``, ``heads`` query and ``kv_heads`` key/value heads."""
+
+    layers: int
+    width: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    vocab: int
+    context: int
+
+
+def _first(config: Any, *names: str) -> Any:
+    for name in names:
+        value = getattr(config, name, None)
+        if value is not None:
+            return value
+    return None
+
+
+def geometry_of(config: Any) -> Geometry:
+    """Read a decoder's sizes from its configuration, whatever the family calls them."""
+    heads = int(_first(config, "num_attention_heads", "n_head", "num_heads"))
+    width = int(_first(config, "hidden_size", "n_embd"))
+    return Geometry(
+        layers=int(_first(config, "num_hidden_layers", "n_layer", "num_layers")),
+        width=width,
+        heads=heads,
+        kv_heads=int(_first(config, "num_key_value_heads") or heads),
+        head_dim=int(_first(config, "head_dim") or width // heads),
+        vocab=int(config.vocab_size),
+        context=int(_first(config, "max_position_embeddings", "n_positions") or 2048),
+    )
+
+
+@dataclass(frozen=True, repr=False)
+class Bundle:
+    """A model as it comes: stock weights in evaluation mode, tokenizer, geometry.
+
+    Attributes:
+        name: how records call it.
+        model: a Hugging Face causal LM; never modified.
+        tokenizer: its tokenizer.
+        geometry: its sizes.
+    """
+
+    name: str
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    geometry: Geometry
+
+    @classmethod
+    def of(cls, name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> "Bundle":
+        """Wrap a loaded model."""
+        model.eval().requires_grad_(False)
+        return cls(name, model, tokenizer, geometry_of(model.config))
+
+    @property
+    def family(self) -> str:
+        """The architecture's name, e.g. ``llama``."""
+        return str(self.model.config.model_type)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.model.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the weights."""
+        return next(self.model.parameters()).dtype
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of all distinct parameters and buffers."""
+        tensors = {t.data_ptr(): t.nbytes for t in (*self.model.parameters(), *self.model.buffers())}
+        return sum(tensors.values())
+
+    @property
+    def embedding(self) -> Tensor:
+        """The input embedding table ``[vocab, width]``."""
+        return self.model.get_input_embeddings().weight  # type: ignore[no-any-return]
+
+    @property
+    def special_ids(self) -> frozenset[int]:
+        """Ids of special tokens, which no defense alters and no metric counts."""
+        return frozenset(self.tokenizer.all_special_ids)
+
+    @property
+    def end_id(self) -> int | None:
+        """The end-of-text id, if the tokenizer has one."""
+        return self.tokenizer.eos_token_id
+
+    def decode(self, ids: list[int] | tuple[int, ...]) -> str:
+        """Text of token ids, special tokens left out."""
+        kept = [i for i in ids if 0 <= i < len(self.tokenizer) and i not in self.special_ids]
+        return str(self.tokenizer.decode(kept, clean_up_tokenization_spaces=False))
+
+    def check_prompt(self, length: int, new_tokens: int) -> None:
+        """Refuse what the model cannot take.
+
+        Raises:
+            PromptError: for an empty prompt, or one that leaves no room in the context.
+        """
+        if length == 0:
+            raise PromptError("the prompt is empty: give at least one token")
+        if length + new_tokens > self.geometry.context:
+            raise PromptError(
+                f"{length} prompt tokens and {new_tokens} new ones exceed the context of {self.geometry.context} of "
+                f"{self.name}: lower prompt_tokens= or max_new_tokens="
+            )
+
+    def fingerprint(self) -> str:
+        """A short digest of the weights, to show that nothing changed them."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.model.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    def __repr__(self) -> str:
+        return f"Bundle({self.name!r}, {self.family}, {self.geometry})"
+
+
+def rotary_module(model: nn.Module) -> nn.Module | None:
+    """The model's rotary embedding, or None for learned absolute positions."""
+    found = [m for name, m in model.named_modules() if name.rsplit(".", 1)[-1] == "rotary_emb"]
+    return found[0] if found else None
+
+
+def rotate(model: nn.Module, x: Tensor, positions: Tensor) -> Tensor:
+    """Apply the model's rotary embedding to queries or keys taken at position 0.
+
+    Args:
+        model: any of the supported families; one without rotary embedding returns ``x`` unchanged.
+        x: ``[..., rows, head_dim]``.
+        positions: absolute positions ``[rows]``.
+
+    Returns:
+        ``x`` rotated, same shape; only the leading rotary dimensions change (partial rotary families).
+    """
+    module = rotary_module(model)
+    if module is None:
+        return x
+    cos, sin = module(x, positions.unsqueeze(0))
+    cos, sin = cos[0], sin[0]
+    turned, rest = x[..., : cos.shape[-1]], x[..., cos.shape[-1] :]
+    half = turned.shape[-1] // 2
+    crossed = torch.cat((-turned[..., half:], turned[..., :half]), dim=-1)
+    return torch.cat((turned * cos + crossed * sin, rest), dim=-1)

@@ -1,0 +1,50 @@
+"""Step-by-step decoding with a stock model, its own attention and its own cache."""
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+
+from smd_research.models.bundle import Bundle
+
+
+class StockDecoder:
+    """A stock model with its cache: the unprotected reference for outputs and for time."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self._model = bundle.model
+        self._cache = DynamicCache(config=self._model.config)
+
+    @torch.inference_mode()
+    def step(self, ids: Tensor) -> Tensor:
+        """Feed ``ids [1, rows]`` and return the logits ``[vocab]`` of the last row."""
+        out = self._model(input_ids=ids, past_key_values=self._cache, use_cache=True, logits_to_keep=1)
+        logits: Tensor = out.logits[0, -1]
+        return logits
+
+    @property
+    def kv_bytes(self) -> int:
+        """Bytes of keys and values held."""
+        held = (layer for layer in self._cache.layers if layer.is_initialized)
+        return sum(layer.keys.nbytes + layer.values.nbytes for layer in held)
+
+
+@torch.inference_mode()
+def plain_logits(bundle: Bundle, prompt: tuple[int, ...], continuation: tuple[int, ...]) -> Tensor:
+    """Teacher-forced logits ``[len(continuation), vocab]`` of the unprotected model in one forward pass (fp32, CPU)."""
+    ids = torch.tensor([[*prompt, *continuation]], device=bundle.device)
+    logits = bundle.model(input_ids=ids, use_cache=False).logits[0, len(prompt) - 1 : -1]
+    return logits.float().cpu()  # type: ignore[no-any-return]
+
+
+def plain_greedy(bundle: Bundle, prompt: tuple[int, ...], max_new_tokens: int) -> tuple[int, ...]:
+    """The unprotected model's greedy continuation, up to its end token."""
+    decoder = StockDecoder(bundle)
+    feed = torch.tensor([list(prompt)], device=bundle.device)
+    ids: list[int] = []
+    while len(ids) < max_new_tokens:
+        token = int(decoder.step(feed).argmax())
+        ids.append(token)
+        if token == bundle.end_id:
+            break
+        feed = torch.tensor([[token]], device=bundle.device)
+    return tuple(ids)

@@ -1,0 +1,203 @@
+"""Run any stretch of a stock model's blocks with an attention runtime in place of its attention.
+
+The stock modules are shared, never touched: a hooked model is a structural copy whose parameters are the same tensors.
+Families that go through the transformers attention interface are reached there; GPT-Neo, which bypasses it, at its
+``_attn``. Masks are not asked of transformers: the runtime masks by absolute position, and tests hold it to the stock
+logits.
+"""
+
+import copy
+import weakref
+from types import MethodType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from smd_research.core.errors import UnsupportedModelError
+from smd_research.models.attention import AttentionRuntime, AttentionSpec
+from smd_research.models.bundle import Bundle
+
+_FINAL_NORMS = ("norm", "ln_f", "final_layer_norm", "final_layernorm")
+
+
+class HookedModel:
+    """Blocks ``first .. last`` of a bundle's model, sharing its weights.
+
+    Args:
+        bundle: the model.
+        first: index of the first block; above 0 the forward starts from hidden states.
+        last: index after the last block; None runs to the logits.
+
+    Raises:
+        UnsupportedModelError: for a family whose layout or attention cannot be reached.
+    """
+
+    def __init__(self, bundle: Bundle, first: int = 0, last: int | None = None) -> None:
+        layers = bundle.geometry.layers
+        if not 0 <= first <= layers or (last is not None and not first <= last <= layers):
+            raise UnsupportedModelError(f"blocks {first}..{last} of {bundle.name}: it has {layers}")
+        self._family = bundle.family
+        self._first = first
+        self._runtime: AttentionRuntime | None = None
+        self._positions: Tensor = torch.empty(0, dtype=torch.long)
+        self._calls = 0
+        self._hidden: Tensor | None = None
+        model = _sharing_copy(bundle.model)
+        decoder, blocks_name = _decoder(model, layers)
+        blocks: nn.ModuleList = getattr(decoder, blocks_name)
+        kept = nn.ModuleList(list(blocks)[first:last])
+        setattr(decoder, blocks_name, kept)
+        self._expected = len(kept)
+        self._inject_hidden(decoder, kept)
+        self._truncated = last is not None
+        if self._truncated:
+            setattr(decoder, _final_norm(decoder, self._family), nn.Identity())
+        self._model: nn.Module = model.base_model if self._truncated else model
+        self._hook(model)
+
+    def _hook(self, model: PreTrainedModel) -> None:
+        name = f"smd_research_{id(self)}"
+        this = weakref.ref(self)
+
+        def interface(
+            module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: object, **options: Any
+        ) -> tuple[Tensor, None]:
+            owner = this()
+            assert owner is not None
+            return owner._attend(module, query, key, value, **options), None
+
+        ALL_ATTENTION_FUNCTIONS[name] = interface
+        weakref.finalize(self, ALL_ATTENTION_FUNCTIONS._local_mapping.pop, name, None)
+        for module in model.modules():
+            config = getattr(module, "config", None)
+            if config is not None:
+                config._attn_implementation = name
+            if type(module).__name__ == "GPTNeoSelfAttention":
+                module._attn = MethodType(_gpt_neo_attention(this), module)
+
+    def _inject_hidden(self, decoder: nn.Module, kept: nn.ModuleList) -> None:
+        """Let the first kept block take the given hidden states instead of the embedding."""
+        if self._first == 0:
+            return
+        this = weakref.ref(self)
+
+        def replace(_module: nn.Module, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
+            owner = this()
+            assert owner is not None
+            return (owner._hidden, *arguments[1:]), options
+
+        if len(kept):
+            kept[0].register_forward_pre_hook(replace, with_kwargs=True)
+        else:
+            norm = getattr(decoder, _final_norm(decoder, self._family))
+            norm.register_forward_pre_hook(replace, with_kwargs=True)
+
+    def _attend(
+        self,
+        module: nn.Module,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        *,
+        scaling: float | None = None,
+        softcap: float | None = None,
+        sliding_window: int | None = None,
+        s_aux: Tensor | None = None,
+        **_: object,
+    ) -> Tensor:
+        if s_aux is not None:
+            raise UnsupportedModelError(f"attention sinks of {self._family} are not supported by the hooked attention")
+        self._calls += 1
+        assert self._runtime is not None
+        spec = AttentionSpec(query.shape[-1] ** -0.5 if scaling is None else scaling, softcap, sliding_window)
+        out = self._runtime.attend(_layer_of(module), query, key, value, self._positions, spec)
+        return out.transpose(1, 2)
+
+    @torch.inference_mode()
+    def forward(
+        self,
+        runtime: AttentionRuntime,
+        positions: Tensor,
+        *,
+        ids: Tensor | None = None,
+        hidden: Tensor | None = None,
+        last_only: bool = False,
+    ) -> Tensor:
+        """Run the blocks.
+
+        Args:
+            runtime: computes each block's attention.
+            positions: absolute positions ``[rows]``, shared by the batch.
+            ids: token ids ``[batch, rows]``, for a stretch that begins at block 0.
+            hidden: hidden states ``[batch, rows, width]``, for one that begins later.
+            last_only: return logits of the last row only.
+
+        Returns:
+            Logits ``[batch, rows, vocab]``, or hidden states ``[batch, rows, width]`` after the last block when the
+            stretch ends before the head.
+
+        Raises:
+            UnsupportedModelError: when the family bypassed the hook.
+        """
+        self._runtime, self._positions, self._calls = runtime, positions, 0
+        if self._first > 0:
+            assert hidden is not None
+            self._hidden = hidden
+            ids = torch.zeros(hidden.shape[:2], dtype=torch.long, device=hidden.device)
+        assert ids is not None
+        options: dict[str, Any] = {} if self._truncated or not last_only else {"logits_to_keep": 1}
+        batch_positions = positions.unsqueeze(0).expand(ids.shape[0], -1)
+        out = self._model(input_ids=ids, position_ids=batch_positions, use_cache=False, **options)
+        self._runtime, self._hidden = None, None
+        if self._calls != self._expected:
+            raise UnsupportedModelError(
+                f"attention of family '{self._family}' cannot be hooked: {self._calls} of {self._expected} layers "
+                "went through the hook"
+            )
+        result: Tensor = out.last_hidden_state if self._truncated else out.logits
+        return result[:, -1:] if last_only and result.shape[1] > 1 else result
+
+
+def _sharing_copy(model: PreTrainedModel) -> PreTrainedModel:
+    """A copy of the module tree whose parameters and buffers are the same tensors."""
+    shared: dict[int, Any] = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    return copy.deepcopy(model, shared)
+
+
+def _decoder(model: PreTrainedModel, layers: int) -> tuple[nn.Module, str]:
+    """The module that holds the list of blocks, and the list's name."""
+    for module in model.base_model.modules():
+        for name, child in module.named_children():
+            if isinstance(child, nn.ModuleList) and len(child) == layers:
+                return module, name
+    raise UnsupportedModelError(f"no list of {layers} blocks found in a '{model.config.model_type}' model")
+
+
+def _final_norm(decoder: nn.Module, family: str) -> str:
+    for name in _FINAL_NORMS:
+        if isinstance(getattr(decoder, name, None), nn.Module):
+            return name
+    raise UnsupportedModelError(f"no final norm found in a '{family}' model: it cannot be cut between blocks")
+
+
+def _layer_of(module: nn.Module) -> int:
+    layer = getattr(module, "layer_idx", None)
+    return int(getattr(module, "layer_id", 0) if layer is None else layer)
+
+
+def _gpt_neo_attention(this: "weakref.ref[HookedModel]") -> Any:
+    """GPT-Neo's attention: unscaled scores, every second layer local."""
+
+    def attend(
+        module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: object = None
+    ) -> tuple[Tensor, None]:
+        owner = this()
+        assert owner is not None
+        window = module.config.window_size if module.attention_type == "local" else None
+        out = owner._attend(module, query, key, value, scaling=1.0, sliding_window=window)
+        return out.transpose(1, 2), None
+
+    return attend

@@ -1,0 +1,124 @@
+"""Where models come from: shipped with the package, a hub, a folder, or random weights of a named family."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, CONFIG_MAPPING, PreTrainedTokenizerBase
+
+from smd_research.core.errors import ConfigError
+from smd_research.core.seeds import sequence
+from smd_research.models.bundle import Bundle
+
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+EMBEDDED_DIR = Path(__file__).parent / "embedded"
+
+# Small shapes of every supported family: four blocks, grouped queries where the family has them, windows short enough
+# that a test prompt crosses them.
+_SMALL: dict[str, Any] = {"hidden_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4}
+_GROUPED: dict[str, Any] = {**_SMALL, "num_key_value_heads": 2, "intermediate_size": 128}
+FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
+    "llama": ("llama", _GROUPED),
+    "gpt2": ("gpt2", {"n_embd": 64, "n_layer": 4, "n_head": 4, "n_positions": 512}),
+    "qwen2": ("qwen2", _GROUPED),
+    "qwen3": ("qwen3", {**_GROUPED, "head_dim": 16}),
+    "mistral": ("mistral", {**_GROUPED, "head_dim": 16, "sliding_window": 12}),
+    "gpt_neox": ("gpt_neox", {**_SMALL, "intermediate_size": 128}),
+    "phi": ("phi", {**_SMALL, "intermediate_size": 128}),
+    "gemma2": ("gemma2", {**_GROUPED, "head_dim": 16, "sliding_window": 12, "query_pre_attn_scalar": 16}),
+    "opt": ("opt", {**_SMALL, "ffn_dim": 128, "word_embed_proj_dim": 64}),
+    "gpt_neo": (
+        "gpt_neo",
+        {
+            "hidden_size": 64,
+            "num_layers": 4,
+            "num_heads": 4,
+            "intermediate_size": 128,
+            "window_size": 12,
+            "attention_types": [[["global", "local"], 2]],
+        },
+    ),
+    "100m": (
+        "llama",
+        {
+            "hidden_size": 768,
+            "num_hidden_layers": 12,
+            "num_attention_heads": 12,
+            "num_key_value_heads": 4,
+            "intermediate_size": 2048,
+            "vocab_size": 32000,
+        },
+    ),
+}
+
+
+def _dtype(name: str) -> torch.dtype:
+    try:
+        return DTYPES[name]
+    except KeyError:
+        raise ConfigError(f"dtype={name} is unknown: use one of {', '.join(DTYPES)}") from None
+
+
+def embedded_tokenizer() -> PreTrainedTokenizerBase:
+    """The tokenizer that ships with the package."""
+    return AutoTokenizer.from_pretrained(EMBEDDED_DIR)
+
+
+def embedded(device: str = "cpu", dtype: str = "fp32") -> Bundle:
+    """The model that ships with the package, trained on the synthetic registers."""
+    model = AutoModelForCausalLM.from_pretrained(EMBEDDED_DIR, dtype=_dtype(dtype)).to(device)
+    return Bundle.of("embedded", model, embedded_tokenizer())
+
+
+def local(path: str, device: str = "cpu", dtype: str = "fp32") -> Bundle:
+    """A Hugging Face model folder.
+
+    Raises:
+        ConfigError: when the folder is missing or holds no model.
+    """
+    folder = Path(path).expanduser()
+    if not (folder / "config.json").is_file():
+        raise ConfigError(f"no model at {path}: model.path= must name a folder with a config.json")
+    try:
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=_dtype(dtype), local_files_only=True).to(device)
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"the model at {path} cannot be loaded: {_first_line(error)}") from None
+    return Bundle.of(folder.name, model, tokenizer)
+
+
+def hub(name: str, revision: str = "main", device: str = "cpu", dtype: str = "fp32") -> Bundle:
+    """A model from the Hugging Face hub, or from its local cache.
+
+    Raises:
+        ConfigError: when it can be found in neither.
+    """
+    try:
+        model = AutoModelForCausalLM.from_pretrained(name, revision=revision, dtype=_dtype(dtype)).to(device)
+        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"model '{name}' cannot be had from the hub: {_first_line(error)} (offline? use model=local model.path=DIR)"
+        ) from None
+    return Bundle.of(name.replace("/", "--"), model, tokenizer)
+
+
+def random(family: str, seed: int = 0, device: str = "cpu", dtype: str = "fp32") -> Bundle:
+    """Random weights of a named shape, with the shipped tokenizer.
+
+    Raises:
+        ConfigError: for an unknown family.
+    """
+    if family not in FAMILIES:
+        raise ConfigError(f"model.family={family} is unknown: use one of {', '.join(FAMILIES)}")
+    kind, sizes = FAMILIES[family]
+    shape = {"vocab_size": 4096, "max_position_embeddings": 512, "tie_word_embeddings": True, **sizes}
+    config = CONFIG_MAPPING[kind](bos_token_id=0, eos_token_id=1, pad_token_id=None, **shape)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(sequence(seed, "weights", family).generate_state(1)[0]))
+        model = AutoModelForCausalLM.from_config(config, dtype=_dtype(dtype)).to(device)
+    return Bundle.of(f"random-{family}", model, embedded_tokenizer())
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
