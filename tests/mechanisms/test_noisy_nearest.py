@@ -1,0 +1,100 @@
+"""d_chi noise follows its radial law, flawed samplers are refuted, and the attacker's estimate is close."""
+
+import numpy as np
+import pytest
+
+from smd_research.core.errors import NotApplicableError
+from smd_research.core.seeds import generator
+from smd_research.mechanisms import noisy_nearest
+from smd_research.mechanisms.audit import audit_radial_noise, audit_token_pair, closest_pair, pair_lower_bound
+from smd_research.mechanisms.embedding_space import EmbeddingSpace
+from smd_research.mechanisms.noise import radial_noise
+from smd_research.mechanisms.noisy_nearest import NoisyNearestChannel
+
+
+def space(vocab: int = 60, width: int = 8) -> EmbeddingSpace:
+    return EmbeddingSpace.of(generator(1, "table").normal(size=(vocab, width)), (0,))
+
+
+@pytest.mark.parametrize("width", [2, 16, 256])
+def test_the_noise_has_a_gamma_radius_and_no_preferred_direction(width: int) -> None:
+    noise = radial_noise(4000, width, 7.0, generator(0, "noise", width))
+    audit = audit_radial_noise(noise, 7.0)
+    assert not audit.refuted(), audit
+    assert np.linalg.norm(noise, axis=1).mean() == pytest.approx(width / 7.0, rel=0.05)
+
+
+def test_a_radius_for_each_coordinate_is_refuted() -> None:
+    """Flaw 4: gamma times uniform drawn for every coordinate; norms are sqrt(n/3) too large, directions favour axes."""
+    rng = generator(0, "flawed")
+    noise = rng.gamma(64, 1 / 7.0, size=(4000, 64)) * rng.uniform(-1, 1, size=(4000, 64))
+    audit = audit_radial_noise(noise, 7.0)
+    assert audit.refuted()
+    assert audit.coordinate < 1e-6
+    assert np.linalg.norm(noise, axis=1).mean() / (64 / 7.0) == pytest.approx(np.sqrt(64 / 3), rel=0.05)
+
+
+def test_anisotropic_and_shifted_noise_are_refuted() -> None:
+    noise = radial_noise(4000, 16, 7.0, generator(0, "stretch"))
+    stretched = noise * np.where(np.arange(16) == 0, 1.3, 1.0)
+    assert audit_radial_noise(stretched, 7.0).second_moment < 1e-6
+    assert audit_radial_noise(noise + 0.2, 7.0).mean_direction < 1e-6
+
+
+@pytest.mark.parametrize(("actual", "refuted"), [(1.0, False), (2.5, True)])
+def test_monte_carlo_refutes_noise_that_is_too_small(actual: float, refuted: bool) -> None:
+    """On the vectors, where the promise is tight: claim epsilon 1, draw at the actual epsilon."""
+    rng = generator(0, "vectors", refuted)
+    apart = np.array([1.5, 0.0, 0.0])
+
+    def scores(centre: np.ndarray) -> np.ndarray:
+        points = centre + radial_noise(60_000, 3, actual, rng)
+        gap: np.ndarray = np.linalg.norm(points - apart, axis=1) - np.linalg.norm(points, axis=1)
+        return gap
+
+    bound = pair_lower_bound(scores(np.zeros(3)), scores(apart), claimed=1.5)
+    assert bound.refuted is refuted
+    assert bound.epsilon_lower > 1.0
+
+
+class _TwiceTheEpsilon(NoisyNearestChannel):
+    def sample(self, ids, rng):  # type: ignore[no-untyped-def]
+        return NoisyNearestChannel(self.space, 4 * self.epsilon).sample(ids, rng)
+
+
+def test_monte_carlo_judges_the_token_channel_from_its_outputs_alone() -> None:
+    here = space(30, 2)
+    pair = closest_pair(here)
+    assert not audit_token_pair(NoisyNearestChannel(here, 2.0), pair, 20_000, generator(0, "honest")).refuted
+    far = (int(here.private_ids[0]), int(here.private_ids[np.argmax(here.distances([here.private_ids[0]])[0])]))
+    assert not audit_token_pair(NoisyNearestChannel(here, 2.0), far, 20_000, generator(0, "honest")).refuted
+    assert audit_token_pair(_TwiceTheEpsilon(here, 2.0), far, 20_000, generator(0, "flawed")).refuted
+
+
+def test_survival_from_critical_epsilons_matches_sampling() -> None:
+    channel = NoisyNearestChannel(space(), 10.0)
+    tokens = np.arange(1, 60)
+    ids = np.repeat(tokens, 200)
+    sampled = (channel.sample(ids, generator(0, "survival")) == ids).reshape(59, 200).mean()
+    assert 0.1 < sampled < 0.9
+    assert channel.survival(tokens).mean() == pytest.approx(sampled, abs=0.02)
+    assert channel.survival([0]) == 1.0
+
+
+def test_the_estimated_channel_approaches_the_sampled_frequencies() -> None:
+    channel = NoisyNearestChannel(space(20, 4), 8.0)
+    estimate = channel.estimate(3000, generator(0, "estimate"))
+    rows = np.exp(estimate.log_prob([5])[0])
+    drawn = np.bincount(channel.sample(np.full(20_000, 5), generator(0, "fresh")), minlength=20) / 20_000
+    assert np.abs(rows - drawn).max() < 0.03
+    np.testing.assert_allclose(np.exp(estimate.log_prob(channel.space.private_ids)).sum(axis=1), 1.0, atol=1e-5)
+    everything = np.arange(20)
+    np.testing.assert_array_equal(estimate.log_likelihood(everything), estimate.log_prob(everything).T)
+    assert np.isfinite(estimate.log_prob(channel.space.private_ids)[:, channel.space.private_ids]).all()
+    assert estimate.guarantee().notion == "none"
+
+
+def test_a_vocabulary_too_large_to_estimate_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(noisy_nearest, "_LARGEST_ESTIMATE", 10)
+    with pytest.raises(NotApplicableError, match="no closed form"):
+        NoisyNearestChannel(space(), 1.0).estimate(2, generator(0, "x"))
