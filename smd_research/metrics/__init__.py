@@ -1,1 +1,47 @@
-"""TODO"""
+"""Privacy, utility and cost: one function a metric, each with a card, and means with 95 % intervals."""
+
+from smd_research.metrics.cards import CARDS, Card, summarise
+from smd_research.metrics.cost import allocated_mb, resident_mb, tokens_per_s, tpot_ms, ttft_ms
+from smd_research.metrics.estimate import Estimate, Scale, aggregate, perplexity
+from smd_research.metrics.privacy import (
+    attack_candidates,
+    certified,
+    edit_similarity,
+    exact_match,
+    rouge_l,
+    span_exact,
+    span_similarity,
+    token_accuracy,
+    top5_accuracy,
+    top_k_accuracy,
+)
+from smd_research.metrics.utility import greedy_equal, kl, logit_error, negative_log_likelihood
+
+__all__ = [
+    "CARDS",
+    "Card",
+    "Estimate",
+    "Scale",
+    "aggregate",
+    "allocated_mb",
+    "attack_candidates",
+    "certified",
+    "edit_similarity",
+    "exact_match",
+    "greedy_equal",
+    "kl",
+    "logit_error",
+    "negative_log_likelihood",
+    "perplexity",
+    "resident_mb",
+    "rouge_l",
+    "span_exact",
+    "span_similarity",
+    "summarise",
+    "token_accuracy",
+    "tokens_per_s",
+    "top5_accuracy",
+    "top_k_accuracy",
+    "tpot_ms",
+    "ttft_ms",
+]

@@ -1,0 +1,113 @@
+"""What each metric means: unit, direction, chance level and ceiling."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from smd_research.metrics.estimate import Estimate, Scale, aggregate
+
+_CONTROL = "the same attack on another prompt's view"
+_PRIOR = "the prior-only and random attacks"
+
+
+@dataclass(frozen=True)
+class Card:
+    """How to read a metric.
+
+    Attributes:
+        name: as it stands in records.
+        label: as it stands in tables and figures.
+        kind: privacy, utility or cost.
+        unit: of the value; empty for a share.
+        better: direction as seen by the user who is to be protected: a recovered token is bad.
+        chance: what an attack that learned nothing scores, and how it is measured; empty where it has no meaning.
+        ceiling: the best value there can be, or the value of the unprotected model; None when unbounded.
+        scale: how per-prompt values are averaged.
+        description: what is measured.
+    """
+
+    name: str
+    label: str
+    kind: Literal["privacy", "utility", "cost"]
+    unit: str
+    better: Literal["lower", "higher"]
+    chance: str
+    ceiling: float | None
+    scale: Scale
+    description: str
+
+
+def _share(name: str, label: str, description: str, chance: str = _CONTROL) -> Card:
+    return Card(name, label, "privacy", "", "lower", chance, 1.0, "rate", description)
+
+
+def _cost(
+    name: str,
+    label: str,
+    unit: str,
+    description: str,
+    better: Literal["lower", "higher"] = "lower",
+    scale: Scale = "linear",
+) -> Card:
+    return Card(name, label, "cost", unit, better, "", None, scale, description)
+
+
+_ALL = (
+    _share("token_accuracy", "tokens recovered", "positions whose token is right, special tokens left out"),
+    _share("top5_accuracy", "tokens in top 5", "positions whose token is among the five best candidates"),
+    _share("exact_match", "whole prompts", "prompts recovered token for token"),
+    _share("rouge_l", "ROUGE-L", "longest common subsequence of words, F1"),
+    _share("edit_similarity", "edit similarity", "1 - Levenshtein distance / longer length, over tokens"),
+    _share("span_exact", "secrets recovered", "secret spans recovered token for token; mean over prompts with secrets"),
+    _share("span_similarity", "secret similarity", "character edit similarity of secret spans"),
+    _share("control_token_accuracy", "tokens, control", f"token_accuracy of {_CONTROL}: the chance level", _PRIOR),
+    _share("control_span_exact", "secrets, control", f"span_exact of {_CONTROL}: the chance level", _PRIOR),
+    Card(
+        "certified", "certified", "privacy", "", "lower", "", 1.0, "rate",
+        "guesses the attack proved right by itself, among those it could check",
+    ),
+    Card(
+        "attack_candidates", "candidates", "privacy", "candidates", "higher", "", None, "linear",
+        "candidates the attack evaluated for a prompt",
+    ),
+    Card("attack_s", "attack time", "privacy", "s", "higher", "", None, "linear", "seconds the attack took a prompt"),
+    Card(
+        "perplexity", "perplexity", "utility", "", "lower", "", None, "log",
+        "of held-out text under the defended model, token-weighted, interval over prompts",
+    ),
+    Card(
+        "kl", "KL", "utility", "nats", "lower", "", 0.0, "linear",
+        "KL(plain || defended) of next-token distributions, teacher-forced on the plain model's greedy continuation",
+    ),
+    Card(
+        "greedy_equal", "greedy equal", "utility", "", "higher", "", 1.0, "rate",
+        "positions with the same greedy token as the plain model",
+    ),
+    Card(
+        "logit_error", "logit error", "utility", "", "lower", "", 0.0, "linear",
+        "largest relative error of the logits against the plain model's",
+    ),
+    _cost("ttft_ms", "first token", "ms", "time to first token"),
+    _cost("tpot_ms", "per token", "ms", "time per output token after the first"),
+    _cost("tokens_per_s", "tokens/s", "1/s", "tokens generated per second", better="higher"),
+    _cost("messages", "messages", "", "messages across the boundary, both ways, a prompt"),
+    _cost("rounds", "rounds", "", "request-reply exchanges a prompt"),
+    _cost("bytes_to_untrusted", "bytes to provider", "B", "payload bytes to the untrusted party, a prompt"),
+    _cost("bytes_to_trusted", "bytes to user", "B", "payload bytes to the trusted party, a prompt"),
+    _cost("weights_mb", "weights", "MB", "weights held by the trusted party"),
+    _cost("kv_mb", "KV cache", "MB", "KV cache held by the trusted party"),
+    _cost("resident_mb", "resident", "MB", "resident memory of the process that holds the trusted party"),
+    _cost("modelled_s", "link time", "s", "time the traffic would take over the modelled link; modelled, not measured"),
+)  # fmt: skip
+
+CARDS: dict[str, Card] = {card.name: card for card in _ALL}
+"""Every metric a record may hold, by name."""
+
+
+def summarise(name: str, values: Iterable[float | bool | None]) -> Estimate:
+    """Average the per-prompt values of a named metric the way its card says.
+
+    Raises:
+        KeyError: for a metric without a card.
+    """
+    return aggregate(values, CARDS[name].scale)

@@ -1,0 +1,98 @@
+"""A mean with its 95 % interval."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from scipy import stats
+
+Scale = Literal["linear", "rate", "log"]
+"""How values are averaged: as they are, as shares in [0, 1], or as logarithms (geometric mean)."""
+
+LEVEL = 0.95
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean and its 95 % interval over ``n`` values; NaN where there is nothing to say.
+
+    ``low`` and ``high`` are NaN for a single value of which no interval can be given.
+    """
+
+    mean: float
+    low: float = math.nan
+    high: float = math.nan
+    n: int = 1
+
+
+def aggregate(values: Iterable[float | bool | None], scale: Scale = "linear") -> Estimate:
+    """Average per-prompt values; None and NaN are left out and do not count in ``n``.
+
+    ``linear`` gives Student's t interval. ``rate`` gives Wilson's score interval when every value is 0 or 1, else
+    Student's t cut to [0, 1]. ``log`` averages logarithms and returns to the scale of the values.
+
+    Raises:
+        ValueError: for a rate outside [0, 1] or a non-positive value on the log scale.
+    """
+    kept = np.array([float(value) for value in values if value is not None and not math.isnan(value)])
+    if kept.size == 0:
+        return Estimate(math.nan, n=0)
+    if scale == "rate":
+        if kept.min() < 0 or kept.max() > 1:
+            raise ValueError(f"a rate lies in [0, 1], not [{kept.min():g}, {kept.max():g}]")
+        if np.isin(kept, (0.0, 1.0)).all():
+            return _wilson(kept)
+        mean, low, high = _student(kept)
+        return Estimate(mean, max(low, 0.0), min(high, 1.0), kept.size)
+    if scale == "log":
+        if kept.min() <= 0:
+            raise ValueError(f"the log scale needs positive values, not {kept.min():g}")
+        mean, low, high = np.exp(_student(np.log(kept)))
+        return Estimate(float(mean), float(low), float(high), kept.size)
+    mean, low, high = _student(kept)
+    return Estimate(mean, low, high, kept.size)
+
+
+def perplexity(nll: Sequence[float], tokens: Sequence[int]) -> Estimate:
+    """Token-weighted perplexity, its interval taken over prompts.
+
+    ``exp(sum nll / sum tokens)``: the ratio of two sums over prompts, so the interval is that of the ratio estimator
+    (linearised, Student's t) on the log scale.
+
+    Args:
+        nll: for each prompt the summed negative log-likelihood of its scored tokens, in nats.
+        tokens: for each prompt how many tokens were scored; prompts with none are left out.
+
+    Raises:
+        ValueError: when the two do not match.
+    """
+    if len(nll) != len(tokens):
+        raise ValueError(f"{len(nll)} likelihoods for {len(tokens)} token counts")
+    pairs = [(s, t) for s, t in zip(nll, tokens, strict=True) if t > 0 and not math.isnan(s)]
+    n = len(pairs)
+    if n == 0:
+        return Estimate(math.nan, n=0)
+    sums, counts = np.array(pairs, dtype=float).T
+    mean = sums.sum() / counts.sum()
+    if n == 1:
+        return Estimate(float(np.exp(mean)), n=1)
+    spread = np.sqrt(n / (n - 1) * ((sums - mean * counts) ** 2).sum()) / counts.sum()
+    reach = stats.t.ppf(0.5 + LEVEL / 2, n - 1) * spread
+    return Estimate(float(np.exp(mean)), float(np.exp(mean - reach)), float(np.exp(mean + reach)), n)
+
+
+def _student(values: np.ndarray) -> tuple[float, float, float]:
+    mean = float(values.mean())
+    if values.size < 2:
+        return mean, math.nan, math.nan
+    reach = float(stats.t.ppf(0.5 + LEVEL / 2, values.size - 1) * stats.sem(values))
+    return mean, mean - reach, mean + reach
+
+
+def _wilson(values: np.ndarray) -> Estimate:
+    hits, n = int(values.sum()), values.size
+    interval = stats.binomtest(hits, n).proportion_ci(LEVEL, method="wilson")
+    # Clipped: at 0 and n hits Wilson's bound is the rate itself, but for rounding.
+    return Estimate(hits / n, min(float(interval.low), hits / n), max(float(interval.high), hits / n), n)

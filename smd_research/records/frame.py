@@ -1,0 +1,89 @@
+"""All records as one tidy frame."""
+
+import json
+import os
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from smd_research.core.cell import COMPONENTS, Cell, component_name, parameters
+from smd_research.core.errors import RecordError
+from smd_research.metrics import Estimate
+from smd_research.records.record import Record
+from smd_research.records.store import Store, read
+
+DESIGN = (
+    *(column for part in COMPONENTS for column in (part, f"{part}_params")),
+    "n_prompts",
+    "max_new_tokens",
+    "prompt_tokens",
+    "seed",
+    "dtype",
+    "wire_dtype",
+    "transport",
+    "device",
+)
+"""The columns that say which cell a row belongs to; ``<part>_params`` is JSON with sorted keys."""
+
+COLUMNS = (*DESIGN, "status", "reason", "metric", "mean", "low", "high", "n", "id", "path", "command")
+
+_NUMBERS = {"mean": "float64", "low": "float64", "high": "float64", "n": "Int64", "seed": "Int64"}
+
+
+class CorruptRecordWarning(UserWarning):
+    """A record was left out because it cannot be read."""
+
+
+def load(results_dir: str | os.PathLike[str]) -> pd.DataFrame:
+    """One row a cell and metric, with the design of the cell beside it.
+
+    Failed and not-applicable cells keep one row, with their reason and no metric. Corrupt records are left out with a
+    :class:`CorruptRecordWarning` that names them.
+
+    Args:
+        results_dir: the folder that holds ``cells/``; an empty frame is returned when there are none.
+    """
+    rows: list[dict[str, Any]] = []
+    for path in Store(results_dir).paths():
+        try:
+            rows.extend(_rows(read(path)))
+        except RecordError as error:
+            warnings.warn(str(error), CorruptRecordWarning, stacklevel=2)
+    return tidy(rows)
+
+
+def frame_of(records: Iterator[Record] | list[Record]) -> pd.DataFrame:
+    """The frame of records at hand, as :func:`load` would give it."""
+    return tidy([row for record in records for row in _rows(record)])
+
+
+def tidy(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """Rows as a frame with all columns and stable types, also when there is no row."""
+    return pd.DataFrame(rows, columns=list(COLUMNS)).astype(_NUMBERS)
+
+
+def design(cell: Cell) -> dict[str, Any]:
+    """The design columns of a cell."""
+    row: dict[str, Any] = {}
+    for part in COMPONENTS:
+        component = getattr(cell, part)
+        row[part] = component_name(component)
+        row[f"{part}_params"] = json.dumps(parameters(component), sort_keys=True)
+    return row | {name: getattr(cell, name) for name in DESIGN if name not in row}
+
+
+def _rows(record: Record) -> Iterator[dict[str, Any]]:
+    common = design(record.cell) | {
+        "status": str(record.status),
+        "reason": record.reason,
+        "id": record.cell.id,
+        "path": str(record.path or Path()),
+        "command": record.cell.command,
+    }
+    metrics: dict[Any, Estimate] = dict(record.metrics) or {None: Estimate(float("nan"), n=0)}
+    for name, estimate in metrics.items():
+        numbers = {"mean": estimate.mean, "low": estimate.low, "high": estimate.high, "n": estimate.n}
+        yield common | {"metric": name} | numbers

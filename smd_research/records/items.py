@@ -1,0 +1,82 @@
+"""Per-prompt results: one row a prompt in ``items.parquet``.
+
+The truth stands here in clear, so that a person can look at what leaked: use evaluation data whose secrets are
+synthetic or consented to. Nothing else in a record holds any part of a prompt.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import pandas as pd
+
+from smd_research.data.prompts import TokenSpan
+
+_OWN = ("prompt_id", "truth_tokens", "guess_tokens", "spans")
+
+
+@dataclass(frozen=True)
+class Item:
+    """What one prompt gave.
+
+    Attributes:
+        prompt_id: stable name of the prompt.
+        metrics: values by metric name, e.g. ``{"token_accuracy": 0.9}``; NaN where not defined.
+        truth_tokens: the text of each true token; empty where nobody attacked.
+        guess_tokens: the text of each guessed token, None where the attack abstained; aligned with ``truth_tokens``.
+        spans: secrets in token offsets.
+    """
+
+    prompt_id: str
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    truth_tokens: Sequence[str] = field(default=(), repr=False)
+    guess_tokens: Sequence[str | None] = field(default=(), repr=False)
+    spans: Sequence[TokenSpan] = ()
+
+
+def items_frame(items: Iterable[Item]) -> pd.DataFrame:
+    """One row a prompt: ``prompt_id``, a column a metric, ``truth_tokens``, ``guess_tokens``, ``spans``.
+
+    Raises:
+        ValueError: when a metric's name is one of the frame's own columns.
+    """
+    rows = []
+    for item in items:
+        taken = set(item.metrics) & set(_OWN)
+        if taken:
+            raise ValueError(f"{', '.join(sorted(taken))} cannot name a metric")
+        rows.append(
+            {
+                "prompt_id": item.prompt_id,
+                **{name: float(value) for name, value in item.metrics.items()},
+                "truth_tokens": list(item.truth_tokens),
+                "guess_tokens": list(item.guess_tokens),
+                "spans": [{"start": s.start, "end": s.end, "type": s.type} for s in item.spans],
+            }
+        )
+    return pd.DataFrame(rows) if rows else pd.DataFrame(columns=list(_OWN))
+
+
+def read_items(frame: pd.DataFrame) -> list[Item]:
+    """The inverse of :func:`items_frame`, from a frame as Parquet gives it back."""
+    items = []
+    for row in frame.to_dict("records"):
+        spans = [TokenSpan(int(s["start"]), int(s["end"]), str(s["type"])) for s in _listed(row.get("spans"))]
+        items.append(
+            Item(
+                prompt_id=str(row["prompt_id"]),
+                metrics={str(k): float(v) for k, v in row.items() if k not in _OWN and isinstance(v, int | float)},
+                truth_tokens=[str(t) for t in _listed(row.get("truth_tokens"))],
+                guess_tokens=[None if t is None else str(t) for t in _listed(row.get("guess_tokens"))],
+                spans=spans,
+            )
+        )
+    return items
+
+
+def token_texts(ids: Sequence[int], decode: Callable[[list[int]], str]) -> list[str | None]:
+    """The text of each token by itself; None for abstentions (negative ids)."""
+    return [decode([int(i)]) if i >= 0 else None for i in ids]
+
+
+def _listed(value: object) -> list:  # type: ignore[type-arg]
+    return list(value) if isinstance(value, Iterable) else []

@@ -1,0 +1,75 @@
+"""What a cell left behind."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from smd_research.core.cell import Cell
+from smd_research.metrics import Estimate
+
+
+class Status(StrEnum):
+    """How a cell ended."""
+
+    OK = "ok"
+    FAILED = "failed"
+    NOT_APPLICABLE = "n/a"
+
+
+@dataclass(frozen=True)
+class Record:
+    """A finished, failed or not-applicable cell.
+
+    Attributes:
+        status: how the cell ended.
+        cell: the point of the grid.
+        reason: why it failed or does not apply; empty when ok.
+        metrics: estimates by metric name.
+        items: one row a prompt, see :mod:`smd_research.records.items`; holds secrets, so it is never shown in a repr.
+        environment: where and with what it ran, see :mod:`smd_research.records.environment`.
+        path: the folder it was read from or written to.
+    """
+
+    status: Status
+    cell: Cell
+    reason: str = ""
+    metrics: Mapping[str, Estimate] = field(default_factory=dict)
+    items: pd.DataFrame = field(default_factory=pd.DataFrame, repr=False, compare=False)
+    environment: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    path: Path | None = None
+
+
+def metrics_document(record: Record) -> dict[str, Any]:
+    """The content of ``metrics.json``; values that are not finite are written as null."""
+    return {
+        "status": str(record.status),
+        "reason": record.reason,
+        "cell": {"id": record.cell.id, "readable": record.cell.readable, **record.cell.to_dict()},
+        "metrics": {name: _estimate_document(estimate) for name, estimate in record.metrics.items()},
+    }
+
+
+def parse_metrics(document: Any) -> tuple[Status, str, Cell, dict[str, Estimate]]:
+    """The inverse of :func:`metrics_document`.
+
+    Raises:
+        KeyError, TypeError, ValueError, ConfigError: when the document does not follow the schema.
+    """
+    metrics = {name: _parse_estimate(value) for name, value in document["metrics"].items()}
+    return Status(document["status"]), str(document["reason"] or ""), Cell.from_dict(document["cell"]), metrics
+
+
+def _estimate_document(estimate: Estimate) -> dict[str, float | int | None]:
+    numbers = {"mean": estimate.mean, "low": estimate.low, "high": estimate.high}
+    finite = {key: float(value) if math.isfinite(value) else None for key, value in numbers.items()}
+    return {**finite, "n": int(estimate.n)}
+
+
+def _parse_estimate(value: Mapping[str, Any]) -> Estimate:
+    mean, low, high = (math.nan if value[key] is None else float(value[key]) for key in ("mean", "low", "high"))
+    return Estimate(mean, low, high, int(value["n"]))
