@@ -40,11 +40,10 @@ def _serve(factory: UntrustedFactory, sock: socket.socket, control: Connection, 
         while True:
             while channel.buffered:
                 channel.serve_one()
-            ready = wait([control, channel])
-            if control in ready:
+            if control in wait([control, channel.fileno()]):
                 name, arguments = control.recv()
                 control.send(getattr(party, name)(*arguments))
-            elif channel in ready:
+            else:
                 channel.serve_one()
     except (PeerLostError, EOFError):
         return

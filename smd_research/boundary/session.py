@@ -45,9 +45,7 @@ class Boundary:
     def open(self, trusted: Party, factory: UntrustedFactory) -> Channel:
         """Start the untrusted party and return the trusted party's end of the channel."""
         if self.transport == "process":
-            self._host = ProcessHost(
-                trusted, factory, self._meter, timeout_s=self._timeout_s, threads=self._threads
-            )
+            self._host = ProcessHost(trusted, factory, self._meter, timeout_s=self._timeout_s, threads=self._threads)
             return self._host.channel
         outward = InProcessChannel(self._meter, Direction.TO_UNTRUSTED)
         inward = InProcessChannel(self._meter, Direction.TO_TRUSTED)

@@ -8,9 +8,8 @@ little-endian row-major order.
 import struct
 from dataclasses import dataclass, fields
 from enum import IntEnum
-from functools import cache
 from math import prod
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -66,10 +65,12 @@ class _Layout:
     tensors: tuple[bool, ...]
 
 
-@cache
 def _layout(kind: type[Message]) -> _Layout:
     declared = fields(kind)
     return _Layout(tuple(field.name for field in declared), tuple(field.type is Tensor for field in declared))
+
+
+_LAYOUTS = {kind: _layout(kind) for kind in MESSAGES}
 
 
 def encode(message: Message, kind: Kind, sequence: int = 0) -> bytes:
@@ -78,7 +79,10 @@ def encode(message: Message, kind: Kind, sequence: int = 0) -> bytes:
     Raises:
         ProtocolError: for a type the wire does not know, or a tensor dtype or rank it cannot carry.
     """
-    layout = _layout(type(message))
+    try:
+        number, layout = _TYPE_NUMBERS[type(message)], _LAYOUTS[type(message)]
+    except KeyError:
+        raise ProtocolError(f"the wire has no type number for {type(message).__name__}: add it to MESSAGES") from None
     parts: list[bytes | memoryview] = [b""]
     for name, is_tensor in zip(layout.names, layout.tensors, strict=True):
         value = getattr(message, name)
@@ -87,10 +91,6 @@ def encode(message: Message, kind: Kind, sequence: int = 0) -> bytes:
         else:
             parts.append(_INTEGER.pack(value))
     length = sum(map(len, parts))
-    try:
-        number = _TYPE_NUMBERS[type(message)]
-    except KeyError:
-        raise ProtocolError(f"the wire has no type number for {type(message).__name__}: add it to MESSAGES") from None
     if length > MAX_FRAME_BYTES:
         raise ProtocolError(f"frame of {length} bytes is over the limit of {MAX_FRAME_BYTES}: send fewer rows")
     parts[0] = HEADER.pack(MAGIC, VERSION, kind, number, 0, sequence, length)
@@ -102,7 +102,7 @@ def _encode_tensor(tensor: Tensor) -> tuple[bytes, bytes, memoryview]:
     if code is None or tensor.dim() > MAX_RANK:
         raise ProtocolError(f"the wire cannot carry a tensor of {tensor.dtype} with {tensor.dim()} dimensions")
     flat = tensor.detach().cpu().contiguous()
-    raw = flat.view(torch.int16).numpy() if flat.dtype == torch.bfloat16 else flat.numpy()
+    raw: Any = flat.view(torch.int16).numpy() if flat.dtype == torch.bfloat16 else flat.numpy()
     data = memoryview(raw.reshape(-1)).cast("B") if raw.size else memoryview(b"")
     return _TENSOR.pack(code, flat.dim()), _SHAPES[flat.dim()].pack(*flat.shape), data
 
@@ -140,7 +140,7 @@ def decode(number: int, body: bytearray | memoryview) -> Message:
     if number >= len(MESSAGES):
         raise ProtocolError(f"malformed frame: unknown message type {number}")
     kind = MESSAGES[number]
-    layout = _layout(kind)
+    layout = _LAYOUTS[kind]
     values: list[Tensor | int] = []
     offset = 0
     try:

@@ -102,7 +102,8 @@ class Deployment(ABC):
             forced: continuation to teacher-force through the measurement tap, or None.
 
         Returns:
-            Logits ``[vocab]`` that the trusted side itself computed, when ``forced`` is given; else empty.
+            With ``forced``, the logits ``[vocab]`` that predict each of its tokens (``self.tapped()`` has those of the
+            untrusted party); else nothing.
         """
 
     @abstractmethod
@@ -133,11 +134,15 @@ class Deployment(ABC):
         self._begin()
         self.boundary.tap("arm", continuation)
         try:
-            own = self._request(prompt_ids, len(continuation), continuation)
-            remote = self.boundary.tap("tapped")
+            logits = self._request(prompt_ids, len(continuation), continuation)
         finally:
             self.boundary.tap("arm", None)
-        return torch.stack([*own, *remote]).float().cpu()
+        return torch.stack(logits).float().cpu()
+
+    def tapped(self) -> list[Tensor]:
+        """What the measurement tap at the untrusted party has kept since it was armed."""
+        kept: list[Tensor] = self.boundary.tap("tapped")
+        return kept
 
     def _begin(self) -> None:
         self.client.restart()
@@ -159,6 +164,7 @@ class Defense(ABC):
     """
 
     version: ClassVar[int] = 1
+    corpus: Sequence[Sequence[int]] = ()
 
     @property
     @abstractmethod
@@ -177,6 +183,10 @@ class Defense(ABC):
         Raises:
             UnsupportedModelError: for a family the defense cannot serve.
         """
+
+    def calibrate(self, corpus: Sequence[Sequence[int]]) -> None:
+        """Take in token ids of public text of the same kind, before ``deploy``; never the prompts to protect."""
+        self.corpus = corpus
 
     def guarantee(self) -> Guarantee | None:
         """What the defense promises; ``None`` is an honest value."""

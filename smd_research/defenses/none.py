@@ -60,7 +60,7 @@ class PlainDeployment(Deployment):
 
     def _request(self, ids: Sequence[int], max_new_tokens: int, forced: Sequence[int] | None) -> list[Tensor]:
         self._channel.request(PromptIds(token_tensor(tuple(self.prepare(ids))), max_new_tokens))
-        return []
+        return [] if forced is None else self.tapped()
 
     def memory(self) -> Memory:
         held = self.boundary.tap("memory")

@@ -154,7 +154,7 @@ class SmdDeployment(Deployment):
             self.boundary.tap("arm", forced[1:])
         if max_new_tokens > 1 and (forced is not None or first != self.bundle.end_id):
             self._channel.request(StartDecode(token_tensor([first]), len(ids), max_new_tokens - 1))
-        return [] if forced is None else [logits]
+        return [] if forced is None else [logits, *self.tapped()]
 
     def memory(self) -> Memory:
         held = self.boundary.tap("memory")

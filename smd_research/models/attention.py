@@ -98,6 +98,19 @@ class KVStore:
         keys, values = self._buffers[layer]
         return keys[:, :, :end], values[:, :, :end], self._positions[layer][:end]
 
+    def select(self, index: Tensor) -> None:
+        """Keep the batch entries ``index``, in that order, repetitions allowed."""
+        for layer, (keys, values) in self._buffers.items():
+            self._buffers[layer] = keys[index], values[index]
+
+    def copy(self) -> "KVStore":
+        """An independent copy."""
+        twin = KVStore(self._capacity)
+        twin._buffers = {layer: (keys.clone(), values.clone()) for layer, (keys, values) in self._buffers.items()}
+        twin._lengths = dict(self._lengths)
+        twin._positions = {layer: positions.clone() for layer, positions in self._positions.items()}
+        return twin
+
     @property
     def nbytes(self) -> int:
         """Bytes of the rows held."""

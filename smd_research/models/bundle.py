@@ -77,12 +77,12 @@ class Bundle:
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return next(self.model.parameters()).device
+        return self.embedding.device
 
     @property
     def dtype(self) -> torch.dtype:
         """Type of the weights."""
-        return next(self.model.parameters()).dtype
+        return self.embedding.dtype
 
     @property
     def weight_bytes(self) -> int:
@@ -93,7 +93,8 @@ class Bundle:
     @property
     def embedding(self) -> Tensor:
         """The input embedding table ``[vocab, width]``."""
-        return self.model.get_input_embeddings().weight  # type: ignore[no-any-return]
+        table: Tensor = self.model.get_input_embeddings().weight
+        return table
 
     @property
     def special_ids(self) -> frozenset[int]:
@@ -103,7 +104,8 @@ class Bundle:
     @property
     def end_id(self) -> int | None:
         """The end-of-text id, if the tokenizer has one."""
-        return self.tokenizer.eos_token_id
+        end: int | None = self.tokenizer.eos_token_id
+        return end
 
     def decode(self, ids: list[int] | tuple[int, ...]) -> str:
         """Text of token ids, special tokens left out."""

@@ -28,19 +28,20 @@ class HookedModel:
 
     Args:
         bundle: the model.
-        first: index of the first block; above 0 the forward starts from hidden states.
+        first: index of the first block, which takes hidden states; None starts from token ids.
         last: index after the last block; None runs to the logits.
 
     Raises:
         UnsupportedModelError: for a family whose layout or attention cannot be reached.
     """
 
-    def __init__(self, bundle: Bundle, first: int = 0, last: int | None = None) -> None:
+    def __init__(self, bundle: Bundle, first: int | None = None, last: int | None = None) -> None:
         layers = bundle.geometry.layers
-        if not 0 <= first <= layers or (last is not None and not first <= last <= layers):
-            raise UnsupportedModelError(f"blocks {first}..{last} of {bundle.name}: it has {layers}")
+        begin, end = first or 0, layers if last is None else last
+        if not 0 <= begin <= end <= layers:
+            raise UnsupportedModelError(f"blocks {begin}..{end} of {bundle.name}: it has {layers}")
         self._family = bundle.family
-        self._first = first
+        self._from_hidden = first is not None
         self._runtime: AttentionRuntime | None = None
         self._positions: Tensor = torch.empty(0, dtype=torch.long)
         self._calls = 0
@@ -48,7 +49,7 @@ class HookedModel:
         model = _sharing_copy(bundle.model)
         decoder, blocks_name = _decoder(model, layers)
         blocks: nn.ModuleList = getattr(decoder, blocks_name)
-        kept = nn.ModuleList(list(blocks)[first:last])
+        kept = nn.ModuleList(list(blocks)[begin:end])
         setattr(decoder, blocks_name, kept)
         self._expected = len(kept)
         self._inject_hidden(decoder, kept)
@@ -80,7 +81,7 @@ class HookedModel:
 
     def _inject_hidden(self, decoder: nn.Module, kept: nn.ModuleList) -> None:
         """Let the first kept block take the given hidden states instead of the embedding."""
-        if self._first == 0:
+        if not self._from_hidden:
             return
         this = weakref.ref(self)
 
@@ -131,8 +132,8 @@ class HookedModel:
         Args:
             runtime: computes each block's attention.
             positions: absolute positions ``[rows]``, shared by the batch.
-            ids: token ids ``[batch, rows]``, for a stretch that begins at block 0.
-            hidden: hidden states ``[batch, rows, width]``, for one that begins later.
+            ids: token ids ``[batch, rows]``, for a stretch that begins with the embedding.
+            hidden: hidden states ``[batch, rows, width]``, for one that begins at a block.
             last_only: return logits of the last row only.
 
         Returns:
@@ -143,7 +144,7 @@ class HookedModel:
             UnsupportedModelError: when the family bypassed the hook.
         """
         self._runtime, self._positions, self._calls = runtime, positions, 0
-        if self._first > 0:
+        if self._from_hidden:
             assert hidden is not None
             self._hidden = hidden
             ids = torch.zeros(hidden.shape[:2], dtype=torch.long, device=hidden.device)
@@ -165,6 +166,28 @@ def _sharing_copy(model: PreTrainedModel) -> PreTrainedModel:
     """A copy of the module tree whose parameters and buffers are the same tensors."""
     shared: dict[int, Any] = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     return copy.deepcopy(model, shared)
+
+
+def blocks_of(model: PreTrainedModel, layers: int) -> nn.ModuleList:
+    """The list of a model's blocks.
+
+    Raises:
+        UnsupportedModelError: when none is found.
+    """
+    decoder, name = _decoder(model, layers)
+    blocks: nn.ModuleList = getattr(decoder, name)
+    return blocks
+
+
+def final_norm_of(model: PreTrainedModel, layers: int) -> nn.Module:
+    """The norm between the last block and the head.
+
+    Raises:
+        UnsupportedModelError: when none is found.
+    """
+    decoder, _ = _decoder(model, layers)
+    norm: nn.Module = getattr(decoder, _final_norm(decoder, str(model.config.model_type)))
+    return norm
 
 
 def _decoder(model: PreTrainedModel, layers: int) -> tuple[nn.Module, str]:

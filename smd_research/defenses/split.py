@@ -1,0 +1,230 @@
+"""Split inference: the client runs the embedding and the first blocks, the provider the rest; hidden states cross.
+
+Optionally under the published permutation schemes. ``hidden``: features in a secret order, the provider holding
+weights permuted to match (STIP). ``sequence``: rows in a secret order, fresh for each message; the provider does all
+row-wise work (projections, norms, MLP) and the client the parameter-free attention with rotary embedding, so that the
+order is never needed at the provider (the shape of PermLLM and Centaur). ``both``: the two together. Every variant is
+exact.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from smd_research.boundary import Boundary, Channel
+from smd_research.boundary.messages import (
+    AttentionContext,
+    AttentionInputs,
+    HiddenStates,
+    Message,
+    Tokens,
+)
+from smd_research.core.errors import ConfigError, ProtocolError
+from smd_research.core.observable import Observable
+from smd_research.core.seeds import generator
+from smd_research.defenses.base import Client, Defense, Deployment, Memory, Provider
+from smd_research.models.attention import AttentionSpec, KVStore, LocalAttention
+from smd_research.models.bundle import Bundle, rotate
+from smd_research.models.hooked import HookedModel
+from smd_research.models.permuted import permuted
+from smd_research.models.sources import DTYPES
+
+SHOWS = frozenset({Observable.HIDDEN_STATES, Observable.OUTPUT_TOKENS, Observable.LENGTH})
+PERMUTATIONS = ("none", "sequence", "hidden", "both")
+
+
+class SplitProvider(Provider):
+    """Runs the blocks after the cut and answers with the greedy token of the last row, or of every row."""
+
+    def __init__(self, bundle: Bundle, layer: int, rows_hidden: bool, channel: Channel) -> None:
+        super().__init__(channel, bundle.end_id)
+        self._bundle = bundle
+        self._model = HookedModel(bundle, layer)
+        self._rows_hidden = rows_hidden
+        self._attention = LocalAttention()
+
+    @torch.inference_mode()
+    def handle(self, message: Message) -> Message | None:
+        if not isinstance(message, HiddenStates):
+            raise ProtocolError(f"the provider does not serve {type(message).__name__}")
+        hidden = message.hidden.to(self._bundle.device, self._bundle.dtype).unsqueeze(0)
+        rows = hidden.shape[1]
+        if self._rows_hidden:
+            # position 0 leaves rotary families unrotated: the client rotates, it alone knows the positions
+            positions = torch.zeros(rows, dtype=torch.long, device=hidden.device)
+            logits = self._model.forward(_AskClient(self.channel), positions, hidden=hidden)[0]
+        else:
+            if message.position == 0:
+                self._attention = LocalAttention()
+            positions = torch.arange(message.position, message.position + rows, device=hidden.device)
+            logits = self._model.forward(self._attention, positions, hidden=hidden, last_only=True)[0]
+        if self.forced is not None:
+            self.logits.append(logits.detach().clone())
+        return Tokens(logits.argmax(-1).to(torch.int32))
+
+    def memory(self) -> dict[str, int]:
+        return {"weights": self._bundle.weight_bytes, "kv": self._attention.store.nbytes}
+
+
+class _AskClient:
+    """Attention of permuted rows: asked of the client, who knows their order."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, positions: Tensor, spec: AttentionSpec) -> Tensor:
+        by_row = [x[0].transpose(0, 1) for x in (q, k, v)]
+        answer = self._channel.request(AttentionInputs(by_row[0], by_row[1], by_row[2], layer))
+        if not isinstance(answer, AttentionContext):
+            raise ProtocolError(f"the client answered attention inputs with {type(answer).__name__}")
+        return answer.context.to(q).transpose(0, 1).unsqueeze(0)
+
+
+class SplitClient(Client):
+    """Runs the first blocks, keeps the secret orders and, when rows are permuted, does the provider's attention."""
+
+    def __init__(self, bundle: Bundle, layer: int, rows_hidden: bool, rng: np.random.Generator) -> None:
+        super().__init__()
+        self._bundle = bundle
+        self._rng = rng
+        self._rows_hidden = rows_hidden
+        self._model = HookedModel(bundle, None, layer)
+        self._attention = LocalAttention()
+        self._far = KVStore()
+        self._positions = torch.empty(0, dtype=torch.long)
+        self.order = torch.empty(0, dtype=torch.long)
+        self._specs = self._probe() if rows_hidden else {}
+
+    def _probe(self) -> dict[int, AttentionSpec]:
+        """Constants of every layer's attention (public): seen by running one token."""
+        attention = LocalAttention()
+        zero = torch.zeros(1, dtype=torch.long, device=self._bundle.device)
+        HookedModel(self._bundle).forward(attention, zero, ids=zero.unsqueeze(0))
+        return attention.specs
+
+    def hidden(self, ids: Sequence[int], position: int) -> Tensor:
+        """States ``[rows, width]`` at the cut for new tokens at ``position ..``; rows in the order that is sent."""
+        if position == 0:
+            self._attention, self._far = LocalAttention(), KVStore()
+        device = self._bundle.device
+        self._positions = torch.arange(position, position + len(ids), device=device)
+        states = self._model.forward(self._attention, self._positions, ids=torch.tensor([list(ids)], device=device))[0]
+        self.order = torch.arange(len(ids), device=device)
+        if self._rows_hidden:
+            self.order = torch.from_numpy(self._rng.permutation(len(ids))).to(device)
+        return states[self.order]
+
+    @property
+    def last_row(self) -> int:
+        """Where the newest position went in what was sent."""
+        return int(self.order.argmax())
+
+    @torch.inference_mode()
+    def handle(self, message: Message) -> Message | None:
+        if not isinstance(message, AttentionInputs) or not self._rows_hidden:
+            return super().handle(message)
+        back = torch.argsort(self.order)
+        model = self._bundle.model
+        q, k, v = (x[back].transpose(0, 1).unsqueeze(0) for x in (message.q, message.k, message.v))
+        q, k = rotate(model, q, self._positions), rotate(model, k, self._positions)
+        attention = LocalAttention(self._far)
+        context = attention.attend(message.layer, q, k, v, self._positions, self._specs[message.layer])
+        return AttentionContext(context[0].transpose(0, 1)[self.order])
+
+    @property
+    def kv_bytes(self) -> int:
+        """Bytes of keys and values held."""
+        return self._attention.store.nbytes + self._far.nbytes
+
+
+class SplitDeployment(Deployment):
+    """A client with the first blocks and a provider with the rest."""
+
+    def __init__(self, bundle: Bundle, boundary: Boundary, defense: "Split", seed: int) -> None:
+        rows_hidden = defense.permute in ("sequence", "both")
+        self._split_client = SplitClient(bundle, defense.layer, rows_hidden, generator(seed, "split", "rows"))
+        super().__init__(bundle, boundary, self._split_client, defense.shows)
+        self._defense = defense
+        self._features: Tensor | None = None
+        served = bundle
+        if defense.permute in ("hidden", "both"):
+            features = generator(seed, "split", "features").permutation(bundle.geometry.width)
+            self._features = torch.from_numpy(features).to(bundle.device)
+            served = permuted(bundle, self._features, defense.layer)
+        self._channel = boundary.open(self._split_client, partial(SplitProvider, served, defense.layer, rows_hidden))
+
+    @property
+    def parameters(self) -> Mapping[str, object]:
+        return self._defense.parameters
+
+    def sent(self, ids: Sequence[int], position: int) -> Tensor:
+        """Hidden states ``[rows, width]`` as they cross."""
+        states = self._split_client.hidden(ids, position)
+        states = states if self._features is None else states[:, self._features]
+        return states.to(DTYPES[self._defense.wire_dtype])
+
+    def _request(self, ids: Sequence[int], max_new_tokens: int, forced: Sequence[int] | None) -> list[Tensor]:
+        feed, position = list(ids), 0
+        logits: list[Tensor] = []
+        for step in range(max_new_tokens):
+            answer = self._channel.request(HiddenStates(self.sent(feed, position), position))
+            if not isinstance(answer, Tokens):
+                raise ProtocolError(f"the provider answered hidden states with {type(answer).__name__}")
+            row = self._split_client.last_row if len(answer.ids) > 1 else 0
+            token = int(answer.ids[row])
+            if forced is not None:
+                token = forced[step]
+                logits.append(self.tapped()[-1][row])
+            self._split_client.take(token)
+            if forced is None and token == self.bundle.end_id:
+                break
+            position += len(feed)
+            feed = [token]
+        return logits
+
+    def memory(self) -> Memory:
+        held = self.boundary.tap("memory")
+        return Memory(held["weights"], self._split_client.kv_bytes, held["kv"])
+
+
+class Split(Defense):
+    """Split inference after ``layer`` blocks.
+
+    Args:
+        layer: how many blocks the client runs; 0 sends embeddings.
+        permute: ``none``, ``sequence``, ``hidden`` or ``both``.
+        wire_dtype: type in which hidden states cross.
+
+    Raises:
+        ConfigError: for a value out of range.
+    """
+
+    def __init__(self, layer: int = 1, permute: str = "none", wire_dtype: str = "fp32") -> None:
+        if permute not in PERMUTATIONS:
+            raise ConfigError(f"defense.permute={permute} is unknown: use one of {', '.join(PERMUTATIONS)}")
+        if wire_dtype not in DTYPES:
+            raise ConfigError(f"wire_dtype={wire_dtype} is unknown: use one of {', '.join(DTYPES)}")
+        if layer < 0:
+            raise ConfigError(f"defense.layer={layer} is out of range: use 0 up to the number of blocks")
+        self.layer = layer
+        self.permute = permute
+        self.wire_dtype = wire_dtype
+
+    @property
+    def shows(self) -> frozenset[Observable]:
+        return SHOWS
+
+    @property
+    def parameters(self) -> Mapping[str, object]:
+        """Public parameters."""
+        return {"layer": self.layer, "permute": self.permute, "wire_dtype": self.wire_dtype}
+
+    def deploy(self, bundle: Bundle, boundary: Boundary, seed: int = 0) -> SplitDeployment:
+        if self.layer > bundle.geometry.layers:
+            raise ConfigError(
+                f"defense.layer={self.layer} is out of range: {bundle.name} has {bundle.geometry.layers} blocks"
+            )
+        return SplitDeployment(bundle, boundary, self, seed)

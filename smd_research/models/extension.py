@@ -1,0 +1,207 @@
+"""The extension engine: given this prefix, what would each candidate token produce at a layer?
+
+Many attacks ask this one question. The engine answers it with the prefix's keys and values shared by the whole batch,
+the forward truncated at the layer observed, batches sized to memory, and layer-0 tables of the whole vocabulary
+computed once. Every call is charged to the attack.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from smd_research.core.guess import Spent
+from smd_research.models.attention import AttentionSpec, KVStore, LocalAttention, SharedPrefixAttention
+from smd_research.models.bundle import Bundle, rotary_module, rotate
+from smd_research.models.hooked import HookedModel
+
+BATCH_BYTES = 128 * 2**20
+
+
+@dataclass
+class Prefix:
+    """Keys and values of the tokens found so far, below one layer."""
+
+    store: KVStore
+    length: int = 0
+
+    def copy(self) -> "Prefix":
+        """An independent copy, for another branch of a search."""
+        return Prefix(self.store.copy(), self.length)
+
+
+@dataclass(frozen=True)
+class Extension:
+    """What candidates ``[c]`` produce after a prefix.
+
+    Attributes:
+        hidden: state of the new position after the last block run ``[c, width]``.
+        own: for each block, the candidate's key and value ``[c, kv_heads, head_dim]`` (rotated).
+    """
+
+    hidden: Tensor
+    own: dict[int, tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class TokenTable:
+    """What each vocabulary entry contributes at layer 0: q ``[vocab, heads, d]``, k, v ``[vocab, kv_heads, d]``."""
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    spec: AttentionSpec
+
+
+class _Capture:
+    """Keeps layer 0's q, k, v and returns something of the right shape."""
+
+    def __init__(self) -> None:
+        self.qkv: list[tuple[Tensor, Tensor, Tensor]] = []
+        self.spec = AttentionSpec(1.0)
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, positions: Tensor, spec: AttentionSpec) -> Tensor:
+        self.qkv.append((q[:, :, 0], k[:, :, 0], v[:, :, 0]))
+        self.spec = spec
+        return q
+
+
+class ExtensionEngine:
+    """Answers candidate questions about the state after ``upto`` blocks of a public model.
+
+    Args:
+        bundle: the public model.
+        upto: number of blocks run; 0 asks about the embedding output.
+    """
+
+    def __init__(self, bundle: Bundle, upto: int) -> None:
+        self.bundle = bundle
+        self.upto = upto
+        self.spent = Spent()
+        self._model = HookedModel(bundle, None, upto)
+        blocks = bundle.geometry.layers
+        # an estimate for the ledger: blocks hold nearly all parameters besides the embedding
+        in_blocks = sum(p.numel() for p in bundle.model.parameters()) - bundle.embedding.numel()
+        self._flops = 2.0 * max(in_blocks, 0) * upto / blocks
+        widest = 8 * bundle.geometry.width * bundle.embedding.element_size()
+        self.batch = max(64, BATCH_BYTES // (widest * 4))
+
+    def start(self) -> Prefix:
+        """The empty prefix."""
+        return Prefix(KVStore())
+
+    @torch.inference_mode()
+    def extend(self, prefix: Prefix, candidates: Tensor) -> Extension:
+        """What candidates ``[c]`` produce at the position after ``prefix``."""
+        chunks = [self._extend(prefix, chunk) for chunk in torch.split(candidates, self.batch)]
+        if len(chunks) == 1:
+            return chunks[0]
+        hidden = torch.cat([chunk.hidden for chunk in chunks])
+        own = {
+            layer: (
+                torch.cat([chunk.own[layer][0] for chunk in chunks]),
+                torch.cat([chunk.own[layer][1] for chunk in chunks]),
+            )
+            for layer in chunks[0].own
+        }
+        return Extension(hidden, own)
+
+    def _extend(self, prefix: Prefix, candidates: Tensor) -> Extension:
+        attention = SharedPrefixAttention(prefix.store)
+        positions = torch.tensor([prefix.length], device=candidates.device)
+        hidden = self._model.forward(attention, positions, ids=candidates.unsqueeze(1))[:, 0]
+        self.spent += Spent(len(candidates), self._flops * len(candidates))
+        return Extension(hidden, {layer: (k[:, :, 0], v[:, :, 0]) for layer, (k, v) in attention.own.items()})
+
+    def advance(self, prefix: Prefix, token: int, found: Extension | None = None, index: int = 0) -> None:
+        """Append a token to the prefix.
+
+        Args:
+            prefix: grows by one position.
+            token: the token's id.
+            found: the extension that already evaluated it, so that nothing is computed again.
+            index: its row there.
+        """
+        if found is None:
+            found = self._extend(prefix, torch.tensor([token], device=self.bundle.device))
+            index = 0
+        position = torch.tensor([prefix.length], device=self.bundle.device)
+        for layer, (k, v) in found.own.items():
+            prefix.store.append(layer, k[None, index, :, None], v[None, index, :, None], position)
+        prefix.length += 1
+
+    def in_batches(self, order: Tensor, first: int) -> Iterator[Tensor]:
+        """Candidates in the order given: ``first`` of them, then batches four times as large each."""
+        start, size = 0, first
+        while start < len(order):
+            yield order[start : start + size]
+            start += size
+            size = min(size * 4, self.batch)
+
+    # -- tables of the whole vocabulary ------------------------------------------------------------------------------
+
+    @cached_property
+    def has_rotary(self) -> bool:
+        """Whether positions enter by rotation (then one table serves all positions)."""
+        return rotary_module(self.bundle.model) is not None
+
+    @torch.inference_mode()
+    def _table(self, position: int) -> TokenTable:
+        model, capture = HookedModel(self.bundle, None, 1), _Capture()
+        vocabulary = torch.arange(self.bundle.geometry.vocab, device=self.bundle.device)
+        where = torch.tensor([position], device=self.bundle.device)
+        for chunk in torch.split(vocabulary, self.batch):
+            model.forward(capture, where, ids=chunk.unsqueeze(1))
+        q, k, v = (torch.cat(parts) for parts in zip(*capture.qkv, strict=True))
+        return TokenTable(q, k, v, capture.spec)
+
+    @cached_property
+    def _table_at_zero(self) -> TokenTable:
+        return self._table(0)
+
+    @torch.inference_mode()
+    def layer0(self, position: int) -> TokenTable:
+        """Layer 0's q, k, v of every vocabulary entry at an absolute position, q and k rotated to it."""
+        if not self.has_rotary:
+            return self._table(position)
+        base = self._table_at_zero
+        where = torch.full((1,), position, device=self.bundle.device)
+        q, k = (rotate(self.bundle.model, x.unsqueeze(-2), where).squeeze(-2) for x in (base.q, base.k))
+        return TokenTable(q, k, base.v, base.spec)
+
+    @torch.inference_mode()
+    def embedded(self, position: int) -> Tensor:
+        """Embedding output of every vocabulary entry at a position ``[vocab, width]`` (learned positions included)."""
+        model = HookedModel(self.bundle, None, 0)
+        vocabulary = torch.arange(self.bundle.geometry.vocab, device=self.bundle.device)
+        where = torch.tensor([position], device=self.bundle.device)
+        return torch.cat(
+            [
+                model.forward(LocalAttention(), where, ids=c.unsqueeze(1))[:, 0]
+                for c in torch.split(vocabulary, self.batch)
+            ]
+        )
+
+
+class LanguagePrior:
+    """The public model as a prior over next tokens: a batch of hypotheses, cached, advanced token by token."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self._bundle = bundle
+        self._model = HookedModel(bundle)
+        self._attention = LocalAttention()
+        self._length = 0
+
+    @torch.inference_mode()
+    def step(self, tokens: Tensor) -> Tensor:
+        """Feed one token a hypothesis ``[b]``; returns next-token log probabilities ``[b, vocab]``."""
+        where = torch.tensor([self._length], device=tokens.device)
+        logits = self._model.forward(self._attention, where, ids=tokens.unsqueeze(1))[:, -1]
+        self._length += 1
+        return torch.log_softmax(logits.float(), dim=-1)
+
+    def select(self, index: Tensor) -> None:
+        """Keep the hypotheses ``index [b]``, in that order, repetitions allowed."""
+        self._attention.store.select(index)
