@@ -19,6 +19,7 @@ from smd_research.core.paths import conf_dir
 VERSION_BASE = "1.3"
 USAGE = 2
 FAILED = 1
+INTERRUPTED = 130
 
 
 def launch(task: Callable[[DictConfig], None], config_name: str, program: str, argv: Sequence[str] | None) -> int:
@@ -34,16 +35,25 @@ def launch(task: Callable[[DictConfig], None], config_name: str, program: str, a
         0; 1 when the task raised a ``LabError``; 2 when the command line could not be composed. Either is explained in
         one line on stderr. ``HYDRA_FULL_ERROR=1`` shows the stack trace instead.
     """
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    arguments = overrides.gathered(sys.argv[1:] if argv is None else argv)
     wants_trace = os.environ.get("HYDRA_FULL_ERROR") == "1"
 
+    raised: list[Exception] = []
+
     def entry(cfg: DictConfig) -> None:
-        task(cfg)
+        if raised:  # what stops one job stops the sweep
+            return
+        try:
+            task(cfg)
+        except (LabError, overrides.UsageError, PermissionError) as error:
+            raised.append(error)  # kept, since Hydra would print its own account of it
 
     try:
         overrides.check_choices(arguments, conf_dir())
         with _arguments(program, arguments), _raised_errors(), _working_directory_on_path():
             hydra.main(version_base=VERSION_BASE, config_path=str(conf_dir()), config_name=config_name)(entry)()
+        if raised:
+            raise raised[0]
     except SystemExit as leaving:  # --help and argparse's own refusals
         return leaving.code if isinstance(leaving.code, int) else USAGE
     except (overrides.UsageError, HydraException, OmegaConfBaseException) as error:
@@ -57,7 +67,9 @@ def launch(task: Callable[[DictConfig], None], config_name: str, program: str, a
     except PermissionError as error:
         if wants_trace:
             raise
-        return _refuse(f"cannot write {error.filename}: the folder is read-only; choose another with results_dir=DIR", FAILED)
+        return _refuse(f"cannot write {error.filename}: choose another folder with results_dir=DIR", FAILED)
+    except KeyboardInterrupt:
+        return _refuse("interrupted; the same command continues", INTERRUPTED)
     finally:
         GlobalHydra.instance().clear()
     return 0

@@ -12,6 +12,19 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
+_FLAGS_WITH_VALUE = {
+    "--config-dir",
+    "-cd",
+    "--config-name",
+    "-cn",
+    "--config-path",
+    "-cp",
+    "--package",
+    "-p",
+    "--cfg",
+    "-c",
+}
+
 
 class UsageError(Exception):
     """A command line that names something that does not exist."""
@@ -33,6 +46,21 @@ def nearest(word: str, known: Iterable[str]) -> str:
     if match:
         return f"did you mean '{match[0]}'?"
     return f"there is {', '.join(options)}" if len(options) <= 12 else "'--help' lists them"
+
+
+def gathered(arguments: Sequence[str]) -> list[str]:
+    """Flags first, then all overrides: Hydra's own parser refuses overrides on both sides of a flag."""
+    flags: list[str] = []
+    overrides: list[str] = []
+    words = iter(arguments)
+    for word in words:
+        if not word.startswith("-"):
+            overrides.append(word)
+            continue
+        flags.append(word)
+        if word in _FLAGS_WITH_VALUE:
+            flags.extend([value] if (value := next(words, None)) is not None else [])
+    return [*flags, *overrides]
 
 
 def parse(arguments: Sequence[str]) -> list[Override]:
@@ -106,7 +134,7 @@ def _keys(arguments: Sequence[str], offending: str, folder: Path, config_name: s
 def _dotted(node: DictConfig, prefix: str = "") -> list[str]:
     found = []
     for key in node:
-        name = f"{prefix}{key}"
+        name = prefix + str(key)
         found.append(name)
         child = None if OmegaConf.is_missing(node, key) else node._get_node(key)
         if isinstance(child, DictConfig) and not child._is_none():

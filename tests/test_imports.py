@@ -29,7 +29,9 @@ SEPARATE = [
 ]
 ONLY_EXPERIMENTS = {"hydra", "omegaconf", "wandb"}
 # Metrics score what data and guesses are made of, so they may read the nouns of lower floors only.
-SOURCES = sorted(path for package in ("smd_research", "attacks", "experiments") for path in (ROOT / package).rglob("*.py"))
+SOURCES = sorted(
+    path for package in ("smd_research", "attacks", "experiments") for path in (ROOT / package).rglob("*.py")
+)
 
 
 def part(module: str) -> str | None:

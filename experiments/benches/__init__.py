@@ -1,0 +1,1 @@
+"""Benches: each module names its cases; both sides of a case run interleaved in one process."""

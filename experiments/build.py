@@ -1,0 +1,33 @@
+"""From a configuration node to the object it describes."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import hydra
+from hydra.errors import InstantiationException
+
+from smd_research.core.errors import ConfigError, LabError
+
+
+def build(node: Mapping[str, Any], kind: type[Any] | None = None) -> Any:
+    """Instantiate the ``_target_`` of a component.
+
+    Args:
+        node: its ``_target_`` and options.
+        kind: what the object has to be.
+
+    Raises:
+        ConfigError: the target does not exist, does not take these options, or is not a ``kind``.
+        LabError: whatever the component itself refuses.
+    """
+    target = str(node["_target_"])
+    try:
+        made = hydra.utils.instantiate(dict(node), _convert_="all")
+    except InstantiationException as error:
+        cause = error.__cause__
+        if isinstance(cause, LabError):
+            raise cause from None
+        raise ConfigError(f"cannot build {target}: {cause or error}".replace("\n", " ")) from error
+    if kind is not None and not isinstance(made, kind):
+        raise ConfigError(f"{target} gives a {type(made).__name__}, not a {kind.__name__}")
+    return made

@@ -1,0 +1,108 @@
+"""From a composed configuration to the cell it names and the plan to run it."""
+
+import hashlib
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from experiments.versions import version_of
+from smd_research.core.cell import COMPONENTS, Cell
+from smd_research.core.paths import PACKAGE
+
+if TYPE_CHECKING:
+    from smd_research.records.store import Rerun
+
+EMBEDDED = PACKAGE / "models" / "embedded"
+WHOLE_FILE_BYTES = 64 * 2**20
+EDGE_BYTES = 2**20
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A cell, and what it takes to run it that is not part of its identity.
+
+    Attributes:
+        cell: the point of the grid.
+        parts: for each component the options it is built from.
+        results_dir: where the record goes.
+        rerun: what to do when the cell is known.
+        logger: where a written record is sent besides.
+        threads: torch threads of each party.
+    """
+
+    cell: Cell
+    parts: Mapping[str, Mapping[str, Any]]
+    results_dir: Path
+    rerun: "Rerun"
+    logger: Mapping[str, Any]
+    threads: int
+
+
+def plan(cfg: DictConfig, choices: Mapping[str, Any], overrides: Sequence[str]) -> Plan:
+    """What a composed configuration asks for.
+
+    Args:
+        cfg: a composed run configuration.
+        choices: which option each group chose, as Hydra records it.
+        overrides: the words that make this cell again after ``smd run``.
+    """
+    parts = {kind: plain(cfg[kind]) for kind in COMPONENTS}
+    cell = Cell(
+        **{kind: named(parts[kind], str(choices.get(kind, "none"))) for kind in COMPONENTS},
+        n_prompts=cfg.n_prompts,
+        max_new_tokens=cfg.max_new_tokens,
+        prompt_tokens=cfg.prompt_tokens,
+        seed=cfg.seed,
+        dtype=cfg.dtype,
+        wire_dtype=cfg.wire_dtype,
+        transport=cfg.transport,
+        versions={kind: version_of(parts[kind].get("_target_")) for kind in ("defense", "attack")},
+        device=cfg.device,
+        command=" ".join(["smd run", *map(shlex.quote, overrides)]),
+    )
+    return Plan(cell, parts, Path(cfg.results_dir).expanduser(), cfg.rerun, plain(cfg.logger), cfg.threads)
+
+
+def plain(node: DictConfig) -> dict[str, Any]:
+    """A resolved node as a dictionary."""
+    values = OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
+    assert isinstance(values, dict)
+    return {str(key): value for key, value in values.items()}
+
+
+def named(options: Mapping[str, Any], choice: str) -> dict[str, Any]:
+    """A component as a cell holds it: its options, its name, and the digest of what its path holds."""
+    shown = dict(options)
+    if "name" not in shown:
+        kind = shown.get("family") or (Path(str(shown["path"])).name if shown.get("path") else "")
+        shown["name"] = f"{choice}-{kind}" if kind else choice
+    path = EMBEDDED if str(shown.get("_target_", "")).endswith(".embedded") else shown.get("path")
+    if path:
+        shown["sha256"] = digest(Path(str(path)).expanduser())
+    return shown
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file, or of the names and contents of a folder's files; empty when there is nothing.
+
+    Of files above 64 MiB the size and the first and last MiB count, so that asking whether a cell is known stays quick.
+    """
+    files = [path] if path.is_file() else sorted(file for file in path.glob("*") if file.is_file())
+    if not files:
+        return ""
+    total = hashlib.sha256()
+    for file in files:
+        size = file.stat().st_size
+        total.update(f"{file.name if path.is_dir() else ''}\0{size}\0".encode())
+        with file.open("rb") as content:
+            if size <= WHOLE_FILE_BYTES:
+                total.update(content.read())
+            else:
+                total.update(content.read(EDGE_BYTES))
+                content.seek(size - EDGE_BYTES)
+                total.update(content.read())
+    return total.hexdigest()[:16]

@@ -1,0 +1,128 @@
+"""Serve every prompt under a defense, twice: once recorded, for privacy and utility, once unrecorded, for time."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from experiments.progress import track
+from smd_research import metrics
+from smd_research.boundary import AdversaryView, Boundary, Ledger
+from smd_research.core.guarantee import Guarantee
+from smd_research.data.prompts import Prompt
+from smd_research.defenses.base import Defense, Deployment, Generation
+from smd_research.models.bundle import Bundle
+from smd_research.models.decoding import plain_greedy, plain_logits
+
+
+@dataclass(frozen=True, repr=False)
+class Plain:
+    """What the unprotected model does with a prompt: the yardstick of utility.
+
+    Attributes:
+        ids: its greedy continuation.
+        logits: teacher-forced on it, ``[len(ids), vocab]``.
+    """
+
+    ids: tuple[int, ...]
+    logits: Tensor
+
+
+@dataclass(frozen=True, repr=False)
+class Served:
+    """One prompt under a defense.
+
+    Attributes:
+        prompt: the secret; for metrics only.
+        view: what the untrusted party saw; all that an attack gets.
+        utility: per-prompt utility metrics, with ``nll`` and ``nll_tokens`` for perplexity.
+        ledger: messages and bytes.
+        timed: the unrecorded generation.
+        kv_bytes: KV caches held by the trusted and the untrusted party at the end.
+    """
+
+    prompt: Prompt
+    view: AdversaryView
+    utility: dict[str, float]
+    ledger: Ledger
+    timed: Generation
+    kv_bytes: tuple[int, int]
+
+
+@dataclass(frozen=True, repr=False)
+class Observation:
+    """All prompts under a defense, and what is public about it."""
+
+    served: tuple[Served, ...]
+    parameters: dict[str, object]
+    guarantee: Guarantee | None
+    weight_bytes: int
+    resident_mb: float
+
+
+def plain_answers(bundle: Bundle, prompts: Sequence[Prompt], max_new_tokens: int) -> tuple[Plain, ...]:
+    """The unprotected model's greedy answer to every prompt."""
+    answers = []
+    for prompt in track(prompts, "plain model"):
+        bundle.check_prompt(len(prompt.ids), max_new_tokens)
+        ids = plain_greedy(bundle, prompt.ids, max_new_tokens)
+        answers.append(Plain(ids, plain_logits(bundle, prompt.ids, ids)))
+    return tuple(answers)
+
+
+def observe(
+    defense: Defense,
+    bundle: Bundle,
+    prompts: Sequence[Prompt],
+    plain: Sequence[Plain],
+    *,
+    max_new_tokens: int,
+    transport: str,
+    threads: int,
+    seed: int,
+) -> Observation:
+    """Deploy a defense and serve every prompt.
+
+    Raises:
+        LabError: whatever the defense refuses.
+    """
+    timed = _time(defense, bundle, prompts, max_new_tokens, Boundary(transport, record=False, threads=threads), seed)
+    boundary = Boundary(transport, record=True, threads=threads)
+    served = []
+    with defense.deploy(bundle, boundary, seed) as deployment:
+        for prompt, answer, generation in zip(track(prompts, "record"), plain, timed, strict=True):
+            deployment.generate(prompt, max_new_tokens)
+            view, ledger, held = boundary.view(deployment.shows), boundary.ledger, deployment.memory()
+            utility = _utility(deployment, prompt, answer)
+            served.append(Served(prompt, view, utility, ledger, generation, (held.kv_trusted, held.kv_untrusted)))
+        return Observation(
+            served=tuple(served),
+            parameters=dict(deployment.parameters),
+            guarantee=defense.guarantee(),
+            weight_bytes=deployment.memory().weights,
+            resident_mb=sum(metrics.resident_mb(pid) for pid in boundary.pids),
+        )
+
+
+def _time(
+    defense: Defense, bundle: Bundle, prompts: Sequence[Prompt], max_new_tokens: int, boundary: Boundary, seed: int
+) -> list[Generation]:
+    with defense.deploy(bundle, boundary, seed) as deployment:
+        deployment.generate(prompts[0], max_new_tokens)  # warm-up, not counted
+        return [deployment.generate(prompt, max_new_tokens) for prompt in track(prompts, "time")]
+
+
+def _utility(deployment: Deployment, prompt: Prompt, plain: Plain) -> dict[str, float]:
+    """Teacher-forced comparison with the unprotected model, and the likelihood of held-out text."""
+    defended = deployment.score(prompt.ids, plain.ids)
+    values = {
+        "kl": metrics.kl(plain.logits, defended),
+        "greedy_equal": metrics.greedy_equal(plain.logits, defended),
+        "logit_error": metrics.logit_error(plain.logits, defended),
+        "nll_tokens": float(len(prompt.continuation)),
+    }
+    if prompt.continuation:
+        logits = deployment.score(prompt.ids, prompt.continuation)
+        values["nll"] = metrics.negative_log_likelihood(logits, torch.tensor(prompt.continuation))
+    return values

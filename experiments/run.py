@@ -1,0 +1,118 @@
+"""One experiment, top to bottom: compose, look up, deploy, serve, attack, score, record.
+
+``smd run key=value ...`` runs one cell, ``-m`` a sweep of them. A known cell is not run again, so re-issuing a command
+continues it.
+"""
+
+import sys
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from experiments import sweep
+from experiments.app import launch
+from experiments.cells import Plan, plan
+from smd_research.core.errors import NotApplicableError
+
+if TYPE_CHECKING:
+    from experiments.workbench import Workbench
+    from smd_research.records import Record
+
+
+def run_cell(plan: Plan, shared: dict[str, "Workbench"]) -> tuple["Record | None", bool]:
+    """Run one cell, or reuse its record.
+
+    Args:
+        plan: what to run.
+        shared: keeps the workbench between cells of one process; made at the first cell that has to run.
+
+    Returns:
+        The record, None when the cell is unknown and ``rerun=never``; and whether it was reused.
+
+    Raises:
+        RecordError: when the results folder cannot be written, or holds a corrupt record of this cell.
+    """
+    from smd_research.records import Record, Status, Store, decide
+
+    store = Store(plan.results_dir)
+    known = store.lookup(plan.cell) if plan.rerun != "always" else None
+    action = decide(known, plan.rerun)
+    if action != "run":
+        return known, known is not None
+    store.prepare()
+
+    from experiments.sinks import log
+    from experiments.workbench import Workbench
+
+    try:
+        record = measure(plan, shared.setdefault("workbench", Workbench()))
+    except NotApplicableError as reason:
+        record = Record(Status.NOT_APPLICABLE, plan.cell, str(reason))
+    except Exception as error:
+        sweep.trace(error)
+        record = Record(Status.FAILED, plan.cell, sweep.one_line(error))
+    record = store.write(record)
+    log(plan.logger, record, plan.results_dir)
+    return record, False
+
+
+def measure(plan: Plan, workbench: "Workbench") -> "Record":
+    """Deploy the defense, serve the prompts, attack what was seen, score."""
+    import torch
+
+    from attacks.base import Attack, Public
+    from experiments.attacking import check, recover_all
+    from experiments.build import build
+    from experiments.scoring import score
+    from smd_research.boundary import Link
+    from smd_research.defenses.base import Defense
+    from smd_research.records import Record, Status, environment, items_frame
+
+    torch.set_num_threads(plan.threads)
+    began = time.perf_counter()
+    cell, parts = plan.cell, plan.parts
+    defense: Defense = build(parts["defense"], Defense)
+    attack: Attack | None = build(parts["attack"], Attack) if parts["attack"]["_target_"] else None
+    if attack:
+        check(attack, defense.shows)
+
+    bundle = workbench.bundle(plan)
+    observation = workbench.observation(plan, defense)
+    observed = time.perf_counter()
+    attempts = None
+    if attack:
+        public = Public(bundle, str(cell.defense["name"]), observation.parameters, workbench.corpus(plan))
+        attempts = recover_all(attack, public, [(one.prompt.id, one.view) for one in observation.served], cell.seed)
+    attacked = time.perf_counter()
+
+    estimates, items = score(bundle, observation, attempts, build(parts["link"], Link))
+    wall = {"observe": observed - began, "attack": attacked - observed, "score": time.perf_counter() - attacked}
+    where = {**environment(cell.device, wall), "guarantee": str(observation.guarantee or "none")}
+    return Record(Status.OK, cell, metrics=estimates, items=items_frame(items), environment=where)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The ``smd run`` command.
+
+    Returns:
+        0; 1 when a cell failed, or a single run does not apply; 2 for a command line that cannot be composed.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    journal = sweep.Journal.new()
+    shared: dict[str, Workbench] = {}
+
+    def one(cfg: DictConfig) -> None:
+        job = HydraConfig.get()
+        overrides = [word for word in job.overrides.task if not word.startswith("rerun=")]
+        asked = plan(cfg, job.runtime.choices, overrides)
+        sweep.attempt(asked, lambda: run_cell(asked, shared), journal, sweep.position(job, words))
+
+    code = launch(one, "config", "smd run", words)
+    return code or sweep.finish(journal)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

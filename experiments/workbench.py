@@ -1,0 +1,115 @@
+"""What cells of one process share: a sweep loads a model once and observes a defense once for all attacks."""
+
+import json
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from transformers.utils.logging import disable_progress_bar
+
+from experiments.build import build
+from experiments.cells import Plan
+from experiments.observe import Observation, Plain, observe, plain_answers
+from smd_research.core.errors import ConfigError, PromptError
+from smd_research.data.prompts import Prompt
+from smd_research.data.tokenise import prompts as tokenise
+from smd_research.defenses.base import Defense
+from smd_research.models.bundle import Bundle
+
+T = TypeVar("T")
+
+EVALUATION = "evaluation"
+AUXILIARY = "train"
+AUXILIARY_DOCUMENTS = 2000
+CONTINUATION_TOKENS = 32
+KEPT = {"bundle": 2, "prompts": 4, "corpus": 2, "plain": 4, "observation": 6}
+
+
+class Workbench:
+    """Keeps the last few bundles, prompt sets and observations, each under the part of the identity that makes it."""
+
+    def __init__(self) -> None:
+        self._shelves: dict[str, OrderedDict[str, Any]] = {}
+
+    def bundle(self, plan: Plan) -> Bundle:
+        """The model of a cell."""
+        cell = plan.cell
+        key = [cell.model, cell.dtype, cell.device]
+        return self._keep("bundle", key, lambda: _load(plan))
+
+    def prompts(self, plan: Plan) -> tuple[Prompt, ...]:
+        """The evaluation prompts of a cell.
+
+        Raises:
+            PromptError: when the data has none.
+        """
+        cell = plan.cell
+        key = [cell.model, cell.data, cell.n_prompts, cell.prompt_tokens, cell.seed]
+        return self._keep("prompts", key, lambda: self._prompts(plan))
+
+    def _prompts(self, plan: Plan) -> tuple[Prompt, ...]:
+        cell = plan.cell
+        if cell.n_prompts < 1:
+            raise ConfigError(f"n_prompts={cell.n_prompts}: give at least one")
+        source = build(plan.parts["data"])
+        documents = source.documents(EVALUATION, cell.n_prompts, cell.seed)
+        found = tokenise(documents, self.bundle(plan).tokenizer, cell.prompt_tokens, CONTINUATION_TOKENS)
+        if not found:
+            raise PromptError(f"the data '{cell.data['name']}' holds no prompt: see data= and its path")
+        return tuple(found)
+
+    def corpus(self, plan: Plan) -> tuple[tuple[int, ...], ...]:
+        """Token ids of public text of the same kind, disjoint from the prompts."""
+        cell = plan.cell
+        return self._keep("corpus", [cell.model, cell.data, cell.seed], lambda: self._corpus(plan))
+
+    def _corpus(self, plan: Plan) -> tuple[tuple[int, ...], ...]:
+        cell = plan.cell
+        documents = build(plan.parts["data"]).documents(AUXILIARY, AUXILIARY_DOCUMENTS, cell.seed)
+        return tuple(prompt.ids for prompt in tokenise(documents, self.bundle(plan).tokenizer, None, 0))
+
+    def plain(self, plan: Plan) -> tuple[Plain, ...]:
+        """The unprotected model's answers."""
+        cell = plan.cell
+        key = [cell.model, cell.dtype, cell.device, cell.data, cell.n_prompts, cell.prompt_tokens, cell.seed]
+        return self._keep(
+            "plain",
+            [*key, cell.max_new_tokens],
+            lambda: plain_answers(self.bundle(plan), self.prompts(plan), cell.max_new_tokens),
+        )
+
+    def observation(self, plan: Plan, defense: Defense) -> Observation:
+        """What a defense shows; shared by all attacks on it."""
+        cell = plan.cell
+        parts = {**cell.identity(), "attack": None, "link": None, "versions": cell.versions.get("defense")}
+        return self._keep(
+            "observation",
+            [parts, cell.device, plan.threads],
+            lambda: observe(
+                defense,
+                self.bundle(plan),
+                self.prompts(plan),
+                self.plain(plan),
+                max_new_tokens=cell.max_new_tokens,
+                transport=cell.transport,
+                threads=plan.threads,
+                seed=cell.seed,
+            ),
+        )
+
+    def _keep(self, shelf: str, key: list[Mapping[str, Any] | Any], make: Callable[[], T]) -> T:
+        held: OrderedDict[str, Any] = self._shelves.setdefault(shelf, OrderedDict())
+        name = json.dumps(key, sort_keys=True, default=str)
+        if name not in held:
+            held[name] = make()
+        held.move_to_end(name)
+        while len(held) > KEPT[shelf]:
+            held.popitem(last=False)
+        value: T = held[name]
+        return value
+
+
+def _load(plan: Plan) -> Bundle:
+    disable_progress_bar()  # of transformers: it knows no terminal from a file
+    bundle: Bundle = build(plan.parts["model"], Bundle)
+    return bundle
