@@ -9,12 +9,13 @@ from hydra.errors import InstantiationException
 from smd_research.core.errors import ConfigError, LabError
 
 
-def build(node: Mapping[str, Any], kind: type[Any] | None = None) -> Any:
+def build(node: Mapping[str, Any], kind: type[Any] | None = None, **more: Any) -> Any:
     """Instantiate the ``_target_`` of a component.
 
     Args:
         node: its ``_target_`` and options.
         kind: what the object has to be.
+        more: options that stand elsewhere in the configuration.
 
     Raises:
         ConfigError: the target does not exist, does not take these options, or is not a ``kind``.
@@ -22,7 +23,7 @@ def build(node: Mapping[str, Any], kind: type[Any] | None = None) -> Any:
     """
     target = str(node["_target_"])
     try:
-        made = hydra.utils.instantiate(dict(node), _convert_="all")
+        made = hydra.utils.instantiate({**node, **more}, _convert_="all")
     except InstantiationException as error:
         cause = error.__cause__
         if isinstance(cause, LabError):

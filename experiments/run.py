@@ -7,7 +7,7 @@ continues it.
 import sys
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
@@ -18,6 +18,7 @@ from experiments.cells import Plan, plan
 from smd_research.core.errors import NotApplicableError
 
 if TYPE_CHECKING:
+    from experiments.observe import Observation
     from experiments.workbench import Workbench
     from smd_research.records import Record
 
@@ -79,19 +80,26 @@ def measure(plan: Plan, workbench: "Workbench") -> "Record":
     if attack:
         check(attack, defense.shows)
 
-    bundle = workbench.bundle(plan)
+    bundle, corpus = workbench.bundle(plan), workbench.corpus(plan)
+    defense.calibrate(corpus)
     observation = workbench.observation(plan, defense)
     observed = time.perf_counter()
     attempts = None
     if attack:
-        public = Public(bundle, str(cell.defense["name"]), observation.parameters, workbench.corpus(plan))
+        public = Public(bundle, str(cell.defense["name"]), observation.parameters, corpus)
         attempts = recover_all(attack, public, [(one.prompt.id, one.view) for one in observation.served], cell.seed)
     attacked = time.perf_counter()
 
     estimates, items = score(bundle, observation, attempts, build(parts["link"], Link))
     wall = {"observe": observed - began, "attack": attacked - observed, "score": time.perf_counter() - attacked}
-    where = {**environment(cell.device, wall), "guarantee": str(observation.guarantee or "none")}
+    where = {**environment(cell.device, wall), **public_facts(observation)}
     return Record(Status.OK, cell, metrics=estimates, items=items_frame(items), environment=where)
+
+
+def public_facts(observation: "Observation") -> dict[str, Any]:
+    """What a defense promises, and its parameters as deployed (an epsilon chosen by survival is known only then)."""
+    parameters = {name: value for name, value in observation.parameters.items() if isinstance(value, str | int | float)}
+    return {"guarantee": str(observation.guarantee or "none"), "parameters": parameters}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

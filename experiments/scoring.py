@@ -11,7 +11,7 @@ from smd_research.core.guess import Guess
 from smd_research.metrics import Estimate
 from smd_research.metrics.cost import MEGABYTE
 from smd_research.models.bundle import Bundle
-from smd_research.records import Item, token_texts
+from smd_research.records import Item
 
 
 def score(
@@ -97,9 +97,25 @@ def _cost(one: Served, link: Link) -> dict[str, float]:
 
 
 def _item(one: Served, guess: Guess | None, values: dict[str, float], bundle: Bundle) -> Item:
-    truth = token_texts(one.prompt.ids, bundle.decode)
-    guessed = token_texts(guess.ids, bundle.decode) if guess else []
+    truth = token_texts(one.prompt.ids, bundle)
+    guessed = token_texts(guess.ids, bundle) if guess else []
     return Item(one.prompt.id, values, [text or "" for text in truth], guessed, one.prompt.spans)
+
+
+def token_texts(ids: Sequence[int], bundle: Bundle) -> list[str | None]:
+    """What each token adds to the text before it (by itself, a token may lose its leading space); None abstains."""
+    texts: list[str | None] = []
+    before, kept = "", []
+    for token in map(int, ids):
+        if token < 0:
+            texts.append(None)
+            continue
+        kept.append(token)
+        text = bundle.decode(kept)
+        # A character split over two tokens changes what stood there: then the token is shown by itself.
+        texts.append(text[len(before) :] if text.startswith(before) else bundle.decode([token]))
+        before = text
+    return texts
 
 
 def estimates(items: Sequence[Item], observation: Observation) -> dict[str, Estimate]:

@@ -19,9 +19,10 @@ from omegaconf import DictConfig
 from experiments import sweep
 from experiments.app import launch
 from experiments.cells import Plan, plain, plan
-from experiments.overrides import parse
+from experiments.overrides import UsageError, groups, nearest, parse
 from experiments.run import run_cell
 from smd_research.core.errors import ConfigError
+from smd_research.core.paths import conf_dir
 
 
 def expand(lines: Sequence[str], common: Sequence[str]) -> list[list[str]]:
@@ -46,8 +47,11 @@ def plans(cfg: Any, words: Sequence[str]) -> Iterator[Plan]:
     """The plan of every cell of a table.
 
     Raises:
-        ConfigError: the declaration has no sweep.
+        UsageError: no table is named.
+        ConfigError: its declaration has no sweep.
     """
+    if cfg.get("table") is None:
+        raise UsageError(f"table=NAME is needed: {nearest('', groups(conf_dir())['table'])}")
     if not cfg.table.get("sweep"):
         raise ConfigError("this table declares no sweep: conf/table/NAME.yaml needs a list 'sweep'")
     common = [word for word in words if not word.startswith(("table=", "-"))]
@@ -61,10 +65,10 @@ def plans(cfg: Any, words: Sequence[str]) -> Iterator[Plan]:
 def write(declared: Mapping[str, Any], folders: Sequence[Path], folder: Path, name: str) -> tuple[Path, ...]:
     """Render a table of records as Markdown, CSV and PNG; a declared figure takes the PNG's place."""
     from experiments.build import build
-    from smd_research.records import frame_of, read
+    from experiments.show import frame_as_deployed
     from smd_research.records.render import write_table
 
-    frame = frame_of([read(record) for record in folders])
+    frame = frame_as_deployed(folders)
     written = write_table(build(declared["view"])(frame, title=declared["title"]), folder, name)
     if declared.get("figure"):
         build(declared["figure"])(frame, folder / f"{name}.png")
@@ -82,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     declared: list[tuple[str, Mapping[str, Any], Path]] = []
 
     def one(cfg: DictConfig) -> None:
-        name = str(HydraConfig.get().runtime.choices.table)
+        name = str(HydraConfig.get().runtime.choices["table"])
         asked = list(plans(cfg, words))
         declared.append((name, plain(cfg.table), asked[0].results_dir))
         shared: dict[str, Any] = {}

@@ -111,5 +111,5 @@ class Workbench:
 
 def _load(plan: Plan) -> Bundle:
     disable_progress_bar()  # of transformers: it knows no terminal from a file
-    bundle: Bundle = build(plan.parts["model"], Bundle)
+    bundle: Bundle = build(plan.parts["model"], Bundle, device=plan.cell.device, dtype=plan.cell.dtype)
     return bundle

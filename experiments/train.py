@@ -1,0 +1,57 @@
+"""``smd train model=embedded``: train the model that the lab ships, or continue where it stopped."""
+
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+
+from experiments import app
+from smd_research.core.errors import ConfigError
+from smd_research.core.paths import PACKAGE
+from smd_research.training.export import export
+from smd_research.training.loop import Architecture, Run, train
+
+
+def run_of(cfg: DictConfig) -> Run:
+    """The training run that a configuration describes.
+
+    Raises:
+        ConfigError: if ``steps`` is not a multiple of ``epoch_steps``.
+    """
+    fields = {name: cfg[name] for name in Run.__dataclass_fields__ if name != "architecture"}
+    run = Run(Architecture(**OmegaConf.to_object(cfg.architecture)), **fields)
+    if run.steps % run.epoch_steps:
+        raise ConfigError(f"steps={run.steps} is not a multiple of epoch_steps={run.epoch_steps}; change one of them")
+    return run
+
+
+def task(cfg: DictConfig) -> None:
+    """Train, export."""
+    choice = HydraConfig.get().runtime.choices.get("model")
+    if choice != "embedded":
+        raise ConfigError(f"model={choice} cannot be trained here; use model=embedded, or transformers' own trainer")
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    torch.set_num_threads(cfg.threads)
+    out = Path(cfg.out_dir) if cfg.out_dir else PACKAGE / "models" / "embedded"
+
+    def early_export(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, step: int) -> None:
+        if cfg.export_every and step % cfg.export_every == 0:
+            export(model, tokenizer, out)
+
+    run = run_of(cfg)
+    trained = train(run, Path(cfg.work_dir), cfg.accelerator, cfg.progress, cfg.compile, early_export)
+    export(trained.model, trained.tokenizer, out)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point."""
+    return app.launch(task, "train", "smd train", argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

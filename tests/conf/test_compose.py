@@ -1,0 +1,128 @@
+"""Every shipped configuration composes, says what it is, and fits what it configures."""
+
+import inspect
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from experiments.app import VERSION_BASE
+from experiments.bench import names
+from experiments.cells import plan
+from experiments.list import description
+from experiments.overrides import check_choices, groups, parse
+from experiments.table import plans
+from smd_research.core.cell import COMPONENTS
+from smd_research.core.paths import conf_dir
+
+FOLDER = conf_dir()
+OPTIONS = [(group, option) for group, options in groups(FOLDER).items() for option in options]
+PARTS = [(group, option) for group, option in OPTIONS if group in COMPONENTS]
+NEEDED = {
+    ("model", "hub"): ["model.name=gpt2"],
+    ("model", "local"): ["model.path=/nowhere"],
+    ("data", "jsonl"): ["data.path=/nowhere.jsonl"],
+    ("data", "csv"): ["data.path=/nowhere.csv"],
+    ("data", "text"): ["data.path=/nowhere.txt"],
+    ("data", "hub"): ["data.name=nobody/nothing"],
+}
+
+
+@pytest.fixture(autouse=True)
+def _hydra() -> Iterator[None]:
+    with initialize_config_dir(str(FOLDER), version_base=VERSION_BASE):
+        yield
+
+
+def composed(*overrides: str, config: str = "config") -> Any:
+    return compose(config, overrides=list(overrides), return_hydra_config=True)
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS)
+def test_every_option_says_what_it_is(group: str, option: str) -> None:
+    text = description(FOLDER / group / f"{option}.yaml")
+    assert 10 < len(text) < 160
+
+
+@pytest.mark.parametrize(("group", "option"), PARTS)
+def test_every_part_composes_into_a_cell(group: str, option: str) -> None:
+    cfg = composed(f"{group}={option}", *NEEDED.get((group, option), []))
+    cell = plan(cfg, cfg.hydra.runtime.choices, []).cell
+    assert getattr(cell, group)["name"]
+    assert len(cell.id) == 16
+
+
+@pytest.mark.parametrize(("group", "option"), PARTS)
+def test_every_part_fits_its_constructor(group: str, option: str) -> None:
+    cfg = composed(f"{group}={option}", *NEEDED.get((group, option), []))
+    node = OmegaConf.to_container(cfg[group], resolve=True)
+    assert isinstance(node, dict)
+    target = node.pop("_target_")
+    if target is None:
+        assert (group, option) == ("attack", "none")
+        return
+    module, _, name = target.rpartition(".")
+    signature = inspect.signature(getattr(import_module(module), name))
+    options = {str(key): value for key, value in node.items() if not str(key).startswith("_")}
+    signature.bind(**options)
+    settable = {p.name for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD}
+    if group != "link":  # a link's unnamed costs are zero
+        # A default that stands only in the code could change without changing the identity of a cell.
+        given = {"device", "dtype"} if group == "model" else set()
+        assert settable - given <= set(options), "name every option in the YAML"
+
+
+@pytest.mark.parametrize("experiment", groups(FOLDER)["experiment"])
+def test_every_experiment_composes_and_its_sweep_names_options_that_exist(experiment: str) -> None:
+    cfg = composed(f"experiment={experiment}")
+    swept = [f"{key}={value}" for key, value in (cfg.hydra.sweeper.params or {}).items()]
+    check_choices(swept, FOLDER)
+    assert parse(swept) or cfg.hydra.mode is None
+
+
+@pytest.mark.parametrize("table", groups(FOLDER)["table"])
+def test_every_table_plans_its_cells(table: str) -> None:
+    cfg = composed(f"table={table}", config="table")
+    asked = list(plans(cfg, [f"table={table}", "n_prompts=3"]))
+    assert len({one.cell.id for one in asked}) == len(asked) > 1
+    assert all(one.cell.n_prompts == 3 for one in asked)
+    for part in ("view", "figure"):
+        if cfg.table.get(part):
+            module, _, name = str(cfg.table[part]["_target_"]).rpartition(".")
+            assert callable(getattr(import_module(module), name))
+
+
+def test_every_bench_is_named_in_the_configuration() -> None:
+    text = (FOLDER / "bench.yaml").read_text()
+    assert names()
+    assert all(name in text for name in names())
+
+
+def test_runtime_settings_do_not_change_the_identity() -> None:
+    base = composed()
+    first = plan(base, base.hydra.runtime.choices, []).cell.id
+    for override in ("device=cuda", "results_dir=elsewhere", "rerun=always", "threads=2", "logger=csv"):
+        cfg = composed(override)
+        assert plan(cfg, cfg.hydra.runtime.choices, []).cell.id == first, override
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["n_prompts=3", "seed=1", "prompt_tokens=9", "max_new_tokens=5", "dtype=bf16", "wire_dtype=fp16", "defense=none",
+     "attack=none", "transport=process", "link=wan", "model=random", "attack.rounds=5"],
+)  # fmt: skip
+def test_result_settings_change_the_identity(override: str) -> None:
+    base, other = composed(), composed(override)
+    ids = {plan(cfg, cfg.hydra.runtime.choices, []).cell.id for cfg in (base, other)}
+    assert len(ids) == 2
+
+
+def test_no_configuration_names_a_place_of_one_machine() -> None:
+    for path in Path(FOLDER).rglob("*.yaml"):
+        text = path.read_text(encoding="utf-8")
+        assert "/home/" not in text, path
+        assert "/root/" not in text, path

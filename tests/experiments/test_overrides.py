@@ -1,0 +1,85 @@
+"""What a command line may say, and the near miss when it says something else."""
+
+from pathlib import Path
+
+import pytest
+
+from experiments.app import launch
+from experiments.cli import main as smd
+from experiments.overrides import UsageError, check_choices, gathered, nearest
+from smd_research.core.paths import conf_dir
+
+
+def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, list[str]]:
+    code = smd(list(words))
+    return code, capsys.readouterr().err.strip().splitlines()
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["run", "defense=smdd"], "unknown defense 'smdd': did you mean 'smd'?"),
+        (["run", "-m", "defense=none,smdd"], "unknown defense 'smdd': did you mean 'smd'?"),
+        (["run", "attack=priors"], "unknown attack 'priors': did you mean 'prior'?"),
+        (["run", "n_promts=3"], "unknown key 'n_promts': did you mean 'n_prompts'?"),
+        (["run", "defense.wire_dtpe=fp16"], "unknown key 'defense.wire_dtpe': did you mean 'defense.wire_dtype'?"),
+        (["run", "defnse=none"], "unknown key 'defnse': did you mean 'defense'?"),
+        (["run", "seed=[1,"], "[1,"),
+        (["bench", "bench=smd_decod"], "unknown bench 'smd_decod': did you mean 'smd_decode'?"),
+        (["table", "table=inversio"], "unknown table 'inversio': did you mean 'inversion'?"),
+        (["rnu"], "unknown command 'rnu': did you mean 'run'?"),
+        (["list", "defence"], "unknown group 'defence': did you mean 'defense'?"),
+    ],
+)
+def test_a_wrong_word_gives_one_line_and_exit_2(
+    capsys: pytest.CaptureFixture[str], in_folder: Path, words: list[str], expected: str
+) -> None:
+    code, lines = run(capsys, *words)
+    assert code == 2
+    assert len(lines) == 1
+    assert lines[0].startswith("error: ")
+    assert expected in lines[0]
+
+
+@pytest.mark.parametrize("command", ["run", "bench", "table"])
+def test_help_shows_examples_and_leaves_with_0(capsys: pytest.CaptureFixture[str], command: str) -> None:
+    assert smd([command, "--help"]) == 0
+    assert f"smd {command} " in capsys.readouterr().out
+
+
+def test_list_describes_every_option(capsys: pytest.CaptureFixture[str]) -> None:
+    assert smd(["list", "link", "logger"]) == 0
+    shown = capsys.readouterr().out
+    assert "link=" in shown
+    assert "wandb" in shown
+    assert "defense=" not in shown
+
+
+def test_overrides_may_stand_on_both_sides_of_a_flag() -> None:
+    assert gathered(["a=1", "-m", "b=2", "-cd", "conf", "c=3"]) == ["-m", "-cd", "conf", "a=1", "b=2", "c=3"]
+
+
+def test_options_of_a_users_own_folder_are_known(tmp_path: Path) -> None:
+    (tmp_path / "attack").mkdir()
+    (tmp_path / "attack" / "mine.yaml").write_text("# Mine\n_target_: mine.Mine\n")
+    check_choices(["--config-dir", str(tmp_path), "attack=mine"], conf_dir())
+    with pytest.raises(UsageError, match="unknown attack 'mine'"):
+        check_choices(["attack=mine"], conf_dir())
+
+
+def test_nearest_names_the_options_when_nothing_is_near() -> None:
+    assert nearest("xyz", ["lan", "wan"]) == "there is lan, wan"
+
+
+def test_the_process_is_left_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    import os
+    import sys
+
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+    before, path = list(sys.argv), list(sys.path)
+    seen = []
+    assert launch(lambda cfg: seen.append(cfg.seed), "config", "smd run", ["seed=7"]) == 0
+    assert seen == [7]
+    assert sys.argv == before
+    assert sys.path == path
+    assert "HYDRA_FULL_ERROR" not in os.environ

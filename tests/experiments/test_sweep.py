@@ -1,0 +1,113 @@
+"""The journal of a sweep, its counter, and what is said at its end."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from experiments import sweep
+from experiments.sweep import Entry, Journal, attempt, one_line, position, verdict
+from smd_research.core.cell import Cell
+from smd_research.core.errors import ConfigError, RecordError
+from smd_research.records import Record, Status
+
+
+def entry(name: str, status: str, reason: str = "", reused: bool = False) -> Entry:
+    return Entry(name, status, reason, f"smd run defense={name}", "", "results", reused, False)
+
+
+def planned() -> Any:
+    cell = Cell({"name": "m"}, {"name": "d"}, {"name": "smd"}, {"name": "prior"}, command="smd run defense=smd")
+    return SimpleNamespace(cell=cell, results_dir=Path("results"))
+
+
+def test_the_journal_keeps_entries_of_every_job_in_order() -> None:
+    journal = Journal.new()
+    entries = [entry("a", "ok"), entry("b", "failed", "line\nbreak"), entry("c", "n/a")]
+    for one in entries:
+        Journal(journal.path).enter(one)
+    assert journal.close() == entries
+    assert not journal.path.exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "params", "expected"),
+    [
+        (["defense=a,b", "attack=x,y,z", "-m"], None, 6),
+        (["-m", "seed=range(4)"], None, 4),
+        (["experiment=demo"], {"defense": "a,b", "attack": "x,y,z"}, 6),
+        (["experiment=demo", "attack=x"], {"defense": "a,b", "attack": "x,y,z"}, 2),
+        (["-m", "seed=1"], {}, 1),
+    ],
+)
+def test_the_counter_knows_how_many_cells_there_are(words: list[str], params: Any, expected: int) -> None:
+    job = SimpleNamespace(
+        mode=SimpleNamespace(name="MULTIRUN"), job=SimpleNamespace(num=0), sweeper=SimpleNamespace(params=params)
+    )
+    assert position(job, words) == (1, expected)
+    job.mode.name = "RUN"
+    assert position(job, words) is None
+
+
+def test_failed_cells_are_named_with_the_command_that_retries(capsys: pytest.CaptureFixture[str]) -> None:
+    code = verdict([entry("a", "ok", reused=True), entry("b", "failed", "out of memory"), entry("c", "n/a", "no ids")])
+    shown = capsys.readouterr().out
+    assert code == 1
+    assert "smd run defense=b rerun=failed" in shown
+    assert "out of memory" in shown
+    assert "c: no ids" in shown
+    assert "3 cells: 2 run now, 1 known before, 1 failed" in shown
+
+
+def test_not_applicable_is_no_failure() -> None:
+    assert verdict([entry("a", "ok"), entry("c", "n/a", "no ids")]) == 0
+
+
+def test_a_corrupt_record_fails_its_cell_but_not_the_sweep(capsys: pytest.CaptureFixture[str]) -> None:
+    def corrupt() -> tuple[Record | None, bool]:
+        raise RecordError("corrupt record x: delete this folder")
+
+    journal = Journal.new()
+    attempt(planned(), corrupt, journal, (1, 2))
+    (found,) = journal.close()
+    assert found.status == "failed"
+    assert "corrupt record" in found.reason
+    with pytest.raises(RecordError):
+        attempt(planned(), corrupt, Journal.new(), None)
+
+
+def test_an_unwritable_folder_stops_the_sweep() -> None:
+    def unwritable() -> tuple[Record | None, bool]:
+        raise RecordError("cannot write results: Read-only file system")
+
+    with pytest.raises(RecordError, match="cannot write"):
+        attempt(planned(), unwritable, Journal.new(), (1, 2))
+
+
+def test_rerun_never_leaves_an_unknown_cell_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    journal = Journal.new()
+    attempt(planned(), lambda: (None, False), journal, None)
+    assert journal.close() == []
+    assert "no record" in capsys.readouterr().err
+
+
+def test_a_record_is_entered_with_its_status(tmp_path: Path) -> None:
+    journal = Journal.new()
+    plan = planned()
+    record = Record(Status.NOT_APPLICABLE, plan.cell, "needs logits", path=tmp_path)
+    attempt(plan, lambda: (record, True), journal, (2, 3))
+    (found,) = journal.close()
+    assert (found.status, found.reason, found.reused, found.folder) == ("n/a", "needs logits", True, str(tmp_path))
+
+
+def test_reasons_are_one_line() -> None:
+    assert one_line(ConfigError("no model\nat x")) == "no model at x"
+    assert one_line(ValueError("a\nb")) == "ValueError: a b"
+
+
+def test_only_unforeseen_errors_show_their_stack(capsys: pytest.CaptureFixture[str]) -> None:
+    sweep.trace(ConfigError("foreseen"))
+    assert capsys.readouterr().err == ""
+    sweep.trace(ValueError("unforeseen"))
+    assert "ValueError: unforeseen" in capsys.readouterr().err
