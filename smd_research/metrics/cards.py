@@ -92,11 +92,13 @@ _ALL = (
     _cost("tokens_per_s", "tokens/s", "1/s", "tokens generated per second", better="higher"),
     _cost("messages", "messages", "", "messages across the boundary, both ways, a prompt"),
     _cost("rounds", "rounds", "", "request-reply exchanges a prompt"),
-    _cost("bytes_to_untrusted", "bytes to provider", "B", "payload bytes to the untrusted party, a prompt"),
-    _cost("bytes_to_trusted", "bytes to user", "B", "payload bytes to the trusted party, a prompt"),
-    _cost("weights_mb", "weights", "MB", "weights held by the trusted party"),
-    _cost("kv_mb", "KV cache", "MB", "KV cache held by the trusted party"),
-    _cost("resident_mb", "resident", "MB", "resident memory of the process that holds the trusted party"),
+    _cost("bytes_to_untrusted", "to provider", "B", "payload bytes to the untrusted party, a prompt"),
+    _cost("bytes_to_trusted", "to user", "B", "payload bytes to the trusted party, a prompt"),
+    _cost("weights_mb", "weights", "MB", "weights allocated by both parties"),
+    _cost("kv_mb", "KV cache", "MB", "KV cache held by both parties at the end of a prompt"),
+    _cost("kv_trusted_mb", "KV, user's side", "MB", "KV cache held by the trusted party by then"),
+    _cost("kv_untrusted_mb", "KV, provider's side", "MB", "KV cache held by the untrusted party by then"),
+    _cost("resident_mb", "resident", "MB", "resident memory of the processes of both parties"),
     _cost("modelled_s", "link time", "s", "time the traffic would take over the modelled link; modelled, not measured"),
 )  # fmt: skip
 

@@ -28,9 +28,15 @@ DESIGN = (
 )
 """The columns that say which cell a row belongs to; ``<part>_params`` is JSON with sorted keys."""
 
-COLUMNS = (*DESIGN, "status", "reason", "metric", "mean", "low", "high", "n", "id", "path", "command")
+VERSIONS = ("defense_version", "attack_version")
+"""Component versions: records of an earlier version of the same cell may still lie beside the new ones."""
 
-_NUMBERS = {"mean": "float64", "low": "float64", "high": "float64", "n": "Int64", "seed": "Int64"}
+COLUMNS = (*DESIGN, *VERSIONS, "status", "reason", "metric", "mean", "low", "high", "n", "id", "path", "command")
+
+_TYPES = {
+    **dict.fromkeys(("mean", "low", "high"), "float64"),
+    **dict.fromkeys(("n", "seed", "n_prompts", "max_new_tokens", "prompt_tokens", *VERSIONS), "Int64"),
+}
 
 
 class CorruptRecordWarning(UserWarning):
@@ -49,7 +55,7 @@ def load(results_dir: str | os.PathLike[str]) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     for path in Store(results_dir).paths():
         try:
-            rows.extend(_rows(read(path)))
+            rows.extend(_rows(read(path, items=False)))
         except RecordError as error:
             warnings.warn(str(error), CorruptRecordWarning, stacklevel=2)
     return tidy(rows)
@@ -62,17 +68,18 @@ def frame_of(records: Iterator[Record] | list[Record]) -> pd.DataFrame:
 
 def tidy(rows: list[dict[str, Any]]) -> pd.DataFrame:
     """Rows as a frame with all columns and stable types, also when there is no row."""
-    return pd.DataFrame(rows, columns=list(COLUMNS)).astype(_NUMBERS)
+    return pd.DataFrame(rows, columns=list(COLUMNS)).astype(_TYPES)
 
 
 def design(cell: Cell) -> dict[str, Any]:
-    """The design columns of a cell."""
+    """The design and version columns of a cell."""
     row: dict[str, Any] = {}
     for part in COMPONENTS:
         component = getattr(cell, part)
         row[part] = component_name(component)
         row[f"{part}_params"] = json.dumps(parameters(component), sort_keys=True)
-    return row | {name: getattr(cell, name) for name in DESIGN if name not in row}
+    row |= {name: getattr(cell, name) for name in DESIGN if name not in row}
+    return row | {name: cell.versions.get(name.removesuffix("_version"), 1) for name in VERSIONS}
 
 
 def _rows(record: Record) -> Iterator[dict[str, Any]]:

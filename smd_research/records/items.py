@@ -11,7 +11,7 @@ import pandas as pd
 
 from smd_research.data.prompts import TokenSpan
 
-_OWN = ("prompt_id", "truth_tokens", "guess_tokens", "spans")
+_OWN = ("prompt_id", "truth_ids", "guess_ids", "truth_tokens", "guess_tokens", "spans")
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,8 @@ class Item:
         truth_tokens: the text of each true token; empty where nobody attacked.
         guess_tokens: the text of each guessed token, None where the attack abstained; aligned with ``truth_tokens``.
         spans: secrets in token offsets.
+        truth_ids: the true token ids, so that a new metric can be computed from a record.
+        guess_ids: the guessed token ids, ``-1`` where the attack abstained.
     """
 
     prompt_id: str
@@ -31,10 +33,12 @@ class Item:
     truth_tokens: Sequence[str] = field(default=(), repr=False)
     guess_tokens: Sequence[str | None] = field(default=(), repr=False)
     spans: Sequence[TokenSpan] = ()
+    truth_ids: Sequence[int] = field(default=(), repr=False)
+    guess_ids: Sequence[int] = field(default=(), repr=False)
 
 
 def items_frame(items: Iterable[Item]) -> pd.DataFrame:
-    """One row a prompt: ``prompt_id``, a column a metric, ``truth_tokens``, ``guess_tokens``, ``spans``.
+    """One row a prompt: ``prompt_id``, a column a metric, token texts, token ids, ``spans``.
 
     Raises:
         ValueError: when a metric's name is one of the frame's own columns.
@@ -48,6 +52,8 @@ def items_frame(items: Iterable[Item]) -> pd.DataFrame:
             {
                 "prompt_id": item.prompt_id,
                 **{name: float(value) for name, value in item.metrics.items()},
+                "truth_ids": [int(i) for i in item.truth_ids],
+                "guess_ids": [int(i) for i in item.guess_ids],
                 "truth_tokens": list(item.truth_tokens),
                 "guess_tokens": list(item.guess_tokens),
                 "spans": [{"start": s.start, "end": s.end, "type": s.type} for s in item.spans],
@@ -68,6 +74,8 @@ def read_items(frame: pd.DataFrame) -> list[Item]:
                 truth_tokens=[str(t) for t in _listed(row.get("truth_tokens"))],
                 guess_tokens=[None if t is None else str(t) for t in _listed(row.get("guess_tokens"))],
                 spans=spans,
+                truth_ids=[int(i) for i in _listed(row.get("truth_ids"))],
+                guess_ids=[int(i) for i in _listed(row.get("guess_ids"))],
             )
         )
     return items

@@ -124,15 +124,19 @@ class Store:
         return (read(path) for path in self.paths())
 
 
-def read(folder: Path) -> Record:
+def read(folder: Path, items: bool = True) -> Record:
     """Read one record, its checksums verified.
+
+    Args:
+        folder: the record's.
+        items: whether to parse the per-prompt results too; without them the record's are empty.
 
     Raises:
         RecordError: when the folder is missing or the record corrupt; the message names it and how to mend it.
     """
     for attempt in range(_ATTEMPTS):
         try:
-            return _read_once(folder)
+            return _read_once(folder, items)
         except RecordError:
             # A writer may have replaced the folder between two of its files: the next attempt sees only the new one.
             if attempt == _ATTEMPTS - 1:
@@ -140,7 +144,7 @@ def read(folder: Path) -> Record:
     raise AssertionError("unreachable")
 
 
-def _read_once(folder: Path) -> Record:
+def _read_once(folder: Path, with_items: bool) -> Record:
     try:
         contents = {
             name: (folder / name).read_bytes() for name in ("metrics.json", "items.parquet", "environment.json")
@@ -158,7 +162,7 @@ def _read_once(folder: Path) -> Record:
         if hashlib.sha256(contents.get(name, b"")).hexdigest() != checksum:
             raise _corrupt(folder, f"{name} does not match its checksum")
     try:
-        items = pd.read_parquet(io.BytesIO(contents["items.parquet"]))
+        items = pd.read_parquet(io.BytesIO(contents["items.parquet"])) if with_items else pd.DataFrame()
     except (ValueError, OSError) as error:  # pyarrow's errors are ValueErrors and OSErrors
         raise _corrupt(folder, "items.parquet is not a Parquet file") from error
     return Record(status, cell, reason, metrics, items, environment, folder)

@@ -1,0 +1,35 @@
+"""The style sheet of the HTML report: the figures' colours, readable in light and dark and on paper."""
+
+CSS = """
+:root { --ink: #1f2430; --quiet: #6b7280; --rule: #d9dce1; --paper: #ffffff; --leak-rgb: 178, 24, 43;
+  --recovered: #007a55; --wrong: #b4232f; --abstained: #9097a3; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e6e8ec; --quiet: #9aa1ad; --rule: #363c48; --paper: #14171d;
+  --leak-rgb: 214, 60, 76; --recovered: #43c59e; --wrong: #ff7b85; --abstained: #7d8592; } }
+* { box-sizing: border-box; }
+body { margin: 0 auto; max-width: 80rem; padding: 2.5rem 1.5rem 5rem; color: var(--ink); background: var(--paper);
+  font: 15px/1.5 system-ui, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
+h1 { font-size: 1.7rem; margin: 0; } h2 { font-size: 1.15rem; margin: 2.8rem 0 .8rem; }
+h4 { font-size: .85rem; margin: 1.2rem 0 .2rem; }
+h4 small { font-weight: normal; color: var(--quiet); margin-left: .6em; }
+.quiet { color: var(--quiet); font-size: .85rem; } ul.quiet { padding-left: 1.1rem; }
+.wide { overflow-x: auto; }
+table { border-collapse: separate; border-spacing: 2px 0; font-variant-numeric: tabular-nums; font-size: .9rem; }
+th, td { padding: .36rem .55rem; vertical-align: middle; white-space: nowrap; }
+thead th { border-bottom: 1.5px solid var(--ink); vertical-align: bottom; white-space: normal; }
+tbody td { border-bottom: 1px solid var(--rule); }
+.left { text-align: left; } .right { text-align: right; }
+td small, th small { display: block; color: var(--quiet); font-weight: normal; font-size: .75rem; line-height: 1.15; }
+td.leak { background: rgba(var(--leak-rgb), calc(var(--leak) * .85)); }
+td.leak small { color: inherit; opacity: .8; }
+td.dark { color: #fff; }
+img { width: 54rem; max-width: 100%; height: auto; border-radius: 6px; }
+details { border-top: 1px solid var(--rule); padding: .6rem 0; }
+summary { cursor: pointer; font-weight: 600; }
+.tokens { margin: .1rem 0; font: 14px/1.75 ui-monospace, "DejaVu Sans Mono", Menlo, monospace; white-space: pre-wrap;
+  overflow-wrap: anywhere; }
+.guess { opacity: .82; font-size: 13px; padding-left: 1rem; border-left: 2px solid var(--rule); }
+.recovered { color: var(--recovered); background: color-mix(in srgb, var(--recovered) 13%, transparent); }
+.wrong { color: var(--wrong); } .abstained { color: var(--abstained); }
+.secret { text-decoration: underline; text-decoration-thickness: 2px; text-underline-offset: 3px; }
+@media print { details { break-inside: avoid; } body { max-width: none; } }
+"""

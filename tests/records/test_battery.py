@@ -1,0 +1,137 @@
+from typing import Any
+
+import pandas as pd
+import pytest
+from grid import records
+
+from smd_research.core.cell import Cell
+from smd_research.metrics import Estimate
+from smd_research.records import Record, Status, frame_of
+from smd_research.records.battery import Battery, batteries
+
+
+def cell(defense: dict[str, Any], attack: str, **changes: Any) -> Cell:
+    return Cell(model={"name": "m"}, data={"name": "d"}, defense=defense, attack={"name": attack}, **changes)
+
+
+def ok(defense: dict[str, Any], attack: str, changes: dict[str, Any] | None = None, **metrics: float) -> Record:
+    return Record(Status.OK, cell(defense, attack, **(changes or {})), "", {k: Estimate(v) for k, v in metrics.items()})
+
+
+@pytest.fixture(scope="module")
+def frame() -> pd.DataFrame:
+    return frame_of(records())
+
+
+def named(frame: pd.DataFrame, label: str) -> Battery:
+    return next(battery for battery in batteries(frame) if battery.label == label)
+
+
+def test_defenses_are_told_apart_by_the_options_that_differ(frame: pd.DataFrame) -> None:
+    assert [battery.label for battery in batteries(frame)] == [
+        "none",
+        "dp_text epsilon=4",
+        "dp_text epsilon=8",
+        "dp_text epsilon=12",
+        "dp_text epsilon=16",
+        "smd",
+        "split layer=1",
+        "split layer=4",
+    ]
+
+
+def test_privacy_is_that_of_the_best_attack() -> None:
+    frame = frame_of(
+        [ok({"name": "x"}, a, token_accuracy=v) for a, v in (("prior", 0.3), ("weak", 0.2), ("strong", 0.9))]
+    )
+    best = batteries(frame)[0].best("token_accuracy")
+    assert best is not None
+    assert (best.attack, best.mean) == ("strong", 0.9)
+
+
+def test_a_baseline_may_be_the_best_but_loses_a_tie() -> None:
+    frame = frame_of([ok({"name": "x"}, "prior", token_accuracy=0.3), ok({"name": "x"}, "weak", token_accuracy=0.2)])
+    best = batteries(frame)[0].best("token_accuracy")
+    assert best is not None
+    assert best.attack == "prior"
+    tied = frame_of([ok({"name": "x"}, "prior", token_accuracy=0.3), ok({"name": "x"}, "zeta", token_accuracy=0.3)])
+    best = batteries(tied)[0].best("token_accuracy")
+    assert best is not None
+    assert best.attack == "zeta"
+
+
+def test_chance_is_the_largest_of_baselines_and_the_best_attacks_control() -> None:
+    rows = [
+        ok({"name": "x"}, "prior", token_accuracy=0.2),
+        ok({"name": "x"}, "random", token_accuracy=0.0),
+        ok({"name": "x"}, "strong", token_accuracy=0.9, control_token_accuracy=0.25),
+        ok({"name": "x"}, "weak", token_accuracy=0.4, control_token_accuracy=0.4),
+    ]
+    chance = batteries(frame_of(rows))[0].chance("token_accuracy")
+    assert chance is not None
+    assert (chance.attack, chance.mean) == ("strong", 0.25)
+
+
+def test_utility_is_that_of_the_median_cell() -> None:
+    rows = [ok({"name": "x"}, a, tpot_ms=v) for a, v in (("a", 5.0), ("b", 90.0), ("c", 6.0))]
+    common = batteries(frame_of(rows))[0].common("tpot_ms")
+    assert common is not None
+    assert common.mean == 6.0
+
+
+def test_a_defense_that_met_only_baselines_is_untested(frame: pd.DataFrame) -> None:
+    assert not named(frame, "none").tested
+    assert named(frame, "smd").tested
+
+
+def test_settings_that_vary_part_the_rows() -> None:
+    rows = [
+        ok({"name": "x"}, "a", {"seed": seed, "prompt_tokens": cut}, kl=1.0) for seed in (0, 1) for cut in (None, 16)
+    ]
+    assert sorted(battery.label for battery in batteries(frame_of(rows))) == [
+        "prompt_tokens=16 seed=0 x",
+        "prompt_tokens=16 seed=1 x",
+        "prompt_tokens=whole seed=0 x",
+        "prompt_tokens=whole seed=1 x",
+    ]
+
+
+def test_models_of_one_name_are_told_apart() -> None:
+    models = [{"name": "random", "family": family} for family in ("llama", "gpt2")]
+    rows = [
+        Record(Status.OK, Cell(model=m, data={"name": "d"}, defense={"name": "x"}), "", {"kl": Estimate(0.0)})
+        for m in models
+    ]
+    assert [b.label for b in batteries(frame_of(rows))] == ["random family=gpt2 x", "random family=llama x"]
+
+
+def test_outcomes_name_failures_and_skip_unattacked_cells() -> None:
+    rows = [
+        ok({"name": "x"}, "none", kl=0.0),
+        Record(Status.FAILED, cell({"name": "x"}, "a"), "broke"),
+        Record(Status.NOT_APPLICABLE, cell({"name": "x"}, "b"), "needs more"),
+    ]
+    outcomes = batteries(frame_of(rows))[0].outcomes()
+    assert [(o.attack, o.status, o.reason) for o in outcomes] == [
+        ("a", Status.FAILED, "broke"),
+        ("b", Status.NOT_APPLICABLE, "needs more"),
+    ]
+
+
+def test_an_empty_frame_has_no_batteries() -> None:
+    assert batteries(frame_of([])) == []
+
+
+def test_only_the_latest_version_counts() -> None:
+    rows = [
+        ok({"name": "x"}, "a", {"versions": {"defense": 1, "attack": 1}}, token_accuracy=0.9),
+        ok({"name": "x"}, "a", {"versions": {"defense": 2, "attack": 1}}, token_accuracy=0.5),
+        ok({"name": "x"}, "a", {"versions": {"defense": 2, "attack": 2}}, token_accuracy=0.6),
+        ok({"name": "x"}, "b", {"versions": {"defense": 2, "attack": 1}}, token_accuracy=0.1),
+        ok({"name": "x"}, "b", {"versions": {"defense": 1, "attack": 9}}, token_accuracy=1.0),
+    ]
+    (battery,) = batteries(frame_of(rows))
+    assert [o.attack for o in battery.outcomes()] == ["a", "b"]
+    best = battery.best("token_accuracy")
+    assert best is not None
+    assert (best.attack, best.mean) == ("a", 0.6)

@@ -1,0 +1,125 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from grid import records
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+from matplotlib.transforms import Bbox
+from PIL import Image
+
+from smd_research.core.errors import RecordError
+from smd_research.records import frame_of
+from smd_research.records.bench import BenchCase
+from smd_research.records.placing import place_labels
+from smd_research.records.plots import (
+    bench_bars,
+    bench_figure,
+    epsilon_figure,
+    epsilon_sweep,
+    frontier,
+    frontier_figure,
+    frontier_points,
+)
+from smd_research.records.style import house_style, new_figure
+
+
+@pytest.fixture(scope="module")
+def frame() -> pd.DataFrame:
+    return frame_of(records())
+
+
+def texts(figure: Figure) -> set[str]:
+    return {text.get_text() for text in figure.findobj(Text) if isinstance(text, Text) and text.get_text()}
+
+
+def label_boxes(figure: Figure, wanted: set[str]) -> list[Bbox]:
+    figure.draw_without_rendering()
+    found = [text for text in figure.axes[0].texts if text.get_text() in wanted]
+    return [text.get_window_extent() for text in found]
+
+
+def test_the_frontier_names_every_tested_defense_and_its_attack(frame: pd.DataFrame) -> None:
+    shown = texts(frontier_figure(frame))
+    assert {"smd", "split layer=1", "split layer=4", "dp_text epsilon=8"} <= shown
+    assert {"partial_attention_inversion", "vocab_matching", "bayes_token"} <= shown
+    assert "none" not in shown  # only baselines met it: its privacy is untested
+
+
+def test_frontier_points_are_the_best_attacks(frame: pd.DataFrame) -> None:
+    points = {point.label: point for point in frontier_points(frame, "token_accuracy", "tpot_ms", "kl")}
+    assert points["smd"].leak.attack == "partial_attention_inversion"
+    assert points["smd"].latency == pytest.approx(6.3, rel=0.1)
+    assert points["dp_text epsilon=4"].loss == pytest.approx(3.1, rel=0.1)
+
+
+def test_names_on_the_frontier_do_not_overlap(frame: pd.DataFrame) -> None:
+    wanted = {point.label for point in frontier_points(frame, "span_exact", "tpot_ms", "kl")}
+    boxes = label_boxes(frontier_figure(frame), wanted)
+    assert len(boxes) == len(wanted)
+    for i, one in enumerate(boxes):
+        assert not any(one.overlaps(other) for other in boxes[i + 1 :])
+
+
+def test_labels_of_one_spot_are_parted() -> None:
+    with house_style():
+        figure = new_figure(6, 4)
+        axes = figure.add_subplot()
+        axes.set_xlim(0, 1)
+        axes.set_ylim(0, 1)
+        figure.draw_without_rendering()
+        place_labels(axes, [(0.5, 0.5)] * 6, [f"a defense {i}\nan attack" for i in range(6)])
+        boxes = label_boxes(figure, {f"a defense {i}" for i in range(6)})
+        inside = axes.get_window_extent()
+    assert len(boxes) == 6
+    for i, one in enumerate(boxes):
+        assert not any(one.overlaps(other) for other in boxes[i + 1 :])
+        assert inside.x0 <= one.x0
+        assert one.x1 <= inside.x1
+
+
+def test_a_frame_without_attacks_has_no_frontier() -> None:
+    with pytest.raises(RecordError, match="run attacks"):
+        frontier_figure(frame_of([]))
+
+
+def test_latencies_far_apart_get_a_log_axis(frame: pd.DataFrame) -> None:
+    slow = frame.copy()
+    slow.loc[(slow.defense == "smd") & (slow.metric == "tpot_ms"), ["mean", "low", "high"]] *= 100
+    assert frontier_figure(slow).axes[0].get_xscale() == "log"
+    assert frontier_figure(frame).axes[0].get_xscale() == "linear"
+
+
+def test_epsilon_figure_has_a_curve_an_attack(frame: pd.DataFrame) -> None:
+    figure = epsilon_figure(frame, "dp_text")
+    left, right = figure.axes
+    assert {"bayes_token", "nearest_token", "prior", "random"} <= texts(figure)
+    assert [tick.get_text() for tick in left.get_xticklabels()] == ["4", "8", "12", "16"]
+    assert right.get_yscale() == "log"
+    with pytest.raises(RecordError, match="fewer than two epsilons"):
+        epsilon_figure(frame, "smd")
+
+
+CASES = [
+    BenchCase("embedded smd/none", 6.3, 4.1, 1.54, "ms", 50),
+    BenchCase("100m smd/none", 61.0, float("nan"), float("nan"), "ms", 50),
+]
+
+
+def test_bench_bars_write_the_ratio(tmp_path: Path) -> None:
+    assert any("1.54x" in text for text in texts(bench_figure(CASES)))
+    with pytest.raises(RecordError, match="one unit"):
+        bench_figure([*CASES, replace(CASES[0], unit="s")])
+
+
+def test_figures_are_written_as_pictures(frame: pd.DataFrame, tmp_path: Path) -> None:
+    paths = [
+        frontier(frame, tmp_path / "new" / "frontier.png"),
+        epsilon_sweep(frame, tmp_path / "epsilon.png", "dp_text"),
+        bench_bars(CASES, tmp_path / "bench.png"),
+    ]
+    for path in paths:
+        with Image.open(path) as picture:
+            assert picture.format == "PNG"
+            assert picture.width > 1000
