@@ -1,0 +1,1 @@
+"""Attention unmixing: which tokens, at which positions, explain the partial attention a vault gave away."""

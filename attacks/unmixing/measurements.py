@@ -1,0 +1,152 @@
+"""What partial attention measures, and the (position, token) dictionary it is a superposition of."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+Table = Callable[[int], tuple[Tensor, Tensor]]
+"""Position -> keys and values ``[vocabulary, kv_heads, head_dim]`` that every token would have there (keys rotated)."""
+
+# A score is a dot product of fp32 vectors that both sides computed with different kernels. Measured differences stay
+# below 2 units of eps * |q| * |k|; the factor leaves room for wider models.
+_SCORE_UNITS = 6.0
+
+
+@dataclass(frozen=True)
+class Measurements:
+    """Layer-0 queries and the triples they were answered by, grouped by key/value head.
+
+    A *row* is one (step, query head) pair; the query heads of one key/value head share a group. Symbols follow
+    Confidential Prompting (arXiv 2409.19134, Theorem 1): ``m = max_p s_p``, ``g = sum_p exp(s_p - m)``,
+    ``A = sum_p exp(s_p - m) v_p / g`` over the prompt's positions.
+
+    Attributes:
+        queries: scaled queries ``[kv_heads, rows, head_dim]``.
+        maximum: ``m`` ``[kv_heads, rows]``.
+        mass: ``g`` ``[kv_heads, rows]``.
+        average: ``A`` ``[kv_heads, rows, head_dim]``.
+        positions: absolute position of each row's query ``[rows]``.
+        precision: relative rounding of ``A`` on the wire (machine epsilon of its dtype).
+        score_precision: relative rounding of the scores and of ``m`` and ``g``.
+        softcap: Gemma-2's ``cap * tanh(s / cap)``, or None.
+        window: sliding-window length, or None.
+    """
+
+    queries: Tensor
+    maximum: Tensor
+    mass: Tensor
+    average: Tensor
+    positions: Tensor
+    precision: float
+    score_precision: float
+    softcap: float | None = None
+    window: int | None = None
+
+    @classmethod
+    def from_steps(
+        cls,
+        queries: Tensor,
+        maximum: Tensor,
+        mass: Tensor,
+        average: Tensor,
+        *,
+        positions: Tensor,
+        kv_heads: int,
+        scale: float,
+        softcap: float | None = None,
+        window: int | None = None,
+        computed_in: torch.dtype = torch.float32,
+    ) -> "Measurements":
+        """Group a decode's layer-0 exchange by key/value head.
+
+        Args:
+            queries: ``[steps, heads, head_dim]``, after rotary embedding and QK-norm.
+            maximum: ``m`` ``[steps, heads]``.
+            mass: ``g`` ``[steps, heads]``.
+            average: ``A`` ``[steps, heads, head_dim]``, in the dtype it crossed in.
+            positions: absolute positions of the queries ``[steps]``.
+            kv_heads: key/value heads; query head ``h`` reads group ``h // (heads // kv_heads)``.
+            scale: score scale.
+            softcap: cap of the scores, where the model has one.
+            window: sliding window of layer 0, where the model has one.
+            computed_in: dtype of the vault's keys and values, whose rounding the scores carry.
+        """
+        answered = maximum.isfinite().all(1) & (mass > 0).all(1)
+        positions = positions[answered]
+        queries, maximum, mass, average = queries[answered], maximum[answered], mass[answered], average[answered]
+        steps, heads, _ = queries.shape
+
+        def grouped(x: Tensor) -> Tensor:
+            split = x.float().reshape(steps, kv_heads, heads // kv_heads, -1).transpose(0, 1)
+            return split.reshape(kv_heads, steps * (heads // kv_heads), -1).contiguous()
+
+        computed = torch.finfo(computed_in).eps
+        return cls(
+            queries=grouped(queries) * scale,
+            maximum=grouped(maximum)[..., 0],
+            mass=grouped(mass)[..., 0],
+            average=grouped(average),
+            positions=positions.repeat_interleave(heads // kv_heads),
+            precision=max(torch.finfo(average.dtype).eps, computed),
+            score_precision=max(torch.finfo(maximum.dtype).eps, torch.finfo(mass.dtype).eps, computed),
+            softcap=softcap,
+            window=window,
+        )
+
+    def excess(self, keys: Tensor, position: int) -> Tensor:
+        """``s - m`` for every token at one position.
+
+        Args:
+            keys: ``[tokens, kv_heads, head_dim]``.
+            position: absolute position of the key.
+
+        Returns:
+            ``[kv_heads, rows, tokens]``; ``-inf`` where the query does not see the position. No true token is ever
+            above zero, for ``m`` is the row's maximum over the prompt.
+        """
+        scores: Tensor = torch.matmul(self.queries, keys.permute(1, 2, 0))
+        if self.softcap is not None:
+            scores.div_(self.softcap).tanh_().mul_(self.softcap)
+        scores -= self.maximum[..., None]
+        if self.window is not None:
+            scores.masked_fill_((self.positions - position >= self.window)[:, None], -math.inf)
+        return scores
+
+    def tolerance(self, keys: Tensor) -> Tensor:
+        """Largest error of ``s - m`` that rounding explains ``[kv_heads, rows]``, given all keys of a position."""
+        longest = torch.linalg.vector_norm(keys, dim=-1).amax(0)
+        bound: Tensor = torch.linalg.vector_norm(self.queries, dim=-1) * longest[:, None]
+        return self.score_precision * (_SCORE_UNITS * bound + 2 * self.maximum.abs() + 1)
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Tokens still possible at one position.
+
+    Attributes:
+        ids: token ids ``[tokens]``.
+        excess: their ``s - m`` ``[rows, tokens]``, rows of all key/value heads one after another.
+        values: their value vectors ``[tokens, kv_heads, head_dim]``.
+    """
+
+    ids: Tensor
+    excess: Tensor
+    values: Tensor
+
+    def __len__(self) -> int:
+        return self.ids.numel()
+
+    def keep(self, chosen: Tensor) -> "Candidates":
+        """The candidates of a boolean mask or index list."""
+        return Candidates(self.ids[chosen], self.excess[:, chosen], self.values[chosen])
+
+    def only(self, token: int) -> "Candidates":
+        """The one candidate with this token id."""
+        return self.keep(self.ids == token)
+
+    def without(self, token: int) -> "Candidates":
+        """All candidates but this token id."""
+        return self.keep(self.ids != token)

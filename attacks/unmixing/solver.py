@@ -1,0 +1,117 @@
+"""Attention unmixing from end to end: screen, deduce, search, certify."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from attacks.unmixing.certificate import unique
+from attacks.unmixing.deduction import ContradictionError, Rows, propagate, screen
+from attacks.unmixing.measurements import Candidates, Measurements, Table
+from attacks.unmixing.pursuit import Equations
+from attacks.unmixing.search import Effort, Search
+
+Prior = Callable[[Sequence[int]], Tensor]
+"""Token ids -> log-probabilities ``[positions, vocabulary]`` of each position's token given those before it."""
+
+_SLACKS = (1.0, 8.0, 64.0)  # rounding tolerances to try before the row maxima are taken for inconsistent
+
+
+@dataclass(frozen=True)
+class Solution:
+    """What the solver found.
+
+    Attributes:
+        ids: one token id per position.
+        ranked: candidates of each position, best first.
+        certified: whether the ids, and no single replacement, reproduce the measurements.
+        residual: largest error in units of rounding (at most one: explained).
+        deduced: positions that exact deduction alone settled.
+        candidates: (position, token) pairs scored.
+        rounds: detections and refutations used.
+        exhausted: whether the budget ended the search.
+    """
+
+    ids: tuple[int, ...]
+    ranked: tuple[tuple[int, ...], ...]
+    certified: bool
+    residual: float
+    deduced: int
+    candidates: int
+    rounds: int
+    exhausted: bool
+
+
+def solve(
+    seen: Measurements,
+    table: Table,
+    length: int,
+    rng: np.random.Generator,
+    *,
+    prior: Prior | None = None,
+    effort: Effort | None = None,
+) -> Solution:
+    """Recover a prompt from the partial attention of its decode steps.
+
+    Args:
+        seen: layer-0 queries and triples.
+        table: layer-0 keys and values of the vocabulary at each position.
+        length: prompt length.
+        rng: draws equations and covariance samples.
+        prior: language model that guides restarts.
+        effort: how hard to try.
+
+    Returns:
+        The best assignment found, with its certificate.
+    """
+    effort = effort or Effort()
+    root, state, rows, sound = _deduce(seen, table, length, effort.shortlist)
+    search = Search(seen, rows, root, sound, effort, rng, scored=length * table(0)[0].shape[0])
+    search.start(state, None)
+    for _ in range(effort.restarts):
+        if search.explained:
+            break
+        bias = None
+        if prior is not None:
+            bias = list(effort.prior_weight * prior([int(c.ids[i]) for c, i in zip(root, search.best, strict=True)]))
+        search.start(state, bias)
+    return Solution(
+        ids=tuple(int(c.ids[i]) for c, i in zip(root, search.best, strict=True)),
+        ranked=_rank(search.equations(root), root, search.best, effort.ranked),
+        certified=search.explained and unique(seen, rows, root, search.best),
+        residual=search.residual,
+        deduced=sum(len(c) == 1 for c in state),
+        candidates=search.scored,
+        rounds=search.rounds,
+        exhausted=search.exhausted and not search.explained,
+    )
+
+
+def _deduce(
+    seen: Measurements, table: Table, length: int, limit: int
+) -> tuple[list[Candidates], list[Candidates], Rows, bool]:
+    """Screen and propagate under growing tolerance; the last value says whether the row maxima are consistent."""
+    for slack in _SLACKS:
+        root, rows = screen(seen, table, length, limit, slack)
+        try:
+            return root, propagate(root, rows), rows, True
+        except ContradictionError:
+            continue
+    root, rows = screen(seen, table, length, limit)
+    return root, root, rows, False
+
+
+def _rank(
+    equations: Equations, root: Sequence[Candidates], chosen: Sequence[int], top: int
+) -> tuple[tuple[int, ...], ...]:
+    """Candidates of each position by the residual they would leave with all others as chosen."""
+    columns = [equations.columns(c) for c in root]
+    residual = equations.target - torch.stack([c[:, i] for c, i in zip(columns, chosen, strict=True)]).sum(0)
+    ranked = []
+    for candidate, column, index in zip(root, columns, chosen, strict=True):
+        energy = (residual[:, None] + column[:, index, None] - column).square().sum(0)
+        energy[index] = -1  # the choice itself stands first, whatever rounding says
+        ranked.append(tuple(candidate.ids[energy.topk(min(top, len(candidate)), largest=False).indices].tolist()))
+    return tuple(ranked)

@@ -1,0 +1,258 @@
+"""Attention unmixing recovers prompts from SMD's layer-0 exchange, proves it, and fails where it must."""
+
+import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from attacks.base import Public
+from attacks.partial_attention_inversion import PartialAttentionInversion
+from attacks.unmixing.certificate import misfit, unique
+from attacks.unmixing.deduction import ContradictionError, Rows, propagate, screen
+from attacks.unmixing.measurements import Measurements, Table
+from attacks.unmixing.search import Effort
+from attacks.unmixing.solver import solve
+from smd_research.boundary import AdversaryView, Boundary
+from smd_research.boundary.messages import PartialAttention
+from smd_research.core.errors import NotApplicableError
+from smd_research.core.guess import Guess
+from smd_research.core.observable import Observable
+from smd_research.data.prompts import Prompt
+from smd_research.defenses.smd import Smd, SmdDeployment
+from smd_research.models import sources
+from smd_research.models.bundle import Bundle
+
+SENTENCES = (
+    "Once upon a time there was a small red fox who lived near the old river with his mother.",
+    "Tom wanted to give his sister a big blue kite, but the wind was too strong that day.",
+    "The doctor said that Anna must take her medicine every morning and rest for a week.",
+)
+
+
+@pytest.fixture(scope="module")
+def stories() -> Bundle:
+    folder = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "stories260k-hf"
+    if not folder.is_dir():
+        pytest.skip("no stories260k beside the repository")
+    return sources.local(str(folder))
+
+
+@contextmanager
+def deployed(bundle: Bundle, wire_dtype: str = "fp32") -> Iterator[SmdDeployment]:
+    with Smd(wire_dtype).deploy(bundle, Boundary("inproc")) as deployment:
+        yield deployment
+
+
+def fitted(bundle: Bundle, **options: float) -> PartialAttentionInversion:
+    attack = PartialAttentionInversion(**options)  # type: ignore[arg-type]
+    attack.fit(Public(bundle, "smd", {}))
+    return attack
+
+
+def view_of(bundle: Bundle, ids: list[int], new: int = 32, wire_dtype: str = "fp32") -> AdversaryView:
+    with deployed(bundle, wire_dtype) as deployment:
+        deployment.generate(Prompt("p", "", tuple(ids)), new)
+        return deployment.boundary.view(deployment.shows)
+
+
+def recovered(attack: PartialAttentionInversion, view: AdversaryView) -> Guess:
+    return attack.recover(view, np.random.default_rng(0))
+
+
+def accuracy(guess: Guess, ids: list[int]) -> float:
+    return float(np.mean([a == b for a, b in zip(guess.ids, ids, strict=True)]))
+
+
+def prompt_ids(bundle: Bundle, text: str, length: int = 16) -> list[int]:
+    return list(bundle.tokenizer(text)["input_ids"][:length])
+
+
+@pytest.mark.parametrize("wire_dtype", ["fp32", "bf16", "fp16"])
+def test_real_prompts_come_back_exactly_and_certified(stories: Bundle, wire_dtype: str) -> None:
+    attack = fitted(stories)
+    for text in SENTENCES:
+        ids = prompt_ids(stories, text)
+        guess = recovered(attack, view_of(stories, ids, wire_dtype=wire_dtype))
+        assert guess.ids == tuple(ids)
+        assert guess.certified
+        assert [ranked[0] for ranked in guess.ranked] == ids
+        assert all(len(ranked) <= 10 for ranked in guess.ranked)
+
+
+def test_two_decode_steps_are_enough(stories: Bundle) -> None:
+    ids = prompt_ids(stories, SENTENCES[0])
+    guess = recovered(fitted(stories), view_of(stories, ids, new=3))
+    assert guess.ids == tuple(ids)
+    assert guess.spent.steps > 0, "two steps leave work for the whitened pursuit"
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "qwen3", "gemma2", "opt"])
+def test_every_kind_of_layer0_is_inverted(family: str) -> None:
+    bundle = sources.random(family)
+    ids = np.random.default_rng(3).integers(3, bundle.geometry.vocab, 8).tolist()
+    guess = recovered(fitted(bundle), view_of(bundle, ids))
+    assert guess.ids == tuple(ids)
+    assert guess.certified
+
+
+def test_another_prompts_view_gives_that_prompt_and_not_this_one(stories: Bundle) -> None:
+    attack = fitted(stories)
+    ids = [prompt_ids(stories, text) for text in SENTENCES]
+    guesses = [recovered(attack, view_of(stories, each)) for each in ids]
+    wrong = [accuracy(guesses[i], ids[j]) for i in range(3) for j in range(3) if i != j]
+    assert float(np.mean(wrong)) < 0.25  # the shared first token, and letters that recur
+
+
+def test_the_certificate_refuses_a_model_that_did_not_answer(stories: Bundle) -> None:
+    other = sources.local(str(Path(stories.model.config._name_or_path)))
+    with torch.no_grad():
+        weight = other.model.get_input_embeddings().weight
+        weight.requires_grad_(False)
+        weight += 0.05 * weight.std() * torch.randn(weight.shape, generator=torch.Generator().manual_seed(0))
+    ids = prompt_ids(stories, SENTENCES[0])
+    guess = recovered(fitted(other, restarts=0, rounds=2, sweeps=1, equations=256), view_of(stories, ids))
+    assert guess.certified is False
+    assert guess.residual is not None
+    assert guess.residual > 1
+
+
+def test_noise_on_the_averages_is_not_certified(stories: Bundle) -> None:
+    ids = prompt_ids(stories, SENTENCES[0])
+    view = view_of(stories, ids)
+    generator = torch.Generator().manual_seed(0)
+    noisy = tuple(
+        (way, PartialAttention(m.m, m.g, m.a + 0.01 * torch.randn(m.a.shape, generator=generator)))
+        if isinstance(m, PartialAttention)
+        else (way, m)
+        for way, m in view.messages
+    )
+    guess = recovered(fitted(stories, restarts=0, rounds=4), dataclasses.replace(view, messages=noisy))
+    assert not guess.certified
+    assert accuracy(guess, ids) >= 0.9, "maxima and masses alone still name nearly every token"
+
+
+def test_positions_no_query_sees_are_not_certified() -> None:
+    bundle = sources.random("mistral")  # window of 12: the first positions are out of sight of every step
+    ids = np.random.default_rng(3).integers(3, bundle.geometry.vocab, 16).tolist()
+    guess = recovered(fitted(bundle), view_of(bundle, ids, new=12))
+    assert guess.ids[5:] == tuple(ids[5:])
+    assert not guess.certified
+
+
+def test_twin_tokens_are_ranked_together_and_not_certified(stories: Bundle) -> None:
+    twinned = sources.local(str(Path(stories.model.config._name_or_path)))
+    ids = prompt_ids(stories, SENTENCES[1])
+    twin = next(i for i in range(3, 512) if i not in ids)
+    with torch.no_grad():
+        weight = twinned.model.get_input_embeddings().weight
+        weight[twin] = weight[ids[5]]
+    guess = recovered(fitted(twinned), view_of(twinned, ids))
+    assert guess.certified is False
+    assert all(
+        {ids[5], twin} <= set(ranked[:2]) for token, ranked in zip(ids, guess.ranked, strict=True) if token == ids[5]
+    )
+    assert all(a == b for a, b in zip(guess.ids, ids, strict=True) if b != ids[5])
+
+
+def test_the_budget_ends_the_search_with_a_whole_guess(stories: Bundle) -> None:
+    ids = prompt_ids(stories, SENTENCES[2])
+    guess = recovered(fitted(stories, rounds=0, restarts=0, sweeps=0), view_of(stories, ids, new=2))
+    assert len(guess.ids) == len(ids)
+    assert guess.exhausted
+    assert not guess.certified
+
+
+def test_nothing_seen_is_nothing_guessed(stories: Bundle) -> None:
+    ids = prompt_ids(stories, SENTENCES[0])
+    guess = recovered(fitted(stories), view_of(stories, ids, new=1))
+    assert guess.ids == (-1,) * len(ids)
+    assert guess.certified is False
+
+
+def test_it_needs_queries_and_partial_attention() -> None:
+    assert PartialAttentionInversion.needs == {Observable.QUERIES, Observable.PARTIAL_ATTENTION}
+    view = AdversaryView((), frozenset({Observable.LENGTH}), 4, ())
+    with pytest.raises(NotApplicableError, match="partial attention"):
+        view.require(PartialAttentionInversion.needs)
+
+
+def synthetic(seed: int, length: int, steps: int, vocab: int = 48) -> tuple[Measurements, Table, list[int]]:
+    """An exact exchange over a random table of two key/value heads with two query heads each."""
+    g = torch.Generator().manual_seed(seed)
+    keys, values = (torch.randn(vocab, 2, 6, generator=g) for _ in range(2))
+    shift = torch.randn(length, 2, 6, generator=g)
+    ids = torch.randint(0, vocab, (length,), generator=g)
+
+    def table(position: int) -> tuple[torch.Tensor, torch.Tensor]:
+        return keys + shift[position], values
+
+    k = torch.stack([table(p)[0][ids[p]] for p in range(length)]).repeat_interleave(2, 1)
+    v = values[ids].repeat_interleave(2, 1)
+    q = torch.randn(steps, 4, 6, generator=g)
+    s = torch.einsum("thd,phd->thp", q, k) * 0.4
+    m = s.amax(-1)
+    e = torch.exp(s - m[..., None])
+    a = torch.einsum("thp,phd->thd", e / e.sum(-1, keepdim=True), v)
+    where = torch.arange(length, length + steps)
+    seen = Measurements.from_steps(q, m, e.sum(-1), a, positions=where, kv_heads=2, scale=0.4)
+    return seen, table, ids.tolist()
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10_000), length=st.integers(1, 8), steps=st.integers(1, 10))
+def test_deduction_never_drops_the_truth(seed: int, length: int, steps: int) -> None:
+    seen, table, ids = synthetic(seed, length, steps)
+    kept, rows = screen(seen, table, length, limit=48)
+    for candidate, token in zip(propagate(kept, rows), ids, strict=True):
+        assert token in candidate.ids.tolist()
+
+
+def sharp(rows: Rows, slack: float) -> Rows:
+    return dataclasses.replace(rows, tolerance=rows.tolerance / slack)
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10_000), length=st.integers(1, 8), data=st.data())
+def test_the_certificate_holds_for_the_truth_alone(seed: int, length: int, data: st.DataObject) -> None:
+    seen, table, ids = synthetic(seed, length, 4)
+    everything, rows = screen(seen, table, length, limit=48, slack=1e9)
+    rows = sharp(rows, 1e9)
+    true = [c.ids.tolist().index(token) for c, token in zip(everything, ids, strict=True)]
+    assert misfit(seen, rows, everything, true) <= 1
+    assert unique(seen, rows, everything, true)
+    position = data.draw(st.integers(0, length - 1))
+    wrong = data.draw(st.integers(0, 47).filter(lambda i: i != true[position]))
+    changed = [wrong if p == position else i for p, i in enumerate(true)]
+    assert misfit(seen, rows, everything, changed) > 1
+
+
+def test_false_assumptions_are_refuted() -> None:
+    seen, table, ids = synthetic(1, 8, 3)
+    kept, rows = screen(seen, table, 8, limit=48)
+    wrong = [(p, int(i)) for p, c in enumerate(kept) for i in c.ids if int(i) != ids[p]]
+    assert len(wrong) > 20
+    refuted = 0
+    for position, token in wrong:
+        try:
+            propagate([c.only(token) if p == position else c for p, c in enumerate(kept)], rows)
+        except ContradictionError:
+            refuted += 1
+    assert refuted > len(wrong) / 2
+
+
+def test_the_linear_part_alone_solves_it() -> None:
+    """Without the row maxima (all set to a loose bound) the whitened pursuit must do the work."""
+    seen, table, ids = synthetic(5, 8, 24)
+    loose = dataclasses.replace(
+        seen, maximum=seen.maximum + 3.0, mass=seen.mass * float(np.exp(-3.0)), score_precision=seen.score_precision
+    )
+    solution = solve(loose, table, 8, np.random.default_rng(0), effort=Effort(restarts=0))
+    assert list(solution.ids) == ids
+    assert solution.deduced < 8
+    assert not solution.certified, "a maximum that no position attains cannot be explained"
