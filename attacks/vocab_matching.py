@@ -73,13 +73,17 @@ class VocabMatching(Attack):
     def recover(self, view: AdversaryView, rng: np.random.Generator) -> Guess:
         states = view.of(HiddenStates)[0].hidden.to(self.public.bundle.device, torch.float32)
         if self._sigma > 0:
-            return NoisyStateSearch(self.public, self._engine, self._sigma, self._beam).recover(states)
+            return self._search(states)
         self._engine.spent = Spent()
         sort = self._features_permuted
         if self._ordered_by_contexts:
             states = states_after_first_block(self.public, self._engine, view, states, features_permuted=sort)
             sort = False
         return self._match_all(states.sort(-1).values if sort else states, sort)
+
+    def _search(self, states: Tensor) -> Guess:
+        """Noisy states: a beam in place of exact matching."""
+        return NoisyStateSearch(self.public, self._engine, self._sigma, self._beam).recover(states)
 
     def _match_all(self, states: Tensor, sort: bool) -> Guess:
         bundle = self.public.bundle

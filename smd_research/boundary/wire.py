@@ -35,6 +35,7 @@ _DTYPES = (
     torch.bool,
 )
 _CODES = {dtype: code for code, dtype in enumerate(_DTYPES)}
+_BFLOAT16 = _CODES[torch.bfloat16]
 _INTEGER = struct.Struct("<q")
 _TENSOR = struct.Struct("<BB")
 _SHAPES = [struct.Struct(f"<{rank}I") for rank in range(MAX_RANK + 1)]
@@ -90,21 +91,21 @@ def encode(message: Message, kind: Kind, sequence: int = 0) -> bytes:
             parts.extend(_encode_tensor(value))
         else:
             parts.append(_INTEGER.pack(value))
-    length = sum(map(len, parts))
+    length = sum(memoryview(part).nbytes for part in parts)
     if length > MAX_FRAME_BYTES:
         raise ProtocolError(f"frame of {length} bytes is over the limit of {MAX_FRAME_BYTES}: send fewer rows")
     parts[0] = HEADER.pack(MAGIC, VERSION, kind, number, 0, sequence, length)
     return b"".join(parts)
 
 
-def _encode_tensor(tensor: Tensor) -> tuple[bytes, bytes, memoryview]:
+def _encode_tensor(tensor: Tensor) -> tuple[bytes, bytes | memoryview]:
     code = _CODES.get(tensor.dtype)
     if code is None or tensor.dim() > MAX_RANK:
         raise ProtocolError(f"the wire cannot carry a tensor of {tensor.dtype} with {tensor.dim()} dimensions")
     flat = tensor.detach().cpu().contiguous()
-    raw: Any = flat.view(torch.int16).numpy() if flat.dtype == torch.bfloat16 else flat.numpy()
-    data = memoryview(raw.reshape(-1)).cast("B") if raw.size else memoryview(b"")
-    return _TENSOR.pack(code, flat.dim()), _SHAPES[flat.dim()].pack(*flat.shape), data
+    # numpy has no bfloat16: its bits travel as int16
+    raw: Any = flat.view(torch.int16).numpy() if code == _BFLOAT16 else flat.numpy()
+    return _TENSOR.pack(code, flat.dim()) + _SHAPES[flat.dim()].pack(*flat.shape), raw.data if raw.size else b""
 
 
 def encode_failure(reason: str, sequence: int) -> bytes:

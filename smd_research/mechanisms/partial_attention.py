@@ -36,8 +36,8 @@ def scores(q: Tensor, k: Tensor, scale: float, softcap: float | None = None) -> 
     """
     batch, heads, rows, d = q.shape
     kv_heads = k.shape[1]
-    grouped = q.reshape(batch, kv_heads, heads // kv_heads * rows, d)
-    s = torch.matmul(grouped * scale, k.transpose(-1, -2))
+    grouped = (q * scale).reshape(batch, kv_heads, heads // kv_heads * rows, d)
+    s = torch.matmul(grouped, k.transpose(-1, -2))
     return softcap * torch.tanh(s / softcap) if softcap else s
 
 
@@ -69,10 +69,11 @@ def partial_attention(
         s = s.masked_fill(~visible.repeat(group, 1), NEGATIVE_INFINITY)
     m = s.amax(-1, keepdim=True)
     safe = m if visible is None else m.clamp(min=torch.finfo(torch.float32).min)
-    p = torch.exp(s - safe)
+    p = s.sub_(safe).exp_()
     g = p.sum(-1, keepdim=True)
-    weights = p / (g if visible is None else g.clamp(min=torch.finfo(torch.float32).tiny))
-    a = torch.matmul(weights.to(v.dtype), v)
+    # dividing d values a row instead of one a key; an empty row stays zero
+    a = torch.matmul(p.to(v.dtype), v) / (g if visible is None else g.clamp(min=torch.finfo(torch.float32).tiny))
+    a = a.to(v.dtype)
     return Partial(m.view(batch, heads, rows), g.view(batch, heads, rows), a.view(batch, heads, rows, d))
 
 

@@ -1,0 +1,59 @@
+"""Secure multi-party decoding between two processes beside the unprotected model between two processes, one user."""
+
+from collections.abc import Iterator
+
+import torch
+
+from experiments.benches.case import Case, Settings
+from smd_research.boundary import Boundary
+from smd_research.data.prompts import Prompt
+from smd_research.defenses.base import Deployment
+from smd_research.defenses.none import NoDefense
+from smd_research.defenses.smd import Smd
+from smd_research.models import Bundle, sources
+
+PROMPT_TOKENS = 64
+NEW_TOKENS = 48
+
+
+def _milliseconds_per_token(deployment: Deployment, prompt: Prompt) -> float:
+    seconds = deployment.generate(prompt, NEW_TOKENS).tpot_s
+    assert seconds is not None
+    return seconds * 1e3
+
+
+def _endless(bundle: Bundle) -> Bundle:
+    """The same model without an end token, so that both sides generate equally many."""
+    tokenizer = sources.embedded_tokenizer()
+    tokenizer.eos_token = None
+    return Bundle.of(bundle.name, bundle.model, tokenizer)
+
+
+def cases(settings: Settings) -> Iterator[Case]:
+    """Milliseconds per output token: SMD over plain, and SMD in one process over plain."""
+    generator = torch.Generator().manual_seed(settings.seed)
+    for name, bundle in (("embedded", sources.embedded()), ("100m", sources.random("100m"))):
+        bundle = _endless(bundle)
+        prompt = Prompt("bench", "", tuple(torch.randint(5, 4096, (PROMPT_TOKENS,), generator=generator).tolist()))
+
+        def boundary(transport: str) -> Boundary:
+            return Boundary(transport, record=False, threads=settings.threads)
+
+        with (
+            NoDefense().deploy(bundle, boundary("process")) as plain,
+            Smd().deploy(bundle, boundary("process")) as smd,
+            Smd().deploy(bundle, boundary("inproc")) as together,
+        ):
+            what = f"{name} users=1 prompt={PROMPT_TOKENS} threads={settings.threads}"
+            yield Case(
+                f"{what} smd/none",
+                lambda d=smd, p=prompt: _milliseconds_per_token(d, p),
+                lambda d=plain, p=prompt: _milliseconds_per_token(d, p),
+                "ms/token",
+            )
+            yield Case(
+                f"{what} smd-inproc/none",
+                lambda d=together, p=prompt: _milliseconds_per_token(d, p),
+                lambda d=plain, p=prompt: _milliseconds_per_token(d, p),
+                "ms/token",
+            )

@@ -1,0 +1,141 @@
+"""Hidden states are plaintext: every scheme, every cut; on another prompt's view nothing is learnt."""
+
+import numpy as np
+import pytest
+import torch
+
+from attacks.base import Attack, Public
+from attacks.prior import Prior
+from attacks.random import Random
+from attacks.vocab_matching import VocabMatching
+from smd_research.boundary import AdversaryView, Boundary
+from smd_research.data.prompts import Prompt
+from smd_research.data.synthetic import generate
+from smd_research.data.tokenise import prompts as tokenised
+from smd_research.defenses.split import PERMUTATIONS, Split
+from smd_research.models import Bundle, sources
+
+TOKENS = 24
+
+
+@pytest.fixture(scope="module")
+def embedded() -> Bundle:
+    return sources.embedded()
+
+
+@pytest.fixture(scope="module")
+def secrets(embedded: Bundle) -> list[Prompt]:
+    return tokenised(generate("mixed", "validation", 4, 0), embedded.tokenizer, TOKENS, 0)
+
+
+@pytest.fixture(scope="module")
+def corpus(embedded: Bundle) -> tuple[tuple[int, ...], ...]:
+    documents = generate("mixed", "train", 300, 1)
+    return tuple(prompt.ids for prompt in tokenised(documents, embedded.tokenizer, 64, 0))
+
+
+def _views(defense: Split, bundle: Bundle, secrets: list[Prompt]) -> tuple[list[AdversaryView], dict[str, object]]:
+    views = []
+    with defense.deploy(bundle, Boundary()) as deployment:
+        for prompt in secrets:
+            deployment.generate(prompt, 4)
+            views.append(deployment.boundary.view(deployment.shows))
+        return views, dict(deployment.parameters)
+
+
+def _hits(guess: tuple[int, ...], truth: tuple[int, ...]) -> float:
+    return float(np.mean([a == b for a, b in zip(guess[1:], truth[1:], strict=True)]))
+
+
+@pytest.mark.parametrize("permute", PERMUTATIONS)
+@pytest.mark.parametrize("layer", [0, 1, 5])
+def test_every_prompt_is_read_back(embedded: Bundle, secrets: list[Prompt], layer: int, permute: str) -> None:
+    views, parameters = _views(Split(layer, permute), embedded, secrets[:2])
+    attack = VocabMatching()
+    attack.fit(Public(embedded, "split", parameters))
+    for view, prompt in zip(views, secrets, strict=False):
+        guess = attack.recover(view, np.random.default_rng(0))
+        assert guess.ids == prompt.ids
+        assert guess.certified
+        assert guess.spent.candidates < 0.5 * len(prompt.ids) * embedded.geometry.vocab
+        assert all(ranked[0] == token for ranked, token in zip(guess.ranked, guess.ids, strict=True))
+
+
+def test_another_prompts_view_gives_another_prompt(embedded: Bundle, secrets: list[Prompt]) -> None:
+    views, parameters = _views(Split(1), embedded, secrets)
+    attack = VocabMatching()
+    attack.fit(Public(embedded, "split", parameters))
+    scores = [
+        _hits(attack.recover(view, np.random.default_rng(0)).ids, prompt.ids)
+        for view, prompt in zip(views, secrets[1:] + secrets[:1], strict=True)
+    ]
+    assert np.mean(scores) < 0.35  # templates share words; secrets do not
+
+
+def test_states_of_another_model_are_not_certified(embedded: Bundle, secrets: list[Prompt]) -> None:
+    other = sources.random("llama")
+    views, parameters = _views(Split(1), other, secrets[:1])
+    attack = VocabMatching()
+    attack.fit(Public(sources.random("llama", seed=9), "split", parameters))
+    guess = attack.recover(views[0], np.random.default_rng(0))
+    assert not guess.certified
+    assert _hits(guess.ids, secrets[0].ids) < 0.2
+
+
+def test_a_16_bit_wire_changes_nothing(embedded: Bundle, secrets: list[Prompt]) -> None:
+    for wire in ("fp16", "bf16"):
+        views, parameters = _views(Split(3, "none", wire), embedded, secrets[:1])
+        attack = VocabMatching()
+        attack.fit(Public(embedded, "split", parameters))
+        assert attack.recover(views[0], np.random.default_rng(0)).ids == secrets[0].ids
+
+
+@pytest.mark.parametrize("layer", [0, 2])
+def test_noise_of_known_scale_is_searched_with_the_language_model(
+    embedded: Bundle, secrets: list[Prompt], corpus: tuple[tuple[int, ...], ...], layer: int
+) -> None:
+    """A beam with the right likelihood and prior reads through moderate noise, and not through overwhelming noise."""
+    views, parameters = _views(Split(layer), embedded, secrets)
+    spread = float(views[0].messages[0][1].hidden.std())  # type: ignore[attr-defined]
+    scores = {}
+    for share in (0.5, 30.0):
+        sigma = share * spread
+        attack = VocabMatching()
+        attack.fit(Public(embedded, "dp_hidden", {**parameters, "sigma": sigma}, corpus))
+        generator = torch.Generator().manual_seed(0)
+        hits = []
+        for view, prompt in zip(views, secrets, strict=True):
+            states = view.messages[0][1].hidden  # type: ignore[attr-defined]
+            noisy = states + sigma * torch.randn(states.shape, generator=generator)
+            guess = attack._search(noisy)
+            hits.append(_hits(guess.ids, prompt.ids))
+        scores[share] = np.mean(hits)
+    assert scores[0.5] > 0.9
+    assert scores[30.0] < 0.5
+
+
+def test_random_is_at_chance_and_prior_reads_no_message(
+    embedded: Bundle, secrets: list[Prompt], corpus: tuple[tuple[int, ...], ...]
+) -> None:
+    views, parameters = _views(Split(1), embedded, secrets)
+    blank = [AdversaryView((), view.shows, view.length, view.output_ids) for view in views]
+    attacks: list[Attack] = [Random(), Prior()]
+    for attack in attacks:
+        attack.fit(Public(embedded, "split", parameters, corpus))
+        for seen, empty in zip(views, blank, strict=True):
+            one, two = (attack.recover(view, np.random.default_rng(3)) for view in (seen, empty))
+            assert one == two
+            assert len(one.ids) == TOKENS
+    rng = np.random.default_rng(0)
+    hits = [_hits(attacks[0].recover(view, rng).ids, p.ids) for view, p in zip(views * 20, secrets * 20, strict=True)]
+    assert np.mean(hits) < 0.01
+
+
+def test_the_prior_beats_chance(embedded: Bundle, secrets: list[Prompt], corpus: tuple[tuple[int, ...], ...]) -> None:
+    views, parameters = _views(Split(1), embedded, secrets)
+    prior = Prior()
+    prior.fit(Public(embedded, "split", parameters, corpus))
+    hits = [
+        _hits(prior.recover(view, np.random.default_rng(0)).ids, p.ids) for view, p in zip(views, secrets, strict=True)
+    ]
+    assert np.mean(hits) > 0.01

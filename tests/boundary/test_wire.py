@@ -1,0 +1,106 @@
+"""Frames survive the round trip exactly, and nothing malformed gets through."""
+
+import contextlib
+import struct
+from dataclasses import fields
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from smd_research.boundary import wire
+from smd_research.boundary.messages import MESSAGES, Done, HiddenStates, Message, Query, Tokens
+from smd_research.core.errors import ProtocolError
+
+DTYPES = [torch.float32, torch.float16, torch.bfloat16, torch.int32, torch.int64, torch.uint8, torch.bool]
+
+
+def _random_tensor(seed: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    rank = int(torch.randint(0, 4, (1,), generator=generator))
+    shape = torch.randint(0, 5, (rank,), generator=generator).tolist()
+    return torch.randn(shape, generator=generator).to(DTYPES[seed % len(DTYPES)])
+
+
+def _message(kind: type[Message], seed: int) -> Message:
+    values = [_random_tensor(seed + i) if f.type is torch.Tensor else seed - 2 * i for i, f in enumerate(fields(kind))]
+    return kind(*values)
+
+
+@given(kind=st.sampled_from(MESSAGES), seed=st.integers(0, 10_000), sequence=st.integers(0, 2**32 - 1))
+@settings(deadline=None, max_examples=150)
+def test_round_trip_is_exact(kind: type[Message], seed: int, sequence: int) -> None:
+    message = _message(kind, seed)
+    frame = wire.encode(message, wire.Kind.REQUEST, sequence)
+    header = wire.decode_header(frame)
+    back = wire.decode(header.type, bytearray(frame[wire.HEADER.size :]))
+    assert (header.kind, header.sequence) == (wire.Kind.REQUEST, sequence)
+    assert type(back) is kind
+    for field in fields(kind):
+        sent, got = getattr(message, field.name), getattr(back, field.name)
+        if isinstance(sent, torch.Tensor):
+            assert sent.dtype == got.dtype
+            assert sent.shape == got.shape
+            same = sent.contiguous().view(-1).view(torch.uint8) if sent.numel() else sent
+            other = got.contiguous().view(-1).view(torch.uint8) if got.numel() else got
+            assert torch.equal(same, other)
+        else:
+            assert sent == got
+
+
+@given(data=st.binary(max_size=200))
+@settings(deadline=None, max_examples=200)
+def test_garbage_never_decodes_to_anything_but_a_protocol_error(data: bytes) -> None:
+    for number in range(len(MESSAGES) + 2):
+        with contextlib.suppress(ProtocolError):
+            wire.decode(number, bytearray(data))
+
+
+def _frame() -> bytearray:
+    return bytearray(wire.encode(Query(torch.zeros(2, 4), 0, 3), wire.Kind.REQUEST, 1))
+
+
+@pytest.mark.parametrize(
+    ("offset", "value", "says"),
+    [(0, b"XX", "magic"), (2, b"\x09", "version 9"), (3, b"\x07", "kind 7"), (4, b"\xff\x00", "message type")],
+)
+def test_a_broken_header_is_refused(offset: int, value: bytes, says: str) -> None:
+    frame = _frame()
+    frame[offset : offset + len(value)] = value
+    with pytest.raises(ProtocolError, match=says):
+        wire.decode(wire.decode_header(frame).type, frame[wire.HEADER.size :])
+
+
+def test_an_oversized_frame_is_refused_before_it_is_read() -> None:
+    frame = _frame()
+    struct.pack_into("<I", frame, 12, 2**31)
+    with pytest.raises(ProtocolError, match="oversized"):
+        wire.decode_header(frame)
+
+
+@pytest.mark.parametrize("cut", [1, 9, 30])
+def test_a_cut_body_is_refused(cut: int) -> None:
+    frame = _frame()
+    with pytest.raises(ProtocolError, match="malformed"):
+        wire.decode(wire.decode_header(frame).type, frame[wire.HEADER.size : -cut])
+
+
+def test_trailing_bytes_are_refused() -> None:
+    frame = _frame() + b"\0\0\0"
+    with pytest.raises(ProtocolError, match="3 bytes too many"):
+        wire.decode(wire.decode_header(frame).type, frame[wire.HEADER.size :])
+
+
+def test_what_the_wire_cannot_carry_is_named() -> None:
+    with pytest.raises(ProtocolError, match="complex64"):
+        wire.encode(Tokens(torch.zeros(1, dtype=torch.complex64)), wire.Kind.NOTIFY)
+
+
+def test_payload_counts_tensors_only() -> None:
+    assert HiddenStates(torch.zeros(3, 4), 7).nbytes == 48
+    assert Done().nbytes == 0
+
+
+def test_a_message_never_shows_its_values() -> None:
+    assert "4242" not in repr(Tokens(torch.tensor([4242])))
