@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from smd_research.core.cell import COMPONENTS
-from smd_research.records.frame import DESIGN
+from smd_research.records.frame import DEPLOYED, DESIGN
 from smd_research.records.record import Status
 
 BASELINES = ("random", "prior")
@@ -67,14 +67,14 @@ class Battery:
     Attributes:
         defense: label of the defense, with the options that tell it from its neighbours.
         setting: the other design columns that vary in the frame, e.g. ``{"model": "embedded"}``.
-        parameters: the options of the defense.
+        parameters: the options of the defense; one left open (None) is what the deployment chose.
     """
 
     def __init__(self, rows: pd.DataFrame, defense: str, setting: dict[str, str]) -> None:
         self.defense = defense
         self.setting = setting
         self.name = str(rows["defense"].iloc[0])
-        self.parameters: dict[str, object] = json.loads(rows["defense_params"].iloc[0])
+        self.parameters: dict[str, object] = json.loads(rows["defense_shown"].iloc[0])
         self._outcomes, self._scores = _read(rows)
 
     @property
@@ -143,8 +143,9 @@ def batteries(frame: pd.DataFrame) -> list[Battery]:
     defended = [*_SETTING, "defense", "defense_params"]
     frame = _latest(frame, "defense_version", defended)
     frame = _latest(frame, "attack_version", [*defended, "attack", "attack_params"])
+    frame = frame.assign(defense_shown=_chosen(frame, defended))
     frame = frame.assign(
-        defense_label=labels(frame["defense"], frame["defense_params"]),
+        defense_label=labels(frame["defense"], frame["defense_shown"]),
         attack_label=labels(frame["attack"], frame["attack_params"]),
     )
     varying = _varying(frame)
@@ -157,6 +158,24 @@ def batteries(frame: pd.DataFrame) -> list[Battery]:
 
 def _latest(frame: pd.DataFrame, version: str, cell: list[str]) -> pd.DataFrame:
     return frame[frame[version] == frame.groupby(cell, dropna=False)[version].transform("max")]
+
+
+def _chosen(frame: pd.DataFrame, defended: list[str]) -> list[str]:
+    """The options of each row's defense, those left open filled with what its deployment chose.
+
+    Cells that never deployed (an attack that does not apply) take the choice of their neighbours.
+    """
+    deployed = frame.groupby(defended, dropna=False)[DEPLOYED].transform(lambda column: max(column))
+    shown = []
+    for options, chosen in zip(map(json.loads, frame["defense_params"]), deployed, strict=True):
+        values = json.loads(chosen) if chosen else {}
+        filled = {key: _rounded(values[key]) for key in options if options[key] is None and key in values}
+        shown.append(json.dumps(options | filled, sort_keys=True))
+    return shown
+
+
+def _rounded(value: object) -> object:
+    return float(f"{value:.3g}") if isinstance(value, float) else value
 
 
 def labels(names: "pd.Series[str]", params: "pd.Series[str]") -> list[str]:

@@ -31,7 +31,24 @@ DESIGN = (
 VERSIONS = ("defense_version", "attack_version")
 """Component versions: records of an earlier version of the same cell may still lie beside the new ones."""
 
-COLUMNS = (*DESIGN, *VERSIONS, "status", "reason", "metric", "mean", "low", "high", "n", "id", "path", "command")
+DEPLOYED = "defense_deployed"
+"""JSON of what the defense chose when it was deployed (``parameters`` of the environment); empty if unknown."""
+
+COLUMNS = (
+    *DESIGN,
+    *VERSIONS,
+    DEPLOYED,
+    "status",
+    "reason",
+    "metric",
+    "mean",
+    "low",
+    "high",
+    "n",
+    "id",
+    "path",
+    "command",
+)
 
 _TYPES = {
     **dict.fromkeys(("mean", "low", "high"), "float64"),
@@ -84,6 +101,7 @@ def design(cell: Cell) -> dict[str, Any]:
 
 def _rows(record: Record) -> Iterator[dict[str, Any]]:
     common = design(record.cell) | {
+        DEPLOYED: _deployed(record),
         "status": str(record.status),
         "reason": record.reason,
         "id": record.cell.id,
@@ -94,3 +112,8 @@ def _rows(record: Record) -> Iterator[dict[str, Any]]:
     for name, estimate in metrics.items():
         numbers = {"mean": estimate.mean, "low": estimate.low, "high": estimate.high, "n": estimate.n}
         yield common | {"metric": name} | numbers
+
+
+def _deployed(record: Record) -> str:
+    chosen = record.environment.get("parameters")
+    return json.dumps(chosen, sort_keys=True) if isinstance(chosen, dict) and chosen else ""

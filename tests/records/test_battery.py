@@ -135,3 +135,18 @@ def test_only_the_latest_version_counts() -> None:
     best = battery.best("token_accuracy")
     assert best is not None
     assert (best.attack, best.mean) == ("a", 0.6)
+
+
+def test_an_option_left_open_is_shown_as_deployed() -> None:
+    def swept(survival: float, attack: str, epsilon: float | None) -> Record:
+        options = {"name": "dp", "survival": survival, "epsilon": None}
+        if epsilon is None:
+            return Record(Status.NOT_APPLICABLE, cell(options, attack), "needs more")
+        deployed = {"parameters": {"epsilon": epsilon, "share": 0.5}}
+        return Record(Status.OK, cell(options, attack), "", {"kl": Estimate(1.0)}, environment=deployed)
+
+    rows = [swept(0.5, "a", 7.12345), swept(0.5, "b", None), swept(0.9, "a", 12.0)]
+    found = batteries(frame_of(rows))
+    assert [battery.label for battery in found] == ["dp epsilon=7.12 survival=0.5", "dp epsilon=12 survival=0.9"]
+    assert [len(battery.outcomes()) for battery in found] == [2, 1]
+    assert found[0].parameters["epsilon"] == 7.12
