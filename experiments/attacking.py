@@ -29,7 +29,7 @@ def check(attack: Attack, shows: frozenset[Observable]) -> None:
     """
     missing = sorted(attack.needs - shows)
     if missing:
-        raise NotApplicableError(f"the attack needs {', '.join(missing)}; the defense shows {', '.join(sorted(shows))}")
+        raise NotApplicableError(f"needs {', '.join(missing)}, which the defense does not show")
 
 
 def recover_all(attack: Attack, public: Public, views: Sequence[tuple[str, AdversaryView]], seed: int) -> list[Attempt]:

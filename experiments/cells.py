@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hydra import compose
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.versions import version_of
@@ -65,6 +66,13 @@ def plan(cfg: DictConfig, choices: Mapping[str, Any], overrides: Sequence[str]) 
         command=" ".join(["smd run", *map(shlex.quote, overrides)]),
     )
     return Plan(cell, parts, Path(cfg.results_dir).expanduser(), cfg.rerun, plain(cfg.logger), cfg.threads)
+
+
+def composed(overrides: Sequence[str]) -> Plan:
+    """Compose a cell inside a command that Hydra has started."""
+    cfg: Any = compose("config", overrides=list(overrides), return_hydra_config=True)
+    kept = [word for word in overrides if not word.startswith("rerun=")]
+    return plan(cfg, cfg.hydra.runtime.choices, kept)
 
 
 def plain(node: DictConfig) -> dict[str, Any]:

@@ -4,6 +4,7 @@
 continues it.
 """
 
+import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -119,7 +120,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sweep.attempt(asked, lambda: run_cell(asked, shared), journal, sweep.position(job, words))
 
     code = launch(one, "config", "smd run", words)
-    return code or sweep.finish(journal)
+    return code or sweep.finish(journal, shlex.join(["smd", "run", *words]))
 
 
 if __name__ == "__main__":

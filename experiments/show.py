@@ -1,15 +1,12 @@
 """What a person sees at the end of a command: one cell's numbers, or a sweep's table and figure."""
 
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
 
-import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from smd_research.core.cell import parameters
 from smd_research.metrics import CARDS, Estimate
 from smd_research.records import Record, frame_of, read
 
@@ -62,19 +59,6 @@ def metrics_table(record: Record) -> Table:
     return table
 
 
-def frame_as_deployed(folders: Sequence[Path]) -> pd.DataFrame:
-    """The frame of these records, an ``epsilon`` that the deployment chose standing in for the rule that chose it."""
-    records = [read(folder) for folder in folders]
-    frame = frame_of(records)
-    for record in records:
-        options = parameters(record.cell.defense)
-        chosen = record.environment.get("parameters", {}).get("epsilon")
-        if "survival" in options and options.get("epsilon") is None and chosen is not None:
-            shown = {**options, "survival": None, "epsilon": float(f"{chosen:.3g}")}
-            frame.loc[frame["id"] == record.cell.id, "defense_params"] = json.dumps(shown, sort_keys=True)
-    return frame
-
-
 def sweep(folders: Sequence[Path], results_dir: Path) -> None:
     """Print the table of a sweep and draw its figure; n/a cells that nobody may attack stand as blanks."""
     if not folders:
@@ -83,7 +67,7 @@ def sweep(folders: Sequence[Path], results_dir: Path) -> None:
     from smd_research.records.render import terminal
     from smd_research.records.tables import leak_matrix, summary
 
-    frame = frame_as_deployed(folders)
+    frame = frame_of([read(folder) for folder in folders])
     if not (frame["status"] == "ok").any():
         return
     out = console()

@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 class Entry:
     """One finished cell as the journal keeps it."""
 
-    name: str
+    defense: str
+    attack: str
     status: str
     reason: str
-    command: str
     folder: str
     results_dir: str
     reused: bool
@@ -112,7 +112,8 @@ def attempt(
 
 def _enter(journal: Journal, plan: Plan, status: str, reason: str, folder: str, *, reused: bool, single: bool) -> None:
     cell = plan.cell
-    journal.enter(Entry(title_of(cell), status, reason, cell.command, folder, str(plan.results_dir), reused, single))
+    defense, attack = str(cell.defense["name"]), str(cell.attack["name"])
+    journal.enter(Entry(defense, attack, status, reason, folder, str(plan.results_dir), reused, single))
 
 
 def title_of(cell: Cell) -> str:
@@ -120,8 +121,8 @@ def title_of(cell: Cell) -> str:
     return f"{cell.defense['name']} against {cell.attack['name']} on {cell.model['name']}"
 
 
-def finish(journal: Journal) -> int:
-    """Show what the command found, name what failed or does not apply.
+def finish(journal: Journal, command: str) -> int:
+    """Show what a command found, name what failed or does not apply.
 
     Returns:
         0; 1 when a cell failed, or when a single run does not apply.
@@ -136,35 +137,43 @@ def finish(journal: Journal) -> int:
         if only.status == "ok":
             show.cell(Path(only.folder))
             return 0
-        print(f"error: {only.name} is {only.status}: {only.reason} (recorded in {only.folder})", file=sys.stderr)
+        print(
+            f"error: {only.attack} against {only.defense} is {only.status}: {only.reason} (recorded in {only.folder})",
+            file=sys.stderr,
+        )
         return 1
     show.sweep([Path(entry.folder) for entry in entries if entry.folder], Path(entries[0].results_dir))
-    return verdict(entries)
+    return verdict(entries, command)
 
 
-def verdict(entries: Sequence[Entry]) -> int:
-    """Name the cells that failed or do not apply.
+def verdict(entries: Sequence[Entry], command: str) -> int:
+    """Name the cells that failed or do not apply, and the command that retries the failed ones.
 
     Returns:
         1 when one failed, else 0.
     """
-    _name_the_blank(entries)
-    return 1 if any(entry.status == "failed" for entry in entries) else 0
-
-
-def _name_the_blank(entries: Sequence[Entry]) -> None:
-    blank = [entry for entry in entries if entry.status == "n/a"]
-    failed = [entry for entry in entries if entry.status == "failed"]
-    if blank:
-        print(f"\nNot applicable ({len(blank)}), shown as –:")
-        for entry in blank:
-            print(f"  {entry.name}: {entry.reason}")
+    for status, heading in (("n/a", "Not applicable, shown as –"), ("failed", "Failed")):
+        named = [entry for entry in entries if entry.status == status]
+        if named:
+            print(f"\n{heading} ({len(named)})")
+            for line in _by_reason(named):
+                print(f"  {line}")
+    failed = sum(entry.status == "failed" for entry in entries)
     if failed:
-        print(f"\nFailed ({len(failed)}); each line runs one again:")
-        for entry in failed:
-            print(f"  {entry.command} rerun=failed\n      {entry.reason}")
-    ran = sum(not entry.reused for entry in entries)
-    print(f"\n{len(entries)} cells: {ran} run now, {len(entries) - ran} known before, {len(failed)} failed")
+        print(f"Run the failed ones again: {command} rerun=failed")
+    known = sum(entry.reused for entry in entries)
+    print(f"\n{len(entries)} cells: {len(entries) - known} run now, {known} known before, {failed} failed")
+    return 1 if failed else 0
+
+
+def _by_reason(entries: Sequence[Entry]) -> list[str]:
+    """One line for each attack and reason, naming the defenses."""
+    defenses: dict[tuple[str, str], list[str]] = {}
+    for entry in entries:
+        defenses.setdefault((entry.attack, entry.reason), []).append(entry.defense)
+    return [
+        f"{attack} against {', '.join(dict.fromkeys(names))}: {reason}" for (attack, reason), names in defenses.items()
+    ]
 
 
 def one_line(error: Exception) -> str:

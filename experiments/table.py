@@ -5,20 +5,20 @@ a table of their records, with a ``figure`` where one says more. Every other key
 cell, so a table can be tried on another model or with fewer prompts.
 """
 
+import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hydra import compose
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from experiments import sweep
 from experiments.app import launch
-from experiments.cells import Plan, plain, plan
+from experiments.cells import Plan, composed, plain
 from experiments.overrides import UsageError, groups, nearest, parse
 from experiments.run import run_cell
 from smd_research.core.errors import ConfigError
@@ -56,19 +56,16 @@ def plans(cfg: Any, words: Sequence[str]) -> Iterator[Plan]:
         raise ConfigError("this table declares no sweep: conf/table/NAME.yaml needs a list 'sweep'")
     common = [word for word in words if not word.startswith(("table=", "-"))]
     for overrides in expand(list(cfg.table.sweep), common):
-        composed: Any = compose("config", overrides=overrides, return_hydra_config=True)
-        choices = composed.hydra.runtime.choices
-        kept = [word for word in overrides if not word.startswith("rerun=")]
-        yield plan(composed, choices, kept)
+        yield composed(overrides)
 
 
 def write(declared: Mapping[str, Any], folders: Sequence[Path], folder: Path, name: str) -> tuple[Path, ...]:
     """Render a table of records as Markdown, CSV and PNG; a declared figure takes the PNG's place."""
     from experiments.build import build
-    from experiments.show import frame_as_deployed
+    from smd_research.records import frame_of, read
     from smd_research.records.render import write_table
 
-    frame = frame_as_deployed(folders)
+    frame = frame_of([read(record) for record in folders])
     written = write_table(build(declared["view"])(frame, title=declared["title"]), folder, name)
     if declared.get("figure"):
         build(declared["figure"])(frame, folder / f"{name}.png")
@@ -102,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     folders = [Path(entry.folder) for entry in entries if entry.folder]
     for path in write(declaration, folders, results_dir / "tables", name):
         print(path)
-    return sweep.verdict(entries)
+    return sweep.verdict(entries, shlex.join(["smd", "table", *words]))
 
 
 if __name__ == "__main__":

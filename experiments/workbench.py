@@ -66,7 +66,8 @@ class Workbench:
     def _corpus(self, plan: Plan) -> tuple[tuple[int, ...], ...]:
         cell = plan.cell
         documents = build(plan.parts["data"]).documents(AUXILIARY, AUXILIARY_DOCUMENTS, cell.seed)
-        return tuple(prompt.ids for prompt in tokenise(documents, self.bundle(plan).tokenizer, None, 0))
+        bundle = self.bundle(plan)
+        return tuple(prompt.ids for prompt in tokenise(documents, bundle.tokenizer, bundle.geometry.context, 0))
 
     def plain(self, plan: Plan) -> tuple[Plain, ...]:
         """The unprotected model's answers."""

@@ -87,6 +87,6 @@ def test_token_texts_keep_the_space_before_a_word_and_mark_abstentions() -> None
 
 def test_an_attack_that_needs_what_is_not_shown_is_refused_by_name() -> None:
     attack = cast(Any, SimpleNamespace(needs=frozenset({Observable.HIDDEN_STATES})))
-    with pytest.raises(NotApplicableError, match="needs hidden states; the defense shows logits"):
+    with pytest.raises(NotApplicableError, match="needs hidden states, which the defense does not show"):
         check(attack, frozenset({Observable.LOGITS}))
     check(attack, frozenset({Observable.LOGITS, Observable.HIDDEN_STATES}))

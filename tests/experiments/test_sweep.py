@@ -14,7 +14,7 @@ from smd_research.records import Record, Status
 
 
 def entry(name: str, status: str, reason: str = "", reused: bool = False) -> Entry:
-    return Entry(name, status, reason, f"smd run defense={name}", "", "results", reused, False)
+    return Entry(name, "prior", status, reason, "", "results", reused, False)
 
 
 def planned() -> Any:
@@ -51,17 +51,19 @@ def test_the_counter_knows_how_many_cells_there_are(words: list[str], params: An
 
 
 def test_failed_cells_are_named_with_the_command_that_retries(capsys: pytest.CaptureFixture[str]) -> None:
-    code = verdict([entry("a", "ok", reused=True), entry("b", "failed", "out of memory"), entry("c", "n/a", "no ids")])
+    ended = [entry("a", "ok", reused=True), entry("b", "failed", "out of memory")]
+    ended += [entry("c", "n/a", "needs ids"), entry("d", "n/a", "needs ids")]
+    code = verdict(ended, "smd run -m defense=a,b,c,d")
     shown = capsys.readouterr().out
     assert code == 1
-    assert "smd run defense=b rerun=failed" in shown
-    assert "out of memory" in shown
-    assert "c: no ids" in shown
-    assert "3 cells: 2 run now, 1 known before, 1 failed" in shown
+    assert "smd run -m defense=a,b,c,d rerun=failed" in shown
+    assert "prior against b: out of memory" in shown
+    assert "prior against c, d: needs ids" in shown
+    assert "4 cells: 3 run now, 1 known before, 1 failed" in shown
 
 
 def test_not_applicable_is_no_failure() -> None:
-    assert verdict([entry("a", "ok"), entry("c", "n/a", "no ids")]) == 0
+    assert verdict([entry("a", "ok"), entry("c", "n/a", "no ids")], "smd run") == 0
 
 
 def test_a_corrupt_record_fails_its_cell_but_not_the_sweep(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,100 @@
+"""Vocabulary matching against its naive form: every entry of the vocabulary at each position, no prefix cache.
+
+Both stop at the layer observed and both find the prompt; the bench refuses to compare speeds where either does not.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from attacks.base import Public
+from attacks.vocab_matching import VocabMatching
+from experiments.benches.case import Case, Settings
+from experiments.build import build
+from experiments.cells import composed
+from experiments.workbench import Workbench
+from smd_research.boundary.messages import HiddenStates
+from smd_research.core.errors import LabError
+from smd_research.core.seeds import generator
+from smd_research.models.bundle import Bundle
+
+TOKENS = 12
+LAYERS = (1, 3)
+BATCH = 512
+
+
+class _ReachedError(Exception):
+    """Raised by the hook at the layer observed, so that the naive form runs no block it does not need."""
+
+    def __init__(self, hidden: Tensor) -> None:
+        super().__init__()
+        self.hidden = hidden
+
+
+def naive(bundle: Bundle, states: Tensor, layer: int) -> tuple[int, ...]:
+    """Match each row of ``states [n, width]`` with every vocabulary entry after the whole prefix, from scratch."""
+    found: list[int] = []
+    for row in states:
+        distances = [
+            (_states_after(bundle, found, batch, layer) - row).norm(dim=-1)
+            for batch in torch.split(torch.arange(bundle.geometry.vocab), BATCH)
+        ]
+        found.append(int(torch.cat(distances).argmin()))
+    return tuple(found)
+
+
+@torch.inference_mode()
+def _states_after(bundle: Bundle, prefix: list[int], candidates: Tensor, layer: int) -> Tensor:
+    """States ``[c, width]`` after ``layer`` blocks of a stock model fed with the prefix and each candidate."""
+    ids = torch.cat([torch.tensor([prefix] * len(candidates), dtype=torch.long), candidates[:, None]], dim=1)
+
+    def stop(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor | tuple[Tensor, ...]) -> None:
+        hidden = output[0] if isinstance(output, tuple) else output
+        raise _ReachedError(hidden[:, -1])
+
+    handle = bundle.model.base_model.layers[layer - 1].register_forward_hook(stop)
+    try:
+        bundle.model(input_ids=ids, use_cache=False)
+    except _ReachedError as reached:
+        return reached.hidden
+    finally:
+        handle.remove()
+    raise LabError(f"layer {layer} was not reached")
+
+
+def cases(settings: Settings) -> Iterator[Case]:
+    """Tokens per second, and candidates per token, at an early and a middle layer."""
+    workbench = Workbench()
+    for layer in LAYERS:
+        yield from _cases_at(layer, settings, workbench)
+
+
+def _cases_at(layer: int, settings: Settings, workbench: Workbench) -> Iterator[Case]:
+    words = ["model=embedded", "defense=split", f"defense.layer={layer}", "attack=vocab_matching"]
+    words += ["n_prompts=1", f"prompt_tokens={TOKENS}", "max_new_tokens=1", f"seed={settings.seed}"]
+    plan = composed([*words, f"threads={settings.threads}", f"device={settings.device}"])
+    bundle = workbench.bundle(plan)
+    observation = workbench.observation(plan, build(plan.parts["defense"]))
+    (served,) = observation.served
+    states = served.view.of(HiddenStates)[0].hidden.float()
+    attack: VocabMatching = build(plan.parts["attack"], VocabMatching)
+    attack.fit(Public(bundle, "split", observation.parameters, workbench.corpus(plan)))
+
+    guess = attack.recover(served.view, generator(settings.seed, "bench"))
+    if guess.ids != served.prompt.ids or naive(bundle, states, layer) != served.prompt.ids:
+        raise LabError(f"vocabulary matching misses tokens at layer {layer}: its speed means nothing")
+    name = f"{plan.cell.model['name']} layer={layer} tokens={TOKENS}"
+    ours = partial(_tokens_per_s, partial(attack.recover, served.view, generator(settings.seed, "bench")))
+    theirs = partial(_tokens_per_s, partial(naive, bundle, states, layer))
+    yield Case(f"{name} vocab_matching/naive", ours, theirs, "tokens/s", min(settings.repeats, 3), warmup=0)
+    counted = partial(float, guess.spent.candidates / TOKENS), partial(float, bundle.geometry.vocab)
+    yield Case(f"{name} candidates vocab_matching/naive", *counted, "candidates/token", repeats=1, warmup=0)
+
+
+def _tokens_per_s(recover: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    recover()
+    return TOKENS / (time.perf_counter() - began)
