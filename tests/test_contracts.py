@@ -1,0 +1,199 @@
+"""What every defense and every attack must hold to, run over all that are configured."""
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from attacks.base import Attack, Public
+from experiments.app import VERSION_BASE
+from experiments.attacking import check
+from experiments.build import build
+from experiments.overrides import groups
+from smd_research.boundary import AdversaryView, Boundary
+from smd_research.boundary.messages import token_tensor
+from smd_research.core.errors import LabError, NotApplicableError, PromptError
+from smd_research.core.guess import Guess
+from smd_research.core.paths import conf_dir
+from smd_research.core.seeds import generator
+from smd_research.data.prompts import Prompt
+from smd_research.data.synthetic import generate
+from smd_research.data.tokenise import prompts as tokenised
+from smd_research.defenses.base import Defense, Generation
+from smd_research.models import Bundle, sources
+
+DEFENSES = sorted(groups(conf_dir())["defense"])
+ATTACKS = sorted(set(groups(conf_dir())["attack"]) - {"none"})
+TOKENS, NEW = 10, 6
+
+
+def _built(group: str, option: str, kind: type[Any]) -> Any:
+    with initialize_config_dir(str(conf_dir()), version_base=VERSION_BASE):
+        cfg = compose("config", overrides=[f"{group}={option}"])
+        return build(OmegaConf.to_container(cfg[group], resolve=True), kind)  # type: ignore[arg-type]
+
+
+@cache
+def _bundle() -> Bundle:
+    return sources.random("llama")
+
+
+@cache
+def _prompts() -> tuple[Prompt, ...]:
+    return tuple(tokenised(generate("mixed", "validation", 3, 0), _bundle().tokenizer, TOKENS, 0))
+
+
+@cache
+def _corpus() -> tuple[tuple[int, ...], ...]:
+    return tuple(p.ids for p in tokenised(generate("mixed", "train", 60, 0), _bundle().tokenizer, 48, 0))
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One defense over all prompts."""
+
+    defense: Defense
+    views: tuple[AdversaryView, ...]
+    received: tuple[bytes, ...]
+    generations: tuple[Generation, ...]
+    parameters: dict[str, object]
+
+
+def _run(option: str, transport: str = "inproc", seed: int = 0) -> Run:
+    defense: Defense = _built("defense", option, Defense)
+    defense.calibrate(_corpus())
+    boundary = Boundary(transport)
+    views, received, generations = [], [], []
+    with defense.deploy(_bundle(), boundary, seed) as deployment:
+        for prompt in _prompts():
+            generations.append(deployment.generate(prompt, NEW))
+            views.append(boundary.view(deployment.shows))
+            received.append(boundary.received_by_untrusted())
+        return Run(defense, tuple(views), tuple(received), tuple(generations), dict(deployment.parameters))
+
+
+@pytest.fixture(params=DEFENSES)
+def defense(request: pytest.FixtureRequest) -> Iterator[str]:
+    return request.param
+
+
+_cached = cache(_run)
+
+
+def test_a_defense_is_deterministic_by_its_seed(defense: str) -> None:
+    one, two = _cached(defense), _run(defense)
+    assert one.received == two.received
+    assert [g.ids for g in one.generations] == [g.ids for g in two.generations]
+
+
+def test_both_transports_show_the_same(defense: str) -> None:
+    one, two = _cached(defense), _run(defense, "process")
+    assert [g.ids for g in one.generations] == [g.ids for g in two.generations]
+    assert [[type(m) for _, m in view.messages] for view in one.views] == [
+        [type(m) for _, m in view.messages] for view in two.views
+    ]
+
+
+def test_a_defense_leaves_the_bundle_as_it_found_it(defense: str) -> None:
+    before = _bundle().fingerprint()
+    _run(defense)
+    assert _bundle().fingerprint() == before
+
+
+def test_what_a_defense_gives_the_user_is_complete(defense: str) -> None:
+    for generation in _cached(defense).generations:
+        assert 1 <= len(generation.ids) <= NEW
+        assert 0 < generation.ttft_s <= generation.total_s
+
+
+def test_a_defense_shows_only_what_it_declares(defense: str) -> None:
+    run = _cached(defense)
+    assert all(view.shows == run.defense.shows for view in run.views)
+    assert all(view.messages for view in run.views)
+
+
+def test_public_parameters_are_plain_values_and_hold_no_randomness(defense: str) -> None:
+    one, other = _cached(defense).parameters, _run(defense, seed=1).parameters
+    plain = {key: value for key, value in one.items() if isinstance(value, str | int | float | bool | None)}
+    assert json.dumps(plain) == json.dumps({key: other[key] for key in plain})
+
+
+def test_the_secret_never_crosses_whole(defense: str) -> None:
+    """Canary: the prompt's ids as bytes, in either width, are in what crossed exactly when there is no defense."""
+    for prompt, received in zip(_prompts(), _cached(defense).received, strict=True):
+        ids = token_tensor(prompt.ids)
+        found = any(canary.numpy().tobytes() in received for canary in (ids, ids.long()))
+        assert found == (defense == "none")
+
+
+def test_a_view_is_sealed_and_never_prints_its_content(defense: str) -> None:
+    view = _cached(defense).views[0]
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        view.length = 3  # type: ignore[misc]
+    shown = repr(view) + repr(view.messages)
+    assert _prompts()[0].text not in shown
+    assert "tensor(" not in shown
+    assert repr(_prompts()[0]).count(_prompts()[0].text) == 0
+
+
+def test_bad_prompts_are_refused(defense: str) -> None:
+    made: Defense = _built("defense", defense, Defense)
+    made.calibrate(_corpus())
+    with made.deploy(_bundle(), Boundary(), 0) as deployment:
+        for ids in ((), (3,) * 600):
+            with pytest.raises(PromptError) as caught:
+                deployment.generate(Prompt("bad", "", ids), 4)
+            assert "\n" not in str(caught.value)
+
+
+def _twice(run: Run, name: str, attack: Attack) -> tuple[Guess | str, Guess | str]:
+    """Two guesses from the same seed, or twice the reason why there is none."""
+    try:
+        check(attack, run.defense.shows)
+        attack.fit(Public(_bundle(), name, run.parameters, _corpus()))
+        return attack.recover(run.views[0], generator(0, "a")), attack.recover(run.views[0], generator(0, "a"))
+    except NotApplicableError as reason:
+        return str(reason), str(reason)
+
+
+@pytest.mark.parametrize("option", ATTACKS)
+def test_every_attack_on_every_defense(defense: str, option: str) -> None:
+    """Either not applicable, with a reason; or a guess of the right shape that the seed decides."""
+    run = _cached(defense)
+    one, two = _twice(run, defense, _built("attack", option, Attack))
+    if isinstance(one, str):
+        assert len(one) > 10
+        assert "\n" not in one
+        return
+    assert one == two
+    assert isinstance(one, Guess)
+    assert len(one.ids) == run.views[0].length == TOKENS
+    assert all(-1 <= token < _bundle().geometry.vocab for token in one.ids)
+    assert all(isinstance(token, int) for token in one.ids)
+    if one.ranked:
+        assert len(one.ranked) == len(one.ids)
+        assert [ranked[0] for ranked in one.ranked if ranked] == [
+            token for token, ranked in zip(one.ids, one.ranked, strict=True) if ranked
+        ]
+
+
+@pytest.mark.parametrize("option", sorted(set(ATTACKS) - {"random", "prior"}))
+def test_an_attack_refuses_a_view_that_shows_too_little(option: str) -> None:
+    attack: Attack = _built("attack", option, Attack)
+    view = AdversaryView((), frozenset(), None, ())
+    with pytest.raises(NotApplicableError, match="does not show"):
+        view.require(attack.needs)
+
+
+@pytest.mark.parametrize("option", ["random", "prior"])
+def test_a_baseline_refuses_a_hidden_length(option: str) -> None:
+    attack: Attack = _built("attack", option, Attack)
+    attack.fit(Public(_bundle(), "none", {}, _corpus()))
+    with pytest.raises(LabError, match="length"):
+        attack.recover(AdversaryView((), frozenset(), None, ()), np.random.default_rng(0))
