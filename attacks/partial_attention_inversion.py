@@ -120,10 +120,10 @@ def _table(engine: ExtensionEngine) -> Table:
     def at(position: int) -> tuple[Tensor, Tensor]:
         if not engine.has_rotary:
             table = engine.layer0(position)
-            return table.k.float().cpu(), table.v.float().cpu()
+            return table.k.cpu(), table.v.float().cpu()
         where = torch.full((1,), position, device=base.k.device)
         keys = rotate(engine.bundle.model, base.k.unsqueeze(-2), where).squeeze(-2)
-        return keys.float().cpu(), base.v.float().cpu()
+        return keys.cpu(), base.v.float().cpu()
 
     return at
 

@@ -56,5 +56,6 @@ def _slacks(seen: Measurements, rows: Rows, largest: Tensor) -> tuple[Tensor, Te
     """What rounding explains of ``g`` ``[rows]`` and ``A`` ``[kv_heads, rows, head_dim]``; ``largest`` is max |v|."""
     relative = 2 * rows.tolerance + 8 * _EPS
     shape = seen.maximum.shape
-    average = seen.precision * seen.average.abs() + 2 * relative.view(*shape, 1) * largest.view(-1, 1, 1)
+    error = 2 * relative.view(*shape, 1) + seen.value_precision
+    average = seen.precision * seen.average.abs() + error * largest.view(-1, 1, 1)
     return rows.mass * relative, average

@@ -24,13 +24,15 @@ class Measurements:
     ``A = sum_p exp(s_p - m) v_p / g`` over the prompt's positions.
 
     Attributes:
-        queries: scaled queries ``[kv_heads, rows, head_dim]``.
+        queries: scaled queries ``[kv_heads, rows, head_dim]``, in the dtype the vault computes in: the attacker
+            repeats the vault's arithmetic, so 16-bit scores agree to the last bit too.
         maximum: ``m`` ``[kv_heads, rows]``.
         mass: ``g`` ``[kv_heads, rows]``.
         average: ``A`` ``[kv_heads, rows, head_dim]``.
         positions: absolute position of each row's query ``[rows]``.
         precision: relative rounding of ``A`` on the wire (machine epsilon of its dtype).
-        score_precision: relative rounding of the scores and of ``m`` and ``g``.
+        value_precision: relative rounding of weights and values in the vault (machine epsilon of its dtype).
+        score_precision: relative rounding of ``m`` and ``g``.
         softcap: Gemma-2's ``cap * tanh(s / cap)``, or None.
         window: sliding-window length, or None.
     """
@@ -41,6 +43,7 @@ class Measurements:
     average: Tensor
     positions: Tensor
     precision: float
+    value_precision: float
     score_precision: float
     softcap: float | None = None
     window: int | None = None
@@ -72,7 +75,7 @@ class Measurements:
             scale: score scale.
             softcap: cap of the scores, where the model has one.
             window: sliding window of layer 0, where the model has one.
-            computed_in: dtype of the vault's keys and values, whose rounding the scores carry.
+            computed_in: dtype of the vault's keys and values.
         """
         answered = maximum.isfinite().all(1) & (mass > 0).all(1)
         positions = positions[answered]
@@ -83,15 +86,15 @@ class Measurements:
             split = x.float().reshape(steps, kv_heads, heads // kv_heads, -1).transpose(0, 1)
             return split.reshape(kv_heads, steps * (heads // kv_heads), -1).contiguous()
 
-        computed = torch.finfo(computed_in).eps
         return cls(
-            queries=grouped(queries) * scale,
+            queries=grouped(queries).to(computed_in) * scale,
             maximum=grouped(maximum)[..., 0],
             mass=grouped(mass)[..., 0],
             average=grouped(average),
             positions=positions.repeat_interleave(heads // kv_heads),
-            precision=max(torch.finfo(average.dtype).eps, computed),
-            score_precision=max(torch.finfo(maximum.dtype).eps, torch.finfo(mass.dtype).eps, computed),
+            precision=torch.finfo(average.dtype).eps,
+            value_precision=torch.finfo(computed_in).eps,
+            score_precision=max(torch.finfo(maximum.dtype).eps, torch.finfo(mass.dtype).eps),
             softcap=softcap,
             window=window,
         )
@@ -107,9 +110,10 @@ class Measurements:
             ``[kv_heads, rows, tokens]``; ``-inf`` where the query does not see the position. No true token is ever
             above zero, for ``m`` is the row's maximum over the prompt.
         """
-        scores: Tensor = torch.matmul(self.queries, keys.permute(1, 2, 0))
+        scores: Tensor = torch.matmul(self.queries, keys.to(self.queries).permute(1, 2, 0))
         if self.softcap is not None:
-            scores.div_(self.softcap).tanh_().mul_(self.softcap)
+            scores = scores.div_(self.softcap).tanh_().mul_(self.softcap)
+        scores = scores.float()
         scores -= self.maximum[..., None]
         if self.window is not None:
             scores.masked_fill_((self.positions - position >= self.window)[:, None], -math.inf)
@@ -117,8 +121,8 @@ class Measurements:
 
     def tolerance(self, keys: Tensor) -> Tensor:
         """Largest error of ``s - m`` that rounding explains ``[kv_heads, rows]``, given all keys of a position."""
-        longest = torch.linalg.vector_norm(keys, dim=-1).amax(0)
-        bound: Tensor = torch.linalg.vector_norm(self.queries, dim=-1) * longest[:, None]
+        longest = torch.linalg.vector_norm(keys.float(), dim=-1).amax(0)
+        bound: Tensor = torch.linalg.vector_norm(self.queries.float(), dim=-1) * longest[:, None]
         return self.score_precision * (_SCORE_UNITS * bound + 2 * self.maximum.abs() + 1)
 
 

@@ -58,7 +58,7 @@ class Equations:
         averages = seen.average.flatten()[torch.from_numpy(entries)]
         target = torch.cat([torch.full((masses.size,), balance), averages])
         noise = rows.tolerance[row] * balance
-        noise[masses.size :] += seen.precision * averages.abs()
+        noise[masses.size :] += seen.precision * averages.abs() + seen.value_precision * balance
         return cls(row, component, rows.mass[row], target, noise, balance)
 
     def columns(self, candidates: Candidates) -> Tensor:
