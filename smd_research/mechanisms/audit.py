@@ -1,5 +1,6 @@
 """Audits that may refute a mechanism's promise: exact where the law is known, statistical where only samples are."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,21 +63,29 @@ def audit_log_ratio(
     possible = np.isfinite(matrix)
     same_support = bool((possible == possible[0]).all() and (possible[0] == space.is_private).all())
     worst_mass = float(np.abs(np.exp(matrix).sum(axis=1) - 1.0).max())
-    columns = matrix[:, space.private_ids]
+    columns = np.ascontiguousarray(matrix[:, space.private_ids])
     worst, tightest, pair = -np.inf, 0.0, (int(inputs[0]), int(inputs[0]))
-    step = max(1, (1 << 24) // len(inputs))
-    for start in range(0, len(inputs), step):
-        rows = columns[start : start + step]
+    for first, second in _blocks(len(inputs)):
         # Chebyshev distance of two rows of log probabilities is exactly the largest absolute log ratio.
-        ratios = cdist(rows, columns, "chebyshev") if same_support else np.full((len(rows), len(inputs)), np.inf)
-        allowed = claim * space.distances(inputs[start : start + step])[:, space.column[inputs]]
+        ratios = cdist(columns[first], columns[second], "chebyshev")
+        if not same_support:
+            ratios[:] = np.inf
+        allowed = claim * space.distances(inputs[first])[:, space.column[inputs[second]]]
         excess = ratios - allowed
         at = np.unravel_index(int(np.argmax(excess)), excess.shape)
         if excess[at] > worst:
-            worst, pair = float(excess[at]), (int(inputs[start + at[0]]), int(inputs[at[1]]))
+            worst, pair = float(excess[at]), (int(inputs[first][at[0]]), int(inputs[second][at[1]]))
         apart = allowed > 1e-9
         tightest = max(tightest, float((ratios[apart] / allowed[apart]).max(initial=0.0)))
     return LogRatioAudit(len(inputs) * (len(inputs) - 1) // 2, worst, tightest, pair, same_support, worst_mass)
+
+
+def _blocks(size: int, step: int = 256) -> Iterator[tuple[slice, slice]]:
+    """Pairs of blocks of rows that cover the upper triangle, each small enough for the processor's cache."""
+    starts = range(0, size, step)
+    for first in starts:
+        for second in starts[first // step :]:
+            yield slice(first, first + step), slice(second, second + step)
 
 
 def sampler_p_value(channel: FiniteChannel, token: int, draws: int, rng: np.random.Generator) -> float:
@@ -150,9 +159,9 @@ class GaussianAudit:
 
 
 def audit_gaussian(mechanism: GaussianMechanism, sigma: float | None = None) -> GaussianAudit:
-    """Exact delta at distance ``2C``, for the mechanism's own deviation or for another (an implementation's)."""
-    used = mechanism.sigma if sigma is None else sigma
-    return GaussianAudit(mechanism.delta, gaussian_delta(used, mechanism.epsilon, 2.0 * mechanism.clip))
+    """Exact delta of a one-row release at distance ``2C``, for its own deviation or another (an implementation's)."""
+    used = mechanism.sigma(1) if sigma is None else sigma
+    return GaussianAudit(mechanism.delta, gaussian_delta(used, mechanism.epsilon, 2.0 * mechanism.norm(1)))
 
 
 @dataclass(frozen=True)

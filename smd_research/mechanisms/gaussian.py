@@ -109,9 +109,10 @@ class GaussianMechanism:
     Attributes:
         epsilon: of one release.
         delta: of one release.
-        clip: the norm ``C``.
-        unit: ``"token"``: each row is clipped and protected by itself, sound only where a row depends on one token
-            alone (the embedding layer); ``"sequence"``: the whole matrix is clipped and protected as one vector.
+        clip: norm allowed to a row on average, ``c``.
+        unit: ``"token"``: each row is clipped to ``C = c`` and protected by itself, sound only where a row depends on
+            one token alone (the embedding layer); ``"sequence"``: all ``n`` rows of a message are one vector, clipped
+            to Frobenius norm ``C = c sqrt(n)`` (``n`` is public) and protected as one.
     """
 
     epsilon: float
@@ -126,28 +127,36 @@ class GaussianMechanism:
             raise ConfigError(f"the clipping norm must be positive and finite, not {self.clip:g}")
         gaussian_sigma(self.epsilon, self.delta)
 
-    @property
-    def sensitivity(self) -> float:
+    def norm(self, rows: int) -> float:
+        """The norm ``C`` to which a release of this many rows is clipped."""
+        return self.clip if self.unit == "token" else self.clip * math.sqrt(rows)
+
+    def sensitivity(self, rows: int) -> float:
         """Distance of neighbours under replacement, ``2C``."""
-        return 2.0 * self.clip
+        return 2.0 * self.norm(rows)
 
     @cached_property
-    def sigma(self) -> float:
-        """Standard deviation of each coordinate."""
-        return gaussian_sigma(self.epsilon, self.delta, self.sensitivity)
+    def noise_multiplier(self) -> float:
+        """Standard deviation at sensitivity one."""
+        return gaussian_sigma(self.epsilon, self.delta)
+
+    def sigma(self, rows: int) -> float:
+        """Standard deviation of each coordinate in a message of this many rows."""
+        return self.noise_multiplier * self.sensitivity(rows)
 
     def clipped(self, states: torch.Tensor) -> torch.Tensor:
         """The states ``[n, d]`` as released but for the noise."""
-        return clip_rows(states, self.clip) if self.unit == "token" else clip_frobenius(states, self.clip)
+        norm = self.norm(len(states))
+        return clip_rows(states, norm) if self.unit == "token" else clip_frobenius(states, norm)
 
     def release(self, states: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
         """Clipped states ``[n, d]`` plus fresh noise, in the dtype of the states (the noise is drawn in float64)."""
-        noise = torch.from_numpy(rng.standard_normal(tuple(states.shape)) * self.sigma)
+        noise = torch.from_numpy(rng.standard_normal(tuple(states.shape)) * self.sigma(len(states)))
         return (self.clipped(states.double().cpu()) + noise).to(device=states.device, dtype=states.dtype)
 
     def composed_epsilon(self, releases: int) -> float:
-        """Exact epsilon of several releases at the same delta: Gaussians compose to one of sensitivity 2C*sqrt(n)."""
-        return gaussian_epsilon(self.sigma, self.delta, self.sensitivity * math.sqrt(releases))
+        """Exact epsilon of several releases at the same delta: n of them are one of sqrt(n) times the sensitivity."""
+        return gaussian_epsilon(self.noise_multiplier, self.delta, math.sqrt(releases))
 
     def guarantee(self) -> Guarantee:
         examples = ", ".join(f"n={n}: {self.composed_epsilon(n):.4g}" for n in (1, 16, 64))
@@ -163,10 +172,10 @@ class GaussianMechanism:
             delta=self.delta,
             metric="Euclidean" if self.unit == "token" else "Frobenius",
             adjacency=adjacency[self.unit],
-            sensitivity=self.sensitivity,
+            sensitivity=self.sensitivity(1),
             clip=self.clip,
             composition=f"{counted} costs, exactly and at the same delta, epsilon {examples}",
-            assumptions="clip norm chosen without looking at the prompt; length visible; float64 noise",
+            assumptions="clip norm chosen without seeing the prompt; length visible; sensitivity stated for one row",
             verified="exact delta at distance 2C, Monte-Carlo worst-pair bound (mechanisms.audit)",
             source="analytic Gaussian mechanism, Balle and Wang, ICML 2018; adaptive composition, Dong et al. 2022",
         )

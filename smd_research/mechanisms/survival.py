@@ -14,7 +14,9 @@ from scipy.special import logsumexp
 from smd_research.core.errors import ConfigError
 from smd_research.core.seeds import generator
 from smd_research.mechanisms.embedding_space import EmbeddingSpace, Floats, Ids
-from smd_research.mechanisms.noisy_nearest import critical_epsilons
+from smd_research.mechanisms.gaussian import gaussian_epsilon
+from smd_research.mechanisms.noise import standard_radial_noise
+from smd_research.mechanisms.noisy_nearest import Sampler, critical_scales
 
 # Six points from nearly nothing to nearly everything.
 SURVIVAL_SHARES = (0.05, 0.10, 0.25, 0.50, 0.75, 0.90)
@@ -92,16 +94,46 @@ def dchi_epsilons(
     space: EmbeddingSpace,
     frequencies: npt.ArrayLike,
     shares: Sequence[float] = SURVIVAL_SHARES,
-    limit: int = 256,
-    draws: int = 32,
 ) -> tuple[float, ...]:
-    """Epsilons of :class:`~smd_research.mechanisms.noisy_nearest.NoisyNearestChannel` for these survival shares.
+    """Epsilons of :class:`~smd_research.mechanisms.noisy_nearest.NoisyNearestChannel` for these survival shares."""
+    return _scales(space, frequencies, shares, standard_radial_noise)
 
-    Every noise draw has one epsilon from which on its token survives, so the answer is a weighted quantile of those
-    (``limit * draws`` fixed draws: standard error about 0.006 in the share).
+
+def gaussian_epsilons(
+    space: EmbeddingSpace,
+    frequencies: npt.ArrayLike,
+    delta: float,
+    sensitivity: float,
+    shares: Sequence[float] = SURVIVAL_SHARES,
+) -> tuple[float, ...]:
+    """Epsilons of Gaussian noise on embedding rows at which the nearest row is still the token's own.
+
+    Args:
+        space: the clipped rows, scale ``"raw"``.
+        frequencies: ``[V]`` counts of a public corpus.
+        delta: of one release.
+        sensitivity: ``2C``.
+        shares: wanted shares of private tokens whose nearest row is their own.
     """
+    scales = _scales(space, frequencies, shares, _standard_gaussian)
+    return tuple(gaussian_epsilon(1.0 / scale, delta, sensitivity) for scale in scales)
+
+
+def _standard_gaussian(count: int, width: int, rng: np.random.Generator) -> Floats:
+    return rng.standard_normal((count, width))
+
+
+def _scales(
+    space: EmbeddingSpace, frequencies: npt.ArrayLike, shares: Sequence[float], noise: Sampler
+) -> tuple[float, ...]:
+    """Inverse noise scales at which these shares survive.
+
+    Every noise draw has one scale from which on its token survives, so the answer is a weighted quantile of those; the
+    draws are fixed, and about 0.008 is the standard error in the share.
+    """
+    limit, draws = 256, 16
     ids, weights = representatives(space, frequencies, limit)
-    thresholds = critical_epsilons(space, ids, draws, generator(0, "d_chi epsilons"))
+    thresholds = critical_scales(space, ids, draws, generator(0, "survival scales"), noise)
     order = np.argsort(thresholds, axis=None)
     reached = np.cumsum(np.repeat(weights / draws, draws)[order])
     ascending = thresholds.reshape(-1)[order]

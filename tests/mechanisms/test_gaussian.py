@@ -64,7 +64,7 @@ def test_the_classical_formula_under_noises_at_large_epsilon() -> None:
 def test_noise_for_sensitivity_one_is_refuted_exactly(nominal: float, real: float) -> None:
     """Flaw 5: two vectors of norm C differ by up to 2C under replacement."""
     mechanism = GaussianMechanism(nominal, 1e-5, clip=1.0, unit="sequence")
-    assert mechanism.sensitivity == 2.0
+    assert mechanism.sensitivity(1) == 2.0
     assert audit_gaussian(mechanism).holds
     flawed = gaussian_sigma(nominal, 1e-5, sensitivity=1.0)
     assert not audit_gaussian(mechanism, flawed).holds
@@ -88,7 +88,8 @@ def test_a_release_is_clipped_and_its_noise_has_the_stated_energy(unit: str) -> 
     states = 5 * torch.randn(50, 64, generator=torch.Generator().manual_seed(0))
     released = mechanism.release(states, generator(0, "release"))
     noise = (released - mechanism.clipped(states)).numpy()
-    assert noise.std() == pytest.approx(mechanism.sigma, rel=0.05)
+    assert noise.std() == pytest.approx(mechanism.sigma(50), rel=0.05)
+    assert float(mechanism.clipped(states).norm()) == pytest.approx(2.0 * 50**0.5, rel=1e-4)
     assert released.dtype == states.dtype
     again = mechanism.release(states, generator(0, "another"))
     assert not torch.equal(released, again)
@@ -111,6 +112,7 @@ def test_composition_is_exact_for_gaussians() -> None:
     assert "per token" in text
     assert "n=16" in text
     assert mechanism.guarantee().sensitivity == 6.0
+    assert GaussianMechanism(1.0, 1e-5, clip=3.0, unit="sequence").sensitivity(4) == 12.0
 
 
 def test_bad_parameters_are_refused() -> None:

@@ -5,8 +5,9 @@ import pytest
 
 from smd_research.core.errors import NotApplicableError
 from smd_research.core.seeds import generator
-from smd_research.mechanisms import noisy_nearest
+from smd_research.mechanisms import channel_estimate
 from smd_research.mechanisms.audit import audit_radial_noise, audit_token_pair, closest_pair, pair_lower_bound
+from smd_research.mechanisms.channel_estimate import estimate_channel
 from smd_research.mechanisms.embedding_space import EmbeddingSpace
 from smd_research.mechanisms.noise import radial_noise
 from smd_research.mechanisms.noisy_nearest import NoisyNearestChannel
@@ -83,7 +84,7 @@ def test_survival_from_critical_epsilons_matches_sampling() -> None:
 
 def test_the_estimated_channel_approaches_the_sampled_frequencies() -> None:
     channel = NoisyNearestChannel(space(20, 4), 8.0)
-    estimate = channel.estimate(3000, generator(0, "estimate"))
+    estimate = estimate_channel(channel, 3000, generator(0, "estimate"))
     rows = np.exp(estimate.log_prob([5])[0])
     drawn = np.bincount(channel.sample(np.full(20_000, 5), generator(0, "fresh")), minlength=20) / 20_000
     assert np.abs(rows - drawn).max() < 0.03
@@ -95,6 +96,6 @@ def test_the_estimated_channel_approaches_the_sampled_frequencies() -> None:
 
 
 def test_a_vocabulary_too_large_to_estimate_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(noisy_nearest, "_LARGEST_ESTIMATE", 10)
+    monkeypatch.setattr(channel_estimate, "_LARGEST", 10)
     with pytest.raises(NotApplicableError, match="no closed form"):
-        NoisyNearestChannel(space(), 1.0).estimate(2, generator(0, "x"))
+        estimate_channel(NoisyNearestChannel(space(), 1.0), 2, generator(0, "x"))
