@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 EMBEDDED = PACKAGE / "models" / "embedded"
 WHOLE_FILE_BYTES = 64 * 2**20
 EDGE_BYTES = 2**20
+DATA_SUFFIXES = (".jsonl", ".csv", ".txt")
 
 
 @dataclass(frozen=True)
@@ -86,11 +87,12 @@ def named(options: Mapping[str, Any], choice: str) -> dict[str, Any]:
     """A component as a cell holds it: its options, its name, and the digest of what its path holds."""
     shown = dict(options)
     if "name" not in shown:
-        kind = shown.get("family") or (Path(str(shown["path"])).name if shown.get("path") else "")
+        path = Path(str(shown.get("path") or ""))
+        kind = shown.get("family") or (path.stem if path.suffix in DATA_SUFFIXES else path.name)
         shown["name"] = f"{choice}-{kind}" if kind else choice
-    path = EMBEDDED if str(shown.get("_target_", "")).endswith(".embedded") else shown.get("path")
-    if path:
-        shown["sha256"] = digest(Path(str(path)).expanduser())
+    place = EMBEDDED if str(shown.get("_target_", "")).endswith(".embedded") else shown.get("path")
+    if place:
+        shown["sha256"] = digest(Path(str(place)).expanduser())
     return shown
 
 

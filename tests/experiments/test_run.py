@@ -1,0 +1,282 @@
+"""Cells and sweeps from the command line, on the shipped model."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+from tests_support import numbers
+
+from experiments import run as run_module
+from experiments.cli import main as smd
+from smd_research.metrics import CARDS
+from smd_research.records import load
+
+
+def folders(results_dir: str = "results") -> list[Path]:
+    return sorted((Path(results_dir) / "cells").iterdir())
+
+
+def one_error(capsys: pytest.CaptureFixture[str]) -> str:
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1, lines
+    return lines[0]
+
+
+def test_a_cell_leaves_one_folder_as_promised(in_folder: Path, small: list[str]) -> None:
+    assert smd(["run", "defense=smd", "attack=prior", "link=wan", *small]) == 0
+    (folder,) = folders()
+    assert folder.name.startswith("smd-prior-embedded-")
+    assert {file.name for file in folder.iterdir()} == {
+        "config.yaml",
+        "metrics.json",
+        "items.parquet",
+        "environment.json",
+    }
+    document = json.loads((folder / "metrics.json").read_text())
+    assert (document["status"], document["reason"]) == ("ok", "")
+    assert document["cell"]["id"] == folder.name.rpartition("-")[2]
+    assert set(CARDS) - {"certified"} <= set(document["metrics"])
+    assert all(set(value) == {"mean", "low", "high", "n"} for value in document["metrics"].values())
+    assert document["metrics"]["logit_error"]["mean"] < 1e-5
+    assert len(pd.read_parquet(folder / "items.parquet")) == 3
+    assert yaml.safe_load((folder / "config.yaml").read_text())["max_new_tokens"] == 4
+
+
+def test_a_known_cell_is_not_run_again(
+    in_folder: Path, small: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["run", "defense=none", "attack=reading", *small]
+    assert smd(command) == 0
+    before = folders()[0].stat().st_ino
+
+    def never(*_: object) -> None:
+        raise AssertionError("measured again")
+
+    monkeypatch.setattr(run_module, "measure", never)
+    assert smd(command) == 0
+    assert smd([*command, "rerun=failed"]) == 0
+    assert "(known)" in capsys.readouterr().err
+    assert folders()[0].stat().st_ino == before
+    assert smd([*command, "rerun=always"]) == 1, "rerun=always measures"
+
+
+def test_rerun_never_runs_nothing(in_folder: Path, small: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert smd(["run", "defense=none", "attack=none", "rerun=never", *small]) == 0
+    assert "no record" in capsys.readouterr().err
+    assert not Path("results").exists()
+
+
+def test_an_unknown_rerun_is_refused(in_folder: Path, small: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert smd(["run", "rerun=sometimes", *small]) == 1
+    assert "choose missing, failed, always or never" in one_error(capsys)
+
+
+def test_a_sweep_shares_what_it_sees_and_ends_with_a_table(
+    in_folder: Path, small: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from experiments import workbench
+
+    deployed: list[str] = []
+    real = workbench.observe
+
+    def counting(defense: object, *more: object, **options: object) -> object:
+        deployed.append(type(defense).__name__)
+        return real(defense, *more, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(workbench, "observe", counting)
+    code = smd(["run", "-m", "defense=none,split", "attack=none,random,reading,vocab_matching", *small])
+    shown = capsys.readouterr()
+    assert code == 0
+    assert deployed == ["NoDefense", "Split"], "each defense is observed once for all attacks"
+    assert "[8/8]" in shown.err
+    assert "Attacks against defenses" in shown.out
+    assert "vocab_matching against none: needs hidden states" in shown.out
+    assert "8 cells: 8 run now, 0 known before, 0 failed" in shown.out
+    assert Path("results/figures/frontier.png").stat().st_size > 10_000
+    best = load("results").query("metric == 'token_accuracy'").set_index(["defense", "attack"])["mean"]
+    assert best["none", "reading"] == 1.0
+    assert best["split", "vocab_matching"] > best["split", "random"]
+
+
+def test_numbers_do_not_depend_on_company_or_order(in_folder: Path, small: list[str]) -> None:
+    attacks = ("random", "prior", "vocab_matching")
+    assert smd(["run", "-m", "defense=split", f"attack={','.join(attacks)}", *small, "results_dir=results/a"]) == 0
+    for attack in reversed(attacks):
+        assert smd(["run", "defense=split", f"attack={attack}", *small, "results_dir=results/b"]) == 0
+    pd.testing.assert_frame_equal(numbers(Path("results/a")), numbers(Path("results/b")))
+
+
+def test_an_attack_that_does_not_fit_is_recorded_with_the_reason(
+    in_folder: Path, small: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert smd(["run", "defense=smd", "attack=vocab_matching", *small]) == 1
+    assert "is n/a: needs hidden states, which the defense does not show" in one_error(capsys)
+    document = json.loads((folders()[0] / "metrics.json").read_text())
+    assert document["status"] == "n/a"
+    assert document["metrics"] == {}
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["model=local", "model.path=/no/such/model"], "no model at /no/such/model"),
+        (["model=random", "model.family=lama"], "model.family=lama is unknown"),
+        (["prompt_tokens=0"], "a prompt needs at least one token"),
+        (["max_new_tokens=600"], "exceed the context of 512"),
+        (["n_prompts=0"], "n_prompts=0"),
+        (["dtype=fp8"], "dtype=fp8 is unknown"),
+        (["transport=tcpip"], "transport=tcpip is unknown"),
+        (["defense=smd", "wire_dtype=fp7"], "wire_dtype=fp7 is unknown"),
+        (["data.path=/no/such/file"], "/no/such/file"),
+    ],
+)
+def test_a_cell_that_cannot_run_fails_with_one_line(
+    in_folder: Path, small: list[str], capsys: pytest.CaptureFixture[str], words: Sequence[str], expected: str
+) -> None:
+    code = smd(["run", "defense=none", "attack=none", *small, *words])
+    assert code == 1
+    shown = one_error(capsys)
+    assert "is failed: " in shown
+    assert expected in shown
+    assert json.loads((folders()[0] / "metrics.json").read_text())["status"] == "failed"
+
+
+def test_an_empty_prompt_is_refused(
+    in_folder: Path, small: list[str], documents: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    documents.write_text(json.dumps({"text": "  "}))
+    assert smd(["run", "defense=none", "attack=none", *small]) == 1
+    assert "empty" in one_error(capsys)
+
+
+def test_a_failed_cell_stays_failed_until_asked_for(
+    in_folder: Path, small: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["run", "-m", "defense=none", "attack=random,reading", *small]
+
+    def broken(plan: object, *_: object) -> None:
+        raise RuntimeError("out of luck")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(run_module, "measure", broken)
+        assert smd(command) == 1
+    assert "RuntimeError: out of luck" in capsys.readouterr().out
+    assert smd(command) == 1, "known failures fail again"
+    shown = capsys.readouterr()
+    assert "(known)" in shown.err
+    assert "rerun=failed" in shown.out
+    assert smd([*command, "rerun=failed"]) == 0
+    assert set(load("results")["status"]) == {"ok"}
+
+
+def test_a_corrupt_record_is_named(in_folder: Path, small: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["run", "defense=none", "attack=none", *small]
+    assert smd(command) == 0
+    (folders()[0] / "metrics.json").write_text('{"status": "ok"')
+    capsys.readouterr()
+    assert smd(command) == 1
+    shown = one_error(capsys)
+    assert "corrupt record" in shown
+    assert folders()[0].name in shown
+    assert smd([*command, "rerun=always"]) == 0
+    assert smd(command) == 0
+
+
+def test_a_results_folder_that_cannot_be_written_stops_a_sweep_at_once(
+    in_folder: Path, small: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("results").write_text("in the way")
+    assert smd(["run", "defense=none", "attack=none", *small]) == 1
+    assert "cannot write" in one_error(capsys)
+
+
+MINE = """
+from attacks.base import Attack
+from smd_research.core.guess import Guess
+from smd_research.core.observable import Observable
+
+
+class Repeat(Attack):
+    needs = frozenset({Observable.OUTPUT_TOKENS})
+
+    def recover(self, view, rng):
+        return Guess((view.output_ids[0],) * view.length)
+"""
+
+
+def test_an_attack_of_ones_own_is_one_module_and_one_yaml(
+    tmp_path: Path, small: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "conf" / "attack").mkdir(parents=True)
+    (tmp_path / "conf" / "attack" / "repeat.yaml").write_text("# Mine.\n_target_: attack_of_mine.Repeat\n")
+    (tmp_path / "attack_of_mine.py").write_text(MINE)
+    monkeypatch.chdir(tmp_path)
+    assert smd(["run", "-cd", "conf", "defense=smd", "attack=repeat", *small]) == 0
+    assert load("results")["attack"].unique().tolist() == ["repeat"]
+
+
+DYING = """
+import os
+from functools import partial
+from smd_research.defenses.none import NoDefense, PlainDeployment, PlainProvider
+
+
+class Mortal(PlainProvider):
+    def handle(self, message):
+        os._exit(3)
+
+
+class MortalDeployment(PlainDeployment):
+    def __init__(self, bundle, boundary):
+        super().__init__(bundle, boundary)
+        boundary.close()
+        self._channel = boundary.open(self.client, partial(Mortal, bundle))
+
+
+class Dying(NoDefense):
+    def deploy(self, bundle, boundary, seed=0):
+        return MortalDeployment(bundle, boundary)
+"""
+
+
+def test_a_provider_that_dies_in_the_middle_fails_its_cell_with_one_line(
+    tmp_path: Path, small: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "conf" / "defense").mkdir(parents=True)
+    (tmp_path / "conf" / "defense" / "dying.yaml").write_text("# Dies.\n_target_: defense_that_dies.Dying\n")
+    (tmp_path / "defense_that_dies.py").write_text(DYING)
+    monkeypatch.chdir(tmp_path)
+    assert smd(["run", "-cd", "conf", "defense=dying", "attack=none", "transport=process", *small]) == 1
+    assert "is failed: the peer disconnected" in one_error(capsys)
+
+
+def test_report_shows_prompts_and_writes_a_page(
+    in_folder: Path, small: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert smd(["report"]) == 1
+    assert "holds no records" in one_error(capsys)
+    assert smd(["run", "-m", "defense=none", "attack=random,reading", *small]) == 0
+    capsys.readouterr()
+    assert smd(["report", "prompts=2"]) == 0
+    shown = capsys.readouterr().out
+    assert "reading on embedded" in shown
+    assert "Maria" in shown or "Lisbon" in shown or "Tom" in shown or "patient" in shown.lower()
+    assert Path("results/report.html").stat().st_size > 5_000
+    assert smd(["report", "cell=raeding"]) == 1
+    assert "no record in results is named 'raeding'" in one_error(capsys)
+
+
+def test_a_table_runs_what_it_lacks_and_is_written_in_three_forms(
+    in_folder: Path, small: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["table", "table=inversion", *small]
+    assert smd(command) == 0
+    written = sorted(path.name for path in Path("results/tables").iterdir())
+    assert written == ["inversion.csv", "inversion.md", "inversion.png"]
+    assert "partial_attention_inversion" in Path("results/tables/inversion.csv").read_text()
+    capsys.readouterr()
+    assert smd(command) == 0
+    assert "3 cells: 0 run now, 3 known before, 0 failed" in capsys.readouterr().out
