@@ -47,7 +47,7 @@ def _cost(
     unit: str,
     description: str,
     better: Literal["lower", "higher"] = "lower",
-    scale: Scale = "linear",
+    scale: Scale = "positive",
 ) -> Card:
     return Card(name, label, "cost", unit, better, "", None, scale, description)
 
@@ -67,16 +67,16 @@ _ALL = (
         "guesses the attack proved right by itself, among those it could check",
     ),
     Card(
-        "attack_candidates", "candidates", "privacy", "candidates", "higher", "", None, "linear",
+        "attack_candidates", "candidates", "privacy", "candidates", "higher", "", None, "positive",
         "candidates the attack evaluated for a prompt",
     ),
-    Card("attack_s", "attack time", "privacy", "s", "higher", "", None, "linear", "seconds the attack took a prompt"),
+    Card("attack_s", "attack time", "privacy", "s", "higher", "", None, "positive", "seconds the attack took a prompt"),
     Card(
         "perplexity", "perplexity", "utility", "", "lower", "", None, "log",
         "of held-out text under the defended model, token-weighted, interval over prompts",
     ),
     Card(
-        "kl", "KL", "utility", "nats", "lower", "", 0.0, "linear",
+        "kl", "KL", "utility", "nats", "lower", "", 0.0, "positive",
         "KL(plain || defended) of next-token distributions, teacher-forced on the plain model's greedy continuation",
     ),
     Card(
@@ -84,7 +84,7 @@ _ALL = (
         "positions with the same greedy token as the plain model",
     ),
     Card(
-        "logit_error", "logit error", "utility", "", "lower", "", 0.0, "linear",
+        "logit_error", "logit error", "utility", "", "lower", "", 0.0, "positive",
         "largest relative error of the logits against the plain model's",
     ),
     _cost("ttft_ms", "first token", "ms", "time to first token"),

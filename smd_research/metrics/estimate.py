@@ -8,8 +8,8 @@ from typing import Literal
 import numpy as np
 from scipy import stats
 
-Scale = Literal["linear", "rate", "log"]
-"""How values are averaged: as they are, as shares in [0, 1], or as logarithms (geometric mean)."""
+Scale = Literal["linear", "positive", "rate", "log"]
+"""How values are averaged: as they are, as amounts that cannot be negative, as shares in [0, 1], or as logarithms."""
 
 LEVEL = 0.95
 
@@ -30,8 +30,8 @@ class Estimate:
 def aggregate(values: Iterable[float | bool | None], scale: Scale = "linear") -> Estimate:
     """Average per-prompt values; None and NaN are left out and do not count in ``n``.
 
-    ``linear`` gives Student's t interval. ``rate`` gives Wilson's score interval when every value is 0 or 1, else
-    Student's t cut to [0, 1]. ``log`` averages logarithms and returns to the scale of the values.
+    ``linear`` gives Student's t interval, ``positive`` the same cut at zero. ``rate`` gives Wilson's score interval
+    when every value is 0 or 1, else Student's t cut to [0, 1]. ``log`` averages logarithms: a geometric mean.
 
     Raises:
         ValueError: for a rate outside [0, 1] or a non-positive value on the log scale.
@@ -52,7 +52,7 @@ def aggregate(values: Iterable[float | bool | None], scale: Scale = "linear") ->
         mean, low, high = np.exp(_student(np.log(kept)))
         return Estimate(float(mean), float(low), float(high), kept.size)
     mean, low, high = _student(kept)
-    return Estimate(mean, low, high, kept.size)
+    return Estimate(mean, max(low, 0.0) if scale == "positive" else low, high, kept.size)
 
 
 def perplexity(nll: Sequence[float], tokens: Sequence[int]) -> Estimate:

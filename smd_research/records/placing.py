@@ -1,5 +1,6 @@
 """Labels beside their points, moved until none overlaps another."""
 
+import math
 from collections.abc import Sequence
 
 from matplotlib.axes import Axes
@@ -24,8 +25,8 @@ def place_labels(
 ) -> None:
     """Write each text near its point, without covering a point or another text, joined by a hair where it moved far.
 
-    Points are taken from the top; each text goes to the nearest free place, or, where none is free, to the place that
-    covers least.
+    Points are taken from the top. Each text goes to the nearest place that covers no point and no text; among such it
+    rather stands by its own point than by another, and rather off the other things on the page than on them.
 
     Args:
         axes: laid out already (its figure drawn once), so that places on the page are known.
@@ -40,17 +41,26 @@ def place_labels(
         Bbox.from_bounds(x - _POINT * scale, y - _POINT * scale, 2 * _POINT * scale, 2 * _POINT * scale)
         for x, y in spots
     ]
+    things = []
     for x0, y0, x1, y1 in avoid:
         (left, bottom), (right, top) = axes.transData.transform([(x0, y0), (x1, y1)])
-        taken.append(Bbox.from_extents(left - scale, bottom - scale, right + scale, top + scale))
+        things.append(Bbox.from_extents(left - scale, bottom - scale, right + scale, top + scale))
     frame = axes.get_window_extent()
     for index in sorted(range(len(points)), key=lambda i: -spots[i][1]):
         width, height = _size(axes, texts[index])
         places = _places(spots[index], width, height, scale, right_first)
-        costs = [_cost(box, taken, index, frame) for _, box in places]
+        costs = [
+            (
+                _covered(box, taken, index, frame),
+                _is_ambiguous(box, spots, index),
+                sum(_overlap(box, t) for t in things),
+            )
+            for _, box in places
+        ]
         _, box = places[costs.index(min(costs))]
         taken.append(box)
-        _write(axes, points[index], spots[index], texts[index], box, scale)
+        hair = _is_ambiguous(box, spots, index) and not right_first
+        _write(axes, points[index], spots[index], texts[index], box, scale, hair)
 
 
 def _places(
@@ -69,10 +79,25 @@ def _places(
     return found
 
 
-def _cost(box: Bbox, taken: Sequence[Bbox], own: int, frame: Bbox) -> float:
-    """Covered area, and area outside the frame, which is as bad."""
+def _covered(box: Bbox, taken: Sequence[Bbox], own: int, frame: Bbox) -> float:
+    """Area over points and texts, and area outside the frame, which is as bad."""
     covered = sum(_overlap(box, other) for index, other in enumerate(taken) if index != own)
-    return covered + box.width * box.height - _overlap(box, frame)
+    return round(covered + box.width * box.height - _overlap(box, frame), 6)
+
+
+def _is_ambiguous(box: Bbox, spots: Sequence[tuple[float, float]], own: int) -> bool:
+    """Whether a label stands nearer to another point than to its own."""
+    distances = [_distance(box, spot) for spot in spots]
+    return distances[own] > min(distances) + 1e-9
+
+
+def _distance(box: Bbox, spot: tuple[float, float]) -> float:
+    near = _nearest(box, spot)
+    return math.hypot(near[0] - spot[0], near[1] - spot[1])
+
+
+def _nearest(box: Bbox, spot: tuple[float, float]) -> tuple[float, float]:
+    return min(max(spot[0], box.x0), box.x1), min(max(spot[1], box.y0), box.y1)
 
 
 def _overlap(one: Bbox, other: Bbox) -> float:
@@ -95,10 +120,10 @@ def _size(axes: Axes, text: str) -> tuple[float, float]:
 
 
 def _write(
-    axes: Axes, point: tuple[float, float], spot: tuple[float, float], text: str, box: Bbox, scale: float
+    axes: Axes, point: tuple[float, float], spot: tuple[float, float], text: str, box: Bbox, scale: float, hair: bool
 ) -> None:
-    near = (min(max(spot[0], box.x0), box.x1), min(max(spot[1], box.y0), box.y1))
-    if max(abs(near[0] - spot[0]), abs(near[1] - spot[1])) > 14 * scale:
+    near = _nearest(box, spot)
+    if hair or _distance(box, spot) > 16 * scale:
         end = axes.transData.inverted().transform(near)
         axes.plot([point[0], end[0]], [point[1], end[1]], color=QUIET, lw=0.6, zorder=1, scalex=False, scaley=False)
     lines = _lines(text)

@@ -33,6 +33,7 @@ from smd_research.records.style import (
     percent_axis,
     save,
 )
+from smd_research.records.tables import broken
 
 _KL_FLOOR = 1e-3
 """Below this a reader of the text sees no difference; exact defenses (1e-12) share the end of the colour scale."""
@@ -40,10 +41,10 @@ _KL_FLOOR = 1e-3
 
 @dataclass(frozen=True)
 class FrontierPoint:
-    """A defense on the frontier: its label, latency, leak of the best attack, chance level, and utility loss."""
+    """A defense on the frontier: label, family, latency, leak of the best attack, chance level, utility loss."""
 
     label: str
-    name: str
+    family: str
     latency: float
     leak: Score
     chance: float
@@ -134,7 +135,7 @@ def frontier_figure(
         bar.set_label(f"{_with_unit(utility)}, lower is more faithful")
         bar.outline.set_visible(False)
         figure.draw_without_rendering()
-        texts = [f"{point.label}\n{point.leak.attack}" for point in points]
+        texts = [f"{point.label}\n{broken(point.leak.attack, 20)}" for point in points]
         bars = [(p.latency, 1 - p.leak.high, p.latency, 1 - p.leak.low) for p in points if not math.isnan(p.leak.low)]
         place_labels(axes, [(p.latency, 1 - p.leak.mean) for p in points], texts, avoid=bars)
         return figure
@@ -161,6 +162,9 @@ def epsilon_figure(
 ) -> Figure:
     """Two panels over epsilon: what each attack recovers, and what utility is lost, with 95 % bands.
 
+    Variants of the defense (mechanisms, models) stand below each other, each with its own epsilons: those of two
+    mechanisms do not compare.
+
     Args:
         frame: as :func:`smd_research.records.load` gives it.
         defense: name of a defense with an ``epsilon``.
@@ -169,40 +173,34 @@ def epsilon_figure(
         title: heading of the figure.
 
     Raises:
-        RecordError: when the frame has fewer than two epsilons of that defense.
+        RecordError: when no variant has two epsilons.
     """
-    rows = frame[frame["defense"] == defense]
-    found = sorted((b for b in batteries(rows) if _epsilon(b) is not None), key=lambda b: _epsilon(b) or 0.0)
-    if len({_epsilon(battery) for battery in found}) < 2:
+    variants: dict[str, list[Battery]] = defaultdict(list)
+    for battery in batteries(frame[frame["defense"] == defense]):
+        if _epsilon(battery) is not None:
+            variants[_variant(battery)].append(battery)
+    variants = {name: found for name, found in variants.items() if len({_epsilon(b) for b in found}) > 1}
+    if not variants:
         raise RecordError(f"records of {defense} hold fewer than two epsilons: run defense.epsilon=...,... -m first")
     with house_style():
-        figure = new_figure(9.6, 4.2)
-        left, right = figure.subplots(1, 2)
-        curves: dict[str, list[tuple[float, Score]]] = defaultdict(list)
-        for battery in found:
-            for outcome in battery.outcomes():
-                score = battery.score(leak, outcome.attack)
-                if score is not None:
-                    curves[outcome.attack].append((_epsilon(battery) or 0.0, score))
-        _curves(left, curves)
-        percent_axis(left)
-        left.set_title(f"Leak: {CARDS[leak].label}, lower is better")
-        losses = [(_epsilon(b) or 0.0, score) for b in found if (score := b.common(utility)) is not None]
-        _curve(right, losses, CATEGORIES[0], "o", "-")
-        if losses and max(s.mean for _, s in losses) > 30 * max(min(s.mean for _, s in losses), 1e-12):
-            _log_axis(right)
-        else:
-            right.set_ylim(bottom=0)
-        right.set_title(f"Utility: {_with_unit(utility)}, lower is better")
-        epsilons = sorted({_epsilon(b) or 0.0 for b in found})
-        _epsilon_axis(left, epsilons, room=0.42)
-        _epsilon_axis(right, epsilons, room=0.08)
+        figure = new_figure(9.6, 0.4 + 3.8 * len(variants))
+        rows = figure.subplots(len(variants), 2, squeeze=False)
+        labelled: list[tuple[Axes, dict[str, tuple[float, float]]]] = []
+        for (left, right), (name, found) in zip(rows, variants.items(), strict=True):
+            found.sort(key=lambda battery: _epsilon(battery) or 0.0)
+            prefix = f"{name}: " if len(variants) > 1 else ""
+            ends = _leak_panel(left, found, leak)
+            left.set_title(f"{prefix}{CARDS[leak].label}, lower is better", size=10, weight="normal", color=QUIET)
+            _utility_panel(right, found, utility)
+            right.set_title(f"{prefix}{_with_unit(utility)}, lower is better", size=10, weight="normal", color=QUIET)
+            epsilons = sorted({_epsilon(battery) or 0.0 for battery in found})
+            _epsilon_axis(left, epsilons, room=0.42)
+            _epsilon_axis(right, epsilons, room=0.08)
+            labelled.append((left, ends))
         figure.suptitle(title or f"{defense}: what epsilon buys", x=0.008, ha="left", weight="bold", size=12)
-        for axes in (left, right):
-            axes.set_title(axes.get_title(loc="left"), size=10, weight="normal", color=QUIET)
         figure.draw_without_rendering()
-        ends = [(points[-1][0], points[-1][1].mean) for points in curves.values()]
-        place_labels(left, ends, list(curves), right_first=True)
+        for left, ends in labelled:
+            place_labels(left, list(ends.values()), list(ends), right_first=True)
         return figure
 
 
@@ -267,7 +265,7 @@ def _connect(axes: Axes, points: Sequence[FrontierPoint]) -> None:
     """A thin line through the settings of one defense, so that a family reads as one."""
     families: dict[str, list[FrontierPoint]] = defaultdict(list)
     for point in points:
-        families[point.name].append(point)
+        families[point.family].append(point)
     for family in families.values():
         places = [(p.latency, 1 - p.leak.mean) for p in family]
         axes.plot(*zip(*places, strict=True), color=RULE, lw=1.4, zorder=1)
@@ -297,6 +295,35 @@ def _latency_axis(axes: Axes, latencies: Sequence[float]) -> None:
     else:
         span = max(high - low, 0.1 * high)
         axes.set_xlim(max(0.0, low - 0.25 * span), high + 0.5 * span)
+
+
+def _variant(battery: Battery) -> str:
+    """What parts one curve from another: setting and options that are words; numbers are what a curve runs over."""
+    words = [value for value in battery.parameters.values() if isinstance(value, str)]
+    return " ".join([*battery.setting.values(), *words])
+
+
+def _leak_panel(axes: Axes, found: Sequence[Battery], leak: str) -> dict[str, tuple[float, float]]:
+    """A curve an attack; returns where each ends, for its label."""
+    curves: dict[str, list[tuple[float, Score]]] = defaultdict(list)
+    for battery in found:
+        for outcome in battery.outcomes():
+            score = battery.score(leak, outcome.attack)
+            if score is not None:
+                curves[outcome.attack].append((_epsilon(battery) or 0.0, score))
+    _curves(axes, curves)
+    percent_axis(axes)
+    return {attack: (points[-1][0], points[-1][1].mean) for attack, points in curves.items()}
+
+
+def _utility_panel(axes: Axes, found: Sequence[Battery], utility: str) -> None:
+    losses = [(_epsilon(b) or 0.0, score) for b in found if (score := b.common(utility)) is not None]
+    _curve(axes, losses, CATEGORIES[0], "o", "-")
+    means = [score.mean for _, score in losses]
+    if means and min(means) > 0 and max(means) > 30 * min(means):
+        _log_axis(axes)
+    else:
+        axes.set_ylim(bottom=0)
 
 
 def _curves(axes: Axes, curves: dict[str, list[tuple[float, Score]]]) -> None:

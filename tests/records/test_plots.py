@@ -43,7 +43,7 @@ def label_boxes(figure: Figure, wanted: set[str]) -> list[Bbox]:
 def test_the_frontier_names_every_tested_defense_and_its_attack(frame: pd.DataFrame) -> None:
     shown = texts(frontier_figure(frame))
     assert {"smd", "split layer=1", "split layer=4", "dp_text epsilon=8"} <= shown
-    assert {"partial_attention_inversion", "vocab_matching", "bayes_token"} <= shown
+    assert {"partial_attention_", "inversion", "vocab_matching", "bayes_token"} <= shown
     assert "none" not in shown  # only baselines met it: its privacy is untested
 
 
@@ -79,6 +79,18 @@ def test_labels_of_one_spot_are_parted() -> None:
         assert one.x1 <= inside.x1
 
 
+def test_a_label_stands_nearest_to_its_own_point_where_it_can() -> None:
+    with house_style():
+        figure = new_figure(6, 4)
+        axes = figure.add_subplot()
+        axes.set_xlim(0, 1)
+        axes.set_ylim(0, 1)
+        figure.draw_without_rendering()
+        place_labels(axes, [(0.48, 0.5), (0.52, 0.5)], ["left one", "right one"])
+        left, right = (label_boxes(figure, {name})[0] for name in ("left one", "right one"))
+    assert left.x1 < right.x0 or abs(left.y0 - right.y0) > 10
+
+
 def test_a_frame_without_attacks_has_no_frontier() -> None:
     with pytest.raises(RecordError, match="run attacks"):
         frontier_figure(frame_of([]))
@@ -99,6 +111,21 @@ def test_epsilon_figure_has_a_curve_an_attack(frame: pd.DataFrame) -> None:
     assert right.get_yscale() == "log"
     with pytest.raises(RecordError, match="fewer than two epsilons"):
         epsilon_figure(frame, "smd")
+
+
+def test_mechanisms_are_drawn_apart() -> None:
+    found = []
+    for record in records():
+        options = record.cell.defense
+        if options["name"] == "dp_text":
+            for mechanism, factor in (("santext", 1.0), ("dchi", 7.0)):
+                changed = {**options, "mechanism": mechanism, "epsilon": options["epsilon"] * factor, "survival": 0.1}
+                found.append(replace(record, cell=replace(record.cell, defense=changed)))
+    figure = epsilon_figure(frame_of(found), "dp_text")
+    assert len(figure.axes) == 4
+    ticks = [[tick.get_text() for tick in axes.get_xticklabels()] for axes in figure.axes]
+    assert ["4", "8", "12", "16"] in ticks
+    assert ["28", "56", "84", "112"] in ticks
 
 
 CASES = [

@@ -1,0 +1,112 @@
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from smd_research.metrics import CARDS, aggregate, perplexity, summarise
+
+SHARES = st.lists(st.floats(0, 1), min_size=1, max_size=20)
+
+NAMES = (
+    "token_accuracy exact_match rouge_l edit_similarity span_exact span_similarity perplexity kl greedy_equal "
+    "logit_error ttft_ms tpot_ms tokens_per_s messages rounds bytes_to_untrusted bytes_to_trusted weights_mb kv_mb "
+    "resident_mb modelled_s attack_s attack_candidates certified top5_accuracy"
+)
+
+
+def test_every_promised_name_has_a_card_that_says_how_to_read_it() -> None:
+    for name in NAMES.split():
+        card = CARDS[name]
+        assert card.name == name
+        assert card.description
+        assert card.better in ("lower", "higher")
+
+
+def test_recovered_secrets_are_bad_for_the_user() -> None:
+    for card in CARDS.values():
+        if card.kind == "privacy" and card.ceiling == 1:
+            assert card.better == "lower", card.name
+            assert card.name == "certified" or card.chance, card.name
+
+
+def test_student_interval() -> None:
+    found = aggregate([1.0, 2.0, 3.0, 4.0])
+    # t(0.975, 3) = 3.182446, s / sqrt(4) = 0.645497
+    assert (found.mean, found.n) == (2.5, 4)
+    assert found.low == pytest.approx(2.5 - 2.054259, abs=1e-5)
+    assert found.high == pytest.approx(2.5 + 2.054259, abs=1e-5)
+
+
+def test_wilson_interval_for_hits_and_misses() -> None:
+    found = aggregate([1.0] * 9 + [0.0], "rate")
+    # Wilson 1927: centre (p + z^2/2n) / (1 + z^2/n)
+    assert found.low == pytest.approx(0.59585, abs=1e-4)
+    assert found.high == pytest.approx(0.98212, abs=1e-4)
+
+
+def test_all_hits_are_not_certainty() -> None:
+    found = aggregate([1.0] * 20, "rate")
+    assert (found.mean, found.high) == (1, 1)
+    assert found.low == pytest.approx(0.8389, abs=1e-3)
+
+
+def test_nothing_and_gaps_are_left_out() -> None:
+    assert aggregate([None, math.nan]).n == 0
+    assert math.isnan(aggregate([]).mean)
+    assert aggregate([None, 2.0, math.nan, 4.0]).n == 2
+    single = aggregate([3.0])
+    assert single.mean == 3
+    assert math.isnan(single.low)
+
+
+def test_out_of_scale_values_are_refused() -> None:
+    with pytest.raises(ValueError, match="rate"):
+        aggregate([1.5], "rate")
+    with pytest.raises(ValueError, match="positive"):
+        aggregate([0.0], "log")
+
+
+def test_an_amount_is_never_below_zero() -> None:
+    skewed = [1.0, 1.0, 1.0, 50.0]
+    assert aggregate(skewed).low < 0
+    assert aggregate(skewed, "positive").low == 0
+    assert aggregate(skewed, "positive").high == aggregate(skewed).high
+
+
+def test_a_named_metric_is_averaged_as_its_card_says() -> None:
+    assert summarise("perplexity", [2.0, 8.0]).mean == pytest.approx(4)
+    assert summarise("messages", [1.0, 1.0]).low == 1
+    with pytest.raises(KeyError):
+        summarise("nonsense", [1.0])
+
+
+@settings(max_examples=80, deadline=None)
+@given(values=SHARES)
+def test_a_rate_lies_in_its_interval_and_in_the_unit(values: list[float]) -> None:
+    found = aggregate(values, "rate")
+    assert 0 <= found.mean <= 1
+    if found.n > 1:
+        assert -1e-12 <= found.low <= found.mean + 1e-12 <= found.high + 2e-12 <= 1 + 3e-12
+
+
+def test_perplexity_weighs_tokens_not_prompts() -> None:
+    found = perplexity([10 * math.log(4), 30 * math.log(2)], [10, 30])
+    assert found.mean == pytest.approx(math.exp((10 * math.log(4) + 30 * math.log(2)) / 40))
+    assert found.low < found.mean < found.high
+    assert perplexity([3.0, 0.0], [3, 0]).mean == pytest.approx(math.e)
+    assert perplexity([], []).n == 0
+    with pytest.raises(ValueError, match="counts"):
+        perplexity([1.0], [])
+
+
+def test_the_perplexity_interval_covers() -> None:
+    generator = np.random.default_rng(0)
+    hits = 0
+    for _ in range(400):
+        counts = generator.integers(5, 40, 25)
+        sums = [float(generator.gamma(2.0, 0.5, count).sum()) for count in counts]
+        found = perplexity(sums, counts.tolist())
+        hits += found.low <= math.e <= found.high
+    assert 0.92 <= hits / 400 <= 0.98
