@@ -46,10 +46,10 @@ class PartialAttentionInversion(Attack):
         self,
         shortlist: int = 8192,
         equations: int = 2048,
-        work: float = 1e10,
-        rounds: int = 48,
+        work: float = 4e9,
+        rounds: int = 24,
         sweeps: int = 12,
-        restarts: int = 2,
+        restarts: int = 3,
         prior_weight: float = 1.0,
         ranked: int = 10,
     ) -> None:

@@ -35,26 +35,25 @@ class Effort:
 
     shortlist: int = 8192
     equations: int = 2048
-    work: float = 1e10
-    rounds: int = 48
+    work: float = 4e9
+    rounds: int = 24
     sweeps: int = 12
-    restarts: int = 2
+    restarts: int = 3
     prior_weight: float = 1.0
     ranked: int = 10
 
 
 @dataclass
 class Search:
-    """One prompt's search: the screened candidates, the best assignment so far, and what was spent.
+    """One prompt's search: the best assignment so far, and what was spent.
 
     Attributes:
         seen: the measurements.
         rows: their masses and tolerances.
-        root: every position's candidates after the screen.
         sound: whether the row maxima are consistent, so that deductions may be drawn.
         effort: the budget.
         rng: draws equations.
-        best: index into ``root`` of the best assignment so far.
+        best: token ids of the best assignment so far.
         residual: its misfit, in units of rounding.
         scored: (position, token) pairs scored.
         rounds: detections and refutations.
@@ -63,7 +62,6 @@ class Search:
 
     seen: Measurements
     rows: Rows
-    root: list[Candidates]
     sound: bool
     effort: Effort
     rng: np.random.Generator
@@ -79,40 +77,46 @@ class Search:
         return self.residual <= 1
 
     def start(self, state: list[Candidates], bias: Sequence[Tensor] | None) -> None:
-        """Depth-first search from a state, most certain decisions first, until explained or out of rounds.
+        """One depth-first descent from a state to a complete assignment, most certain decisions first.
 
         Every assumption is propagated. A refuted batch is retried with its most certain member alone; a refuted single
-        assumption removes that token (sound, as far as the tolerances are), and then the one before it.
+        assumption removes that token (sound, as far as the tolerances are), and then the one before it. The assignment
+        is offered as it is, and polished if the measurements stay unexplained.
 
         Args:
             state: possible tokens of each position, deduced.
             bias: log prior ``[vocabulary]`` of each position, or None.
         """
-        self._descend(state, bias)
-        if not self.best:  # refuted throughout: the measurements fit no prompt, but a guess is owed
-            self._complete(_fix(state, [(p, token) for _, p, token in self._detect(state, bias)]))
+        settled = self._settle(self._descend(state, bias), bias)
+        chosen = [index_of(c, token) for c, token in zip(state, settled, strict=True)]
+        self._offer(state, chosen)
+        if not self.explained:
+            self.scored += sum(map(len, state))
+            self._offer(state, polish(self.equations(state), state, chosen, self.rng, self.effort.sweeps))
 
-    def _descend(self, state: list[Candidates], bias: Sequence[Tensor] | None) -> None:
+    def _descend(self, state: list[Candidates], bias: Sequence[Tensor] | None) -> list[Candidates]:
+        """Assume and refute until one token a position is left, no assumption is, or no round is."""
         trail: list[tuple[list[Candidates], Assumption]] = []
         last = self.rounds + self.effort.rounds
-        while True:
-            if all(len(c) == 1 for c in state):
-                self._complete(state)
-                if self.explained or not self.sound:
-                    return
-                retreat = self._retreat(trail, last)
-            else:
-                decisions = self._detect(state, bias)
-                if self.rounds >= last:
-                    self.exhausted = True
-                    self._complete(_fix(state, [(p, token) for _, p, token in decisions]))
-                    return
-                certain = decisions[0][0] * _TOGETHER
-                assumed = [(p, token) for margin, p, token in decisions if margin >= certain]
-                retreat = self._try(state, assumed, trail) or self._retreat(trail, last)
-            if retreat is None:
-                return
-            state = retreat
+        deepest = state
+        while any(len(c) > 1 for c in state):
+            if self.rounds >= last:
+                self.exhausted = True
+                break
+            decisions = self._detect(state, bias)
+            certain = decisions[0][0] * _TOGETHER
+            assumed = [(p, token) for margin, p, token in decisions if margin >= certain]
+            advanced = self._try(state, assumed, trail) or self._retreat(trail, last)
+            if advanced is None:
+                break
+            state = deepest = advanced
+        return deepest
+
+    def _settle(self, state: list[Candidates], bias: Sequence[Tensor] | None) -> list[int]:
+        """The most likely token of every position."""
+        if any(len(c) > 1 for c in state):
+            state = _fix(state, [(p, token) for _, p, token in self._detect(state, bias)])
+        return [int(c.ids[0]) for c in state]
 
     def equations(self, candidates: Sequence[Candidates]) -> Equations:
         """As many equations as the work allows for these candidates."""
@@ -126,18 +130,10 @@ class Search:
         local = None if bias is None else [row[c.ids] for row, c in zip(bias, state, strict=True)]
         return detect(self.equations(state), state, local, self.rng)
 
-    def _complete(self, settled: Sequence[Candidates]) -> None:
-        """Offer a settled assignment, as it is, then polished over everything the screen let through."""
-        chosen = [_index(c, int(leaf.ids[0])) for c, leaf in zip(self.root, settled, strict=True)]
-        self._offer(chosen)
-        if not self.explained:
-            self.scored += sum(map(len, self.root))
-            self._offer(polish(self.equations(self.root), self.root, chosen, self.rng, self.effort.sweeps))
-
-    def _offer(self, chosen: list[int]) -> None:
-        residual = misfit(self.seen, self.rows, self.root, chosen)
+    def _offer(self, state: Sequence[Candidates], chosen: Sequence[int]) -> None:
+        residual = misfit(self.seen, self.rows, state, chosen)
         if residual < self.residual or not self.best:
-            self.best, self.residual = chosen, residual
+            self.best, self.residual = [int(c.ids[i]) for c, i in zip(state, chosen, strict=True)], residual
 
     def _narrow(self, candidates: list[Candidates]) -> list[Candidates] | None:
         """Deduce, where the row maxima are consistent; None for a contradiction."""
@@ -166,7 +162,6 @@ class Search:
                 narrowed = self._narrow([c.without(token) if i == position else c for i, c in enumerate(state)])
             if narrowed is not None:
                 return narrowed
-        self.exhausted = bool(trail)
         return None
 
 
@@ -175,5 +170,6 @@ def _fix(state: Sequence[Candidates], assumed: Assumption) -> list[Candidates]:
     return [c.only(fixed[i]) if i in fixed else c for i, c in enumerate(state)]
 
 
-def _index(candidates: Candidates, token: int) -> int:
+def index_of(candidates: Candidates, token: int) -> int:
+    """Where a token stands among the candidates."""
     return int((candidates.ids == token).nonzero()[0, 0])

@@ -11,7 +11,7 @@ from attacks.unmixing.certificate import unique
 from attacks.unmixing.deduction import ContradictionError, Rows, propagate, screen
 from attacks.unmixing.measurements import Candidates, Measurements, Table
 from attacks.unmixing.pursuit import Equations
-from attacks.unmixing.search import Effort, Search
+from attacks.unmixing.search import Effort, Search, index_of
 
 Prior = Callable[[Sequence[int]], Tensor]
 """Token ids -> log-probabilities ``[positions, vocabulary]`` of each position's token given those before it."""
@@ -70,19 +70,20 @@ def solve(
     """
     effort = effort or Effort()
     root, state, rows, sound = _deduce(seen, table, length, effort.shortlist)
-    search = Search(seen, rows, root, sound, effort, rng, scored=length * table(0)[0].shape[0])
+    search = Search(seen, rows, sound, effort, rng, scored=length * table(0)[0].shape[0])
     search.start(state, None)
     for _ in range(effort.restarts):
         if search.explained:
             break
         bias = None
         if prior is not None:
-            bias = list(effort.prior_weight * prior([int(c.ids[i]) for c, i in zip(root, search.best, strict=True)]))
+            bias = list(effort.prior_weight * prior(search.best))
         search.start(state, bias)
+    chosen = [index_of(c, token) for c, token in zip(root, search.best, strict=True)]
     return Solution(
-        ids=tuple(int(c.ids[i]) for c, i in zip(root, search.best, strict=True)),
-        ranked=_rank(search.equations(root), root, search.best, effort.ranked),
-        certified=search.explained and unique(seen, rows, root, search.best),
+        ids=tuple(search.best),
+        ranked=_rank(search.equations(root), root, chosen, effort.ranked),
+        certified=search.explained and unique(seen, rows, root, chosen),
         residual=search.residual,
         deduced=sum(len(c) == 1 for c in state),
         candidates=search.scored,
