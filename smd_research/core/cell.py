@@ -50,7 +50,7 @@ def plain(value: Any, where: str = "cell") -> Any:
             raise ConfigError(f"{where}: {value} cannot be part of a cell; give a finite number")
         return int(value) if value.is_integer() and abs(value) < 2**53 else value
     if isinstance(value, str | Path):
-        return _without_home(str(value))
+        return without_home(str(value))
     if isinstance(value, Mapping):
         return {str(key): plain(item, f"{where}.{key}") for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -60,9 +60,10 @@ def plain(value: Any, where: str = "cell") -> Any:
     raise ConfigError(f"{where}: a {type(value).__name__} cannot be part of a cell; give plain values")
 
 
-def _without_home(text: str) -> str:
-    home = str(Path("~").expanduser())
-    return "~" + text[len(home) :] if home != "/" and (text == home or text.startswith(home + "/")) else text
+def without_home(text: str) -> str:
+    """A text in which paths under the home folder begin with ``~``: records are shared, home folders name people."""
+    home = str(Path("~").expanduser()).rstrip("/")
+    return re.sub(rf"(?<![\w.~/-]){re.escape(home)}(?=/|\s|$)", "~", text) if home else text
 
 
 def component_name(component: Mapping[str, Any]) -> str:

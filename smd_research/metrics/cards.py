@@ -36,6 +36,11 @@ class Card:
     scale: Scale
     description: str
 
+    @property
+    def heading(self) -> str:
+        """Label and unit, as an axis or a column wants them."""
+        return f"{self.label} ({self.unit})" if self.unit else self.label
+
 
 def _share(name: str, label: str, description: str, chance: str = _CONTROL) -> Card:
     return Card(name, label, "privacy", "", "lower", chance, 1.0, "rate", description)

@@ -83,6 +83,18 @@ class Battery:
         words = [value if name in COMPONENTS else f"{name}={value}" for name, value in self.setting.items()]
         return " ".join([*words, self.defense])
 
+    @property
+    def variant(self) -> str:
+        """What parts one curve from another: setting and options that are words; numbers are what a curve runs over."""
+        words = [value for value in self.parameters.values() if isinstance(value, str)]
+        return " ".join([*self.setting.values(), *words])
+
+    @property
+    def epsilon(self) -> float | None:
+        """The defense's epsilon, None where it has none."""
+        value = self.parameters.get("epsilon")
+        return float(value) if isinstance(value, int | float) else None
+
     def outcomes(self) -> list[Outcome]:
         """How each attack ended, in order of name."""
         return list(self._outcomes)

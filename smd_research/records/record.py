@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from smd_research.core.cell import Cell
+from smd_research.core.cell import Cell, without_home
 from smd_research.metrics import Estimate
 
 
@@ -48,7 +48,7 @@ def metrics_document(record: Record) -> dict[str, Any]:
     """The content of ``metrics.json``; values that are not finite are written as null."""
     return {
         "status": str(record.status),
-        "reason": record.reason,
+        "reason": without_home(record.reason),
         "cell": {"id": record.cell.id, "readable": record.cell.readable, **record.cell.to_dict()},
         "metrics": {name: _estimate_document(estimate) for name, estimate in record.metrics.items()},
     }

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from smd_research.core.cell import COMPONENTS, Cell, component_name, parameters
+from smd_research.core.cell import COMPONENTS, Cell, component_name, parameters, without_home
 from smd_research.core.errors import ConfigError
 
 
@@ -95,8 +95,11 @@ def test_a_file_with_a_checksum_may_move() -> None:
 
 def test_the_home_folder_is_never_stored(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/ann")
-    cell = make(model={"name": "local", "path": Path("/home/ann/models/x")}, command="run in /home/ann")
+    cell = make(model={"name": "local", "path": Path("/home/ann/models/x")}, command="smd run model.path=/home/ann/m")
     assert cell.model["path"] == "~/models/x"
+    assert cell.command == "smd run model.path=~/m"
+    assert without_home("no file /home/ann") == "no file ~"
+    assert without_home("/home/anna /mnt/home/ann/x") == "/home/anna /mnt/home/ann/x"
 
 
 def test_configuration_is_reduced_to_plain_values() -> None:

@@ -1,0 +1,63 @@
+"""How exact an exact defense is: the largest error over every token scored, not a mean that hides one."""
+
+import json
+from collections.abc import Hashable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from smd_research.records import numbers
+from smd_research.records.store import read
+from smd_research.records.tables import Column, Entry, Table
+
+COLUMNS = (
+    Column("model", align="left"),
+    Column("defense", align="left"),
+    Column("transport", align="left"),
+    Column("prompts"),
+    Column("tokens", "scored"),
+    Column("logit error", "largest, relative"),
+    Column("KL", "largest, nats"),
+    Column("greedy equal", "share of tokens"),
+)
+
+
+def exactness(frame: pd.DataFrame, title: str = "Exactness") -> Table:
+    """One row a cell: the defended model's logits against the plain model's, teacher-forced.
+
+    Args:
+        frame: as :func:`smd_research.records.load` gives it.
+        title: heading of the table.
+    """
+    cells = frame.drop_duplicates("id").sort_values(["model", "model_params", "defense", "transport"])
+    rows = [_row(cell) for cell in cells.to_dict("records") if cell["status"] == "ok"]
+    note = "Logit error: max |defended - plain| over the vocabulary, over max |plain|; fp32, all tokens of all prompts."
+    return Table(title, COLUMNS, tuple(rows), (note,))
+
+
+def _row(cell: Mapping[Hashable, Any]) -> tuple[Entry, ...]:
+    items = read(Path(str(cell["path"]))).items
+    ids = (str(cell["id"]),)
+    tokens = items["scored_tokens"]
+    equal = float((items["greedy_equal"] * tokens).sum() / tokens.sum())
+    name = " ".join(str(cell[key]) for key in ("model", "model_params") if cell[key] not in ("", "{}"))
+    figures = [float(items[column].max()) for column in ("logit_error", "kl")]
+    return (
+        Entry(_short(name)),
+        Entry(str(cell["defense"])),
+        Entry(str(cell["transport"])),
+        Entry(str(len(items)), n=len(items)),
+        Entry(f"{int(tokens.sum()):,}", n=len(items)),
+        *(Entry(f"{value:.1e}", value=value, n=len(items), ids=ids) for value in figures),
+        Entry(numbers.share(equal), value=equal, n=len(items), ids=ids),
+    )
+
+
+def _short(name: str) -> str:
+    """``random {"family": "gpt2", "seed": 0}`` as ``random gpt2``."""
+    kind, _, options = name.partition(" ")
+    if not options:
+        return kind
+    family = json.loads(options).get("family")
+    return f"{kind} {family}" if family else kind
