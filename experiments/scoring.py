@@ -99,7 +99,8 @@ def _cost(one: Served, link: Link) -> dict[str, float]:
 def _item(one: Served, guess: Guess | None, values: dict[str, float], bundle: Bundle) -> Item:
     truth = token_texts(one.prompt.ids, bundle)
     guessed = token_texts(guess.ids, bundle) if guess else []
-    return Item(one.prompt.id, values, [text or "" for text in truth], guessed, one.prompt.spans)
+    ids = guess.ids if guess else ()
+    return Item(one.prompt.id, values, [text or "" for text in truth], guessed, one.prompt.spans, one.prompt.ids, ids)
 
 
 def token_texts(ids: Sequence[int], bundle: Bundle) -> list[str | None]:
