@@ -21,6 +21,10 @@ Prior = Callable[[Sequence[int]], Tensor]
 _SLACKS = (1.0, 8.0, 64.0, 4096.0)
 
 
+# Most memory for the scores of all shortlists; long prompts shorten theirs.
+_SHORTLIST_BYTES = 2**30
+
+
 @dataclass(frozen=True)
 class Solution:
     """What the solver found.
@@ -95,9 +99,15 @@ def solve(
 def _deduce(
     seen: Measurements, table: Table, length: int, limit: int
 ) -> tuple[list[Candidates], list[Candidates], Rows, bool]:
-    """Screen and propagate under growing tolerance; the last value says whether the row maxima are consistent."""
+    """Screen and propagate under growing tolerance; the last value says whether the deductions hold.
+
+    They do not where the row maxima contradict each other, nor where a shortlist had to be cut.
+    """
+    limit = min(limit, max(1, _SHORTLIST_BYTES // (4 * seen.maximum.numel() * length)))
     for slack in _SLACKS:
         root, rows = screen(seen, table, length, limit, slack)
+        if max(map(len, root)) == limit:
+            break
         try:
             return root, propagate(root, rows), rows, True
         except ContradictionError:

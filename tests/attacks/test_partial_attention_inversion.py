@@ -24,6 +24,7 @@ from smd_research.core.errors import NotApplicableError
 from smd_research.core.guess import Guess
 from smd_research.core.observable import Observable
 from smd_research.data.prompts import Prompt
+from smd_research.data.synthetic import generate
 from smd_research.defenses.smd import Smd, SmdDeployment
 from smd_research.models import sources
 from smd_research.models.bundle import Bundle
@@ -83,6 +84,18 @@ def test_real_prompts_come_back_exactly_and_certified(stories: Bundle, wire_dtyp
         assert guess.certified
         assert [ranked[0] for ranked in guess.ranked] == ids
         assert all(len(ranked) <= 10 for ranked in guess.ranked)
+
+
+def test_the_shipped_model_gives_its_prompts_away_and_only_those() -> None:
+    bundle = sources.embedded()
+    attack = fitted(bundle)
+    texts = [document.text for document in generate("mixed", "validation", 3)]
+    ids = [prompt_ids(bundle, text) for text in texts]
+    guesses = [recovered(attack, view_of(bundle, each)) for each in ids]
+    assert [list(guess.ids) for guess in guesses] == ids
+    assert all(guess.certified for guess in guesses)
+    wrong = [accuracy(guesses[i], ids[j]) for i in range(3) for j in range(3) if i != j]
+    assert float(np.mean(wrong)) < 0.1
 
 
 def test_two_decode_steps_are_enough(stories: Bundle) -> None:
@@ -158,6 +171,14 @@ def test_twin_tokens_are_ranked_together_and_not_certified(stories: Bundle) -> N
         {ids[5], twin} <= set(ranked[:2]) for token, ranked in zip(ids, guess.ranked, strict=True) if token == ids[5]
     )
     assert all(a == b for a, b in zip(guess.ids, ids, strict=True) if b != ids[5])
+
+
+def test_a_cut_shortlist_draws_no_deductions(stories: Bundle) -> None:
+    """With too few candidates kept the truth may be missing: the attack still answers, and does not vouch for it."""
+    ids = prompt_ids(stories, SENTENCES[0])
+    guess = recovered(fitted(stories, shortlist=4, rounds=4, restarts=0), view_of(stories, ids))
+    assert len(guess.ids) == len(ids)
+    assert guess.certified is False or guess.ids == tuple(ids)
 
 
 def test_the_budget_ends_the_search_with_a_whole_guess(stories: Bundle) -> None:
