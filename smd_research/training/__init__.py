@@ -1,1 +1,1 @@
-"""TODO"""
+"""Training language models on generated text: tokenizer, packed rows, loop, held-out perplexity, export."""

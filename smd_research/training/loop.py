@@ -1,0 +1,223 @@
+"""The training run: build, resume, train, export."""
+
+import logging
+import platform
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as lightning
+import torch
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from smd_research.data.synthetic import generate
+from smd_research.training.causal_lm import CausalLM, Optimisation
+from smd_research.training.packing import TextStream
+from smd_research.training.tokenizer import train_tokenizer
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Shape of a Llama-architecture model with tied embeddings."""
+
+    hidden_size: int
+    layers: int
+    heads: int
+    kv_heads: int
+    intermediate_size: int
+    vocabulary: int
+    context: int
+
+    def build(self, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
+        """A stock, freshly initialised model (from torch's global generator)."""
+        return LlamaForCausalLM(
+            LlamaConfig(
+                hidden_size=self.hidden_size,
+                num_hidden_layers=self.layers,
+                num_attention_heads=self.heads,
+                num_key_value_heads=self.kv_heads,
+                head_dim=self.hidden_size // self.heads,
+                intermediate_size=self.intermediate_size,
+                vocab_size=self.vocabulary,
+                max_position_embeddings=self.context,
+                tie_word_embeddings=True,
+                bos_token_id=tokenizer.bos_token_id,
+                eos_token_id=tokenizer.eos_token_id,
+                pad_token_id=tokenizer.pad_token_id,
+            )
+        )
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run; everything that decides its result but for hardware.
+
+    Attributes:
+        architecture: shape of the model.
+        register: register of the synthetic text, ``mixed`` for all.
+        seed: seed of initialisation and text.
+        row_tokens: tokens of a packed row.
+        batch: rows of an optimiser step.
+        steps: optimiser steps; a multiple of ``epoch_steps``.
+        epoch_steps: steps between checkpoints.
+        learning_rate: peak learning rate.
+        warmup: steps of warm-up.
+        clip: largest norm of the gradient.
+        tokenizer_documents: documents of the train split that the tokenizer learns from.
+        precision: Lightning's name of the arithmetic, ``bf16-mixed`` or ``32-true``.
+    """
+
+    architecture: Architecture
+    register: str
+    seed: int
+    row_tokens: int
+    batch: int
+    steps: int
+    epoch_steps: int
+    learning_rate: float
+    warmup: int
+    clip: float
+    tokenizer_documents: int
+    precision: str
+
+    @property
+    def tokens(self) -> int:
+        """Training tokens of the whole run."""
+        return self.steps * self.batch * self.row_tokens
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a run left: the model (fp32, on the CPU), its tokenizer, and what it took."""
+
+    model: LlamaForCausalLM
+    tokenizer: PreTrainedTokenizerFast
+    steps: int
+    seconds: float
+    hardware: str
+
+
+def hardware() -> str:
+    """The class of machine, e.g. ``2 CPU cores, AMD EPYC``."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    name = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        found = [
+            line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
+        ]
+        name = found[0] if found else name
+    return f"{torch.get_num_threads()} CPU cores, {name}"
+
+
+class Stopwatch(Callback):  # type: ignore[misc]  # Lightning is untyped here
+    """Seconds spent in training, kept in the checkpoint so that a resumed run reports the sum."""
+
+    def __init__(self) -> None:
+        self._before = 0.0
+        self._started: float | None = None
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of training so far, earlier parts of a resumed run included."""
+        return self._before + (0.0 if self._started is None else time.perf_counter() - self._started)
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Start the watch once the loop runs."""
+        self._started = time.perf_counter()
+
+    def state_dict(self) -> dict[str, Any]:
+        """For the checkpoint."""
+        return {"seconds": self.seconds}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """From the checkpoint."""
+        self._before = state_dict["seconds"]
+
+
+class ReportLoss(Callback):  # type: ignore[misc]  # Lightning is untyped here
+    """One line of the log each epoch, and ``on_epoch`` for exports while training goes on."""
+
+    def __init__(self, on_epoch: Callable[[CausalLM, int], None] | None) -> None:
+        self._on_epoch = on_epoch
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Report."""
+        shown = ", ".join(f"{name} {float(value):.3f}" for name, value in trainer.callback_metrics.items())
+        _log.info("step %d: %s", trainer.global_step, shown)
+        if self._on_epoch is not None and isinstance(pl_module, CausalLM):
+            self._on_epoch(pl_module, trainer.global_step)
+
+
+def tokenizer_of(run: Run, folder: Path) -> PreTrainedTokenizerFast:
+    """The tokenizer of a run: read from ``folder``, or trained on the train split and stored there."""
+    stored = folder / "tokenizer"
+    if not (stored / "tokenizer.json").is_file():
+        documents = generate(run.register, "train", run.tokenizer_documents, seed=run.seed + 1)
+        texts = (document.text for document in documents)
+        part = folder / "tokenizer.part"
+        shutil.rmtree(part, ignore_errors=True)
+        train_tokenizer(texts, run.architecture.vocabulary, run.architecture.context).save_pretrained(part)
+        part.rename(stored)
+    return PreTrainedTokenizerFast.from_pretrained(stored)
+
+
+def train(
+    run: Run,
+    folder: Path,
+    accelerator: str = "auto",
+    progress: bool = True,
+    compile_model: bool = False,
+    on_epoch: Callable[[LlamaForCausalLM, PreTrainedTokenizerFast, int], None] | None = None,
+) -> Trained:
+    """Train, or continue the run whose checkpoint lies in ``folder``.
+
+    Args:
+        run: what to train.
+        folder: where the tokenizer and the checkpoint of the run live.
+        accelerator: Lightning's accelerator; ``auto`` takes a GPU when there is one.
+        compile_model: whether to compile the model (about a fifth faster on a CPU; needs a C++ compiler).
+        progress: whether to draw Lightning's progress bar.
+        on_epoch: called with the model, the tokenizer and the number of steps after each epoch.
+
+    Returns:
+        The trained model on the CPU in fp32.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer = tokenizer_of(run, folder)
+    torch.manual_seed(run.seed)
+    module = CausalLM(run.architecture.build(tokenizer), Optimisation(run.learning_rate, run.warmup, run.steps))
+    if compile_model:
+        module.model.compile()
+    stopwatch = Stopwatch()
+    report = ReportLoss(None if on_epoch is None else lambda lm, step: on_epoch(lm.model, tokenizer, step))
+    checkpoint = ModelCheckpoint(
+        folder, filename="last", every_n_epochs=1, save_on_train_epoch_end=True, enable_version_counter=False
+    )
+    trainer = lightning.Trainer(
+        accelerator=accelerator,
+        devices=1,
+        precision=run.precision,
+        max_epochs=run.steps // run.epoch_steps,
+        gradient_clip_val=run.clip,
+        reload_dataloaders_every_n_epochs=1,
+        check_val_every_n_epoch=5,
+        num_sanity_val_steps=0,
+        callbacks=[stopwatch, report, checkpoint],
+        logger=False,
+        enable_progress_bar=progress,
+        enable_model_summary=False,
+        default_root_dir=folder,
+    )
+    stream = TextStream(tokenizer, run.register, run.seed, run.row_tokens, run.batch, run.epoch_steps)
+    last = folder / "last.ckpt"
+    trainer.fit(module, stream, ckpt_path=last if last.is_file() else None)
+    model = module.model.cpu().float().eval()
+    return Trained(model, tokenizer, trainer.global_step, stopwatch.seconds, hardware())
