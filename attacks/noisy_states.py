@@ -10,6 +10,7 @@ from torch import Tensor
 
 from attacks.base import Public
 from smd_research.core.guess import Guess, Spent
+from smd_research.mechanisms.gaussian import clip_rows
 from smd_research.models.extension import Extension, ExtensionEngine, LanguagePrior, Prefix
 
 CANDIDATES = 256
@@ -24,13 +25,17 @@ class NoisyStateSearch:
         engine: truncated at the observed layer.
         sigma: standard deviation of the noise on each coordinate.
         beam: hypotheses carried.
+        clip: norm to which the defense clipped each row before the noise, where it did.
     """
 
-    def __init__(self, public: Public, engine: ExtensionEngine, sigma: float, beam: int) -> None:
+    def __init__(
+        self, public: Public, engine: ExtensionEngine, sigma: float, beam: int, clip: float | None = None
+    ) -> None:
         self._public = public
         self._engine = engine
         self._sigma = sigma
         self._beam = beam
+        self._clip = clip
 
     def recover(self, states: Tensor) -> Guess:
         """The most probable tokens for noisy states ``[n, width]``."""
@@ -85,6 +90,7 @@ class NoisyStateSearch:
         return log_prior.gather(1, proposals) + likelihood, found, proposals
 
     def _likelihood(self, states: Tensor, observed: Tensor) -> Tensor:
+        states = clip_rows(states, self._clip) if self._clip else states
         return -((states - observed) ** 2).sum(-1) / (2 * self._sigma**2)
 
     def _top(self, joint: Tensor, candidates: Tensor) -> tuple[int, ...]:

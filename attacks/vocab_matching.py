@@ -83,7 +83,11 @@ class VocabMatching(Attack):
 
     def _search(self, states: Tensor) -> Guess:
         """Noisy states: a beam in place of exact matching."""
-        return NoisyStateSearch(self.public, self._engine, self._sigma, self._beam).recover(states)
+        unit, clip = self.public.parameters.get("unit"), self.public.parameters.get("clip")
+        # clipped as a whole, a message's noise grows with the norm allowed to all of its rows
+        sigma = self._sigma * len(states) ** 0.5 if unit == "sequence" else self._sigma
+        row_clip = float(str(clip)) if unit == "token" else None
+        return NoisyStateSearch(self.public, self._engine, sigma, self._beam, row_clip).recover(states)
 
     def _match_all(self, states: Tensor, sort: bool) -> Guess:
         bundle = self.public.bundle

@@ -1,0 +1,151 @@
+"""Sanitised text and noised embeddings: recovered where the noise is small, not where the view is another's."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from attacks.base import Attack, Public
+from attacks.bayes_token import BayesToken
+from attacks.nearest_token import NearestToken
+from attacks.vocab_matching import VocabMatching
+from smd_research.boundary import AdversaryView, Boundary
+from smd_research.core.errors import ConfigError, NotApplicableError
+from smd_research.core.guess import Guess
+from smd_research.core.seeds import generator
+from smd_research.data.prompts import Prompt
+from smd_research.data.synthetic import generate
+from smd_research.data.tokenise import prompts as tokenised
+from smd_research.defenses.base import Defense
+from smd_research.defenses.dp_hidden import DpHidden
+from smd_research.defenses.dp_text import DpText
+from smd_research.defenses.split import Split
+from smd_research.models import Bundle, sources
+
+Corpus = tuple[tuple[int, ...], ...]
+
+
+@pytest.fixture(scope="module")
+def embedded() -> Bundle:
+    return sources.embedded()
+
+
+@pytest.fixture(scope="module")
+def secrets(embedded: Bundle) -> list[Prompt]:
+    return tokenised(generate("mixed", "validation", 12, 0), embedded.tokenizer, 24, 0)
+
+
+@pytest.fixture(scope="module")
+def corpus(embedded: Bundle) -> Corpus:
+    documents = generate("mixed", "train", 300, 1)
+    return tuple(prompt.ids for prompt in tokenised(documents, embedded.tokenizer, 96, 0))
+
+
+def observe(
+    defense: Defense, bundle: Bundle, secrets: Sequence[Prompt], corpus: Corpus
+) -> tuple[Public, list[AdversaryView]]:
+    defense.calibrate(corpus)
+    boundary, views = Boundary(), []
+    with defense.deploy(bundle, boundary, 0) as deployment:
+        for prompt in secrets:
+            deployment.generate(prompt, 1)
+            views.append(boundary.view(deployment.shows))
+        return Public(bundle, "dp", dict(deployment.parameters), corpus), views
+
+
+def guesses(attack: Attack, public: Public, views: Sequence[AdversaryView]) -> list[Guess]:
+    attack.fit(public)
+    return [attack.recover(view, generator(0, "attack", i)) for i, view in enumerate(views)]
+
+
+def accuracy(found: Sequence[Guess], secrets: Sequence[Prompt]) -> float:
+    """Share of tokens recovered, the public first one left out."""
+    hits = [a == b for g, p in zip(found, secrets, strict=True) for a, b in zip(g.ids[1:], p.ids[1:], strict=True)]
+    return float(np.mean(hits))
+
+
+def others(secrets: Sequence[Prompt]) -> list[Prompt]:
+    """For each view, a prompt of the same kind that it does not belong to (kinds come in turn, three of them)."""
+    return [*secrets[3:], *secrets[:3]]
+
+
+@pytest.mark.parametrize("mechanism", ["santext", pytest.param("dchi", marks=pytest.mark.slow)])
+def test_sanitised_text_is_recovered_by_channel_and_prior(
+    embedded: Bundle, secrets: list[Prompt], corpus: Corpus, mechanism: str
+) -> None:
+    public, views = observe(DpText(mechanism, survival=0.5), embedded, secrets, corpus)
+    modes = {mode: guesses(BayesToken(mode, beam=16), public, views) for mode in ("nearest", "bayes", "beam")}
+    scores = {mode: accuracy(found, secrets) for mode, found in modes.items()}
+    assert 0.35 < scores["nearest"] < 0.65
+    assert scores["bayes"] >= scores["nearest"] - 0.01
+    assert scores["beam"] > scores["nearest"] + {"santext": 0.1, "dchi": 0.03}[mechanism]
+    crossed = accuracy(modes["beam"], others(secrets))
+    assert crossed < 0.3 < scores["beam"]
+    for guess, view in zip(modes["beam"], views, strict=True):
+        assert len(guess.ids) == view.length
+        assert all(row[0] == token for row, token in zip(guess.ranked, guess.ids, strict=True))
+        assert guess.certified is None
+
+
+@pytest.mark.parametrize("mode", ["nearest", "bayes", "beam"])
+def test_a_large_epsilon_hides_nothing(embedded: Bundle, secrets: list[Prompt], corpus: Corpus, mode: str) -> None:
+    public, views = observe(DpText(epsilon=100.0), embedded, secrets[:4], corpus)
+    assert accuracy(guesses(BayesToken(mode), public, views), secrets[:4]) == 1.0
+
+
+def test_a_tiny_epsilon_leaves_the_prior(embedded: Bundle, secrets: list[Prompt], corpus: Corpus) -> None:
+    public, views = observe(DpText(epsilon=0.01), embedded, secrets, corpus)
+    for mode in ("bayes", "beam"):
+        found = guesses(BayesToken(mode, beam=4), public, views)
+        assert accuracy(found, secrets) == pytest.approx(accuracy(found, others(secrets)), abs=0.1)
+        assert accuracy(found, secrets) < 0.35
+
+
+@pytest.mark.slow
+def test_bayes_dominates_the_text_as_it_stands_over_many_tokens(embedded: Bundle, corpus: Corpus) -> None:
+    """With the right channel and a prior of the same text, no context-free guess does better on average."""
+    secrets = tokenised(generate("mixed", "validation", 60, 3), embedded.tokenizer, 64, 0)
+    for share in (0.05, 0.25):
+        public, views = observe(DpText(survival=share), embedded, secrets, corpus)
+        near, bayes = (accuracy(guesses(BayesToken(mode), public, views), secrets) for mode in ("nearest", "bayes"))
+        assert bayes > near
+
+
+def test_embeddings_are_plaintext(embedded: Bundle, secrets: list[Prompt]) -> None:
+    public, views = observe(Split(0), embedded, secrets, ())
+    found = guesses(NearestToken(), public, views)
+    assert [guess.ids for guess in found] == [prompt.ids for prompt in secrets]
+    assert all(guess.certified for guess in found)
+    assert accuracy(found, others(secrets)) < 0.3
+
+
+@pytest.mark.parametrize("family", ["gpt2", "gemma2", "opt"])
+def test_positions_and_scales_of_the_embedding_are_taken_into_account(family: str) -> None:
+    bundle = sources.random(family)
+    ids = tuple(np.random.default_rng(0).integers(5, bundle.geometry.vocab, 20).tolist())
+    public, views = observe(Split(0), bundle, [Prompt("p", "", ids)], ())
+    assert guesses(NearestToken(), public, views)[0].ids == ids
+
+
+def test_noised_embeddings(embedded: Bundle, secrets: list[Prompt], corpus: Corpus) -> None:
+    public, views = observe(DpHidden(survival=0.5), embedded, secrets, corpus)
+    near = guesses(NearestToken(), public, views)
+    assert 0.35 < accuracy(near, secrets) < 0.65
+    assert accuracy(near, others(secrets)) < 0.25
+    assert all(guess.certified is None for guess in near)
+    assert accuracy(guesses(VocabMatching(), public, views), secrets) > accuracy(near, secrets)
+    public, views = observe(DpHidden(epsilon=1e4), embedded, secrets[:4], corpus)
+    assert accuracy(guesses(NearestToken(), public, views), secrets[:4]) == 1.0
+
+
+@pytest.mark.parametrize(("defense", "reason"), [(Split(1), "of layer 1"), (Split(0, "sequence"), "permute=sequence")])
+def test_states_it_cannot_read_are_not_applicable(embedded: Bundle, defense: Split, reason: str) -> None:
+    with pytest.raises(NotApplicableError, match=reason):
+        NearestToken().fit(Public(embedded, "split", defense.parameters))
+
+
+def test_bad_settings_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"attack\.mode=viterbi is unknown"):
+        BayesToken("viterbi")
+    with pytest.raises(ConfigError, match=r"attack\.beam >= 1"):
+        BayesToken(beam=0)
