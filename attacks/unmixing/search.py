@@ -98,7 +98,6 @@ class Search:
         """Assume and refute until one token a position is left, no assumption is, or no round is."""
         trail: list[tuple[list[Candidates], Assumption]] = []
         last = self.rounds + self.effort.rounds
-        deepest = state
         while any(len(c) > 1 for c in state):
             if self.rounds >= last:
                 self.exhausted = True
@@ -109,8 +108,8 @@ class Search:
             advanced = self._try(state, assumed, trail) or self._retreat(trail, last)
             if advanced is None:
                 break
-            state = deepest = advanced
-        return deepest
+            state = advanced
+        return state
 
     def _settle(self, state: list[Candidates], bias: Sequence[Tensor] | None) -> list[int]:
         """The most likely token of every position."""
@@ -162,6 +161,7 @@ class Search:
                 narrowed = self._narrow([c.without(token) if i == position else c for i, c in enumerate(state)])
             if narrowed is not None:
                 return narrowed
+        self.exhausted |= self.rounds >= last
         return None
 
 
