@@ -4,6 +4,7 @@ import hashlib
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -106,13 +107,20 @@ def digest(path: Path) -> str:
         return ""
     total = hashlib.sha256()
     for file in files:
-        size = file.stat().st_size
-        total.update(f"{file.name if path.is_dir() else ''}\0{size}\0".encode())
-        with file.open("rb") as content:
-            if size <= WHOLE_FILE_BYTES:
-                total.update(content.read())
-            else:
-                total.update(content.read(EDGE_BYTES))
-                content.seek(size - EDGE_BYTES)
-                total.update(content.read())
+        total.update(f"{file.name if path.is_dir() else ''}\0".encode())
+        total.update(_content_digest(file, file.stat().st_size, file.stat().st_mtime_ns))
     return total.hexdigest()[:16]
+
+
+@lru_cache(maxsize=64)
+def _content_digest(file: Path, size: int, changed_ns: int) -> bytes:
+    """Digest of a file's content; asked once for each state of the file, not once for each cell of a sweep."""
+    total = hashlib.sha256(f"{size}\0".encode())
+    with file.open("rb") as content:
+        if size <= WHOLE_FILE_BYTES:
+            total.update(content.read())
+        else:
+            total.update(content.read(EDGE_BYTES))
+            content.seek(size - EDGE_BYTES)
+            total.update(content.read())
+    return total.digest()

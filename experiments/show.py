@@ -7,6 +7,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from smd_research.core.errors import RecordError
 from smd_research.metrics import CARDS, Estimate
 from smd_research.records import Record, frame_of, read
 
@@ -76,5 +77,8 @@ def sweep(folders: Sequence[Path], results_dir: Path) -> None:
     leak = next((name for name in ("span_exact", "token_accuracy") if (frame["metric"] == name).any()), None)
     if leak:
         out.print(terminal(leak_matrix(frame, leak)))
-        print(f"figure: {frontier(frame, results_dir / 'figures' / 'frontier.png', leak)}")
+        try:
+            print(f"figure: {frontier(frame, results_dir / 'figures' / 'frontier.png', leak)}")
+        except RecordError as error:  # nothing was attacked and timed, or the folder cannot be written
+            print(f"no figure: {error}")
     print(f"records: {results_dir / 'cells'}")

@@ -193,31 +193,6 @@ def test_a_results_folder_that_cannot_be_written_stops_a_sweep_at_once(
     assert "cannot write" in one_error(capsys)
 
 
-MINE = """
-from attacks.base import Attack
-from smd_research.core.guess import Guess
-from smd_research.core.observable import Observable
-
-
-class Repeat(Attack):
-    needs = frozenset({Observable.OUTPUT_TOKENS})
-
-    def recover(self, view, rng):
-        return Guess((view.output_ids[0],) * view.length)
-"""
-
-
-def test_an_attack_of_ones_own_is_one_module_and_one_yaml(
-    tmp_path: Path, small: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "conf" / "attack").mkdir(parents=True)
-    (tmp_path / "conf" / "attack" / "repeat.yaml").write_text("# Mine.\n_target_: attack_of_mine.Repeat\n")
-    (tmp_path / "attack_of_mine.py").write_text(MINE)
-    monkeypatch.chdir(tmp_path)
-    assert smd(["run", "-cd", "conf", "defense=smd", "attack=repeat", *small]) == 0
-    assert load("results")["attack"].unique().tolist() == ["repeat"]
-
-
 DYING = """
 import os
 from functools import partial
