@@ -120,6 +120,7 @@ def _utility(deployment: Deployment, prompt: Prompt, plain: Plain) -> dict[str, 
         "kl": metrics.kl(plain.logits, defended),
         "greedy_equal": metrics.greedy_equal(plain.logits, defended),
         "logit_error": metrics.logit_error(plain.logits, defended),
+        "scored_tokens": float(len(plain.ids)),
         "nll_tokens": float(len(prompt.continuation)),
     }
     if prompt.continuation:
