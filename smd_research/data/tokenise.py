@@ -16,8 +16,8 @@ def prompts(
 ) -> list[Prompt]:
     """Encode documents, cut them to a length, and snap their secrets to tokens.
 
-    A beginning-of-sequence token stands first where the tokenizer has one of its own that it prepends, or where it has
-    one at all and its model was trained so; it counts as a token of the prompt. Secrets that begin behind the cut are
+    A beginning-of-sequence token stands first where the tokenizer puts one before every text; it counts as a token of
+    the prompt. Secrets that begin behind the cut are
     left out; one that the cut divides is kept as far as it is in the prompt.
 
     Args:

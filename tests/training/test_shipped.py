@@ -1,5 +1,6 @@
 """The model that ships with the package."""
 
+import hashlib
 import json
 import re
 
@@ -44,8 +45,6 @@ def test_tokenizer_returns_any_unicode(tokenizer: PreTrainedTokenizerBase, text:
 
 
 def test_the_card_names_these_weights() -> None:
-    import hashlib
-
     text = (FOLDER / "README.md").read_text(encoding="utf-8")
     assert hashlib.sha256((FOLDER / "model.safetensors").read_bytes()).hexdigest() in text
 
@@ -56,7 +55,7 @@ def test_speaks_the_registers_far_better_than_a_trigram_model(tokenizer: PreTrai
     trigram = trigram_of_train(tokenizer, "mixed", 1_000_000, seed=2)
     rows = held_out(model, tokenizer, trigram, documents=40)
     for row in rows:
-        assert row.model < 0.8 * row.trigram, row
+        assert row.model < 0.75 * row.trigram, row
     said = re.findall(r"^\| (\w+) \| [\d,]+ \| ([\d.]+) \|", (FOLDER / "README.md").read_text(), re.MULTILINE)
     stated = {register: float(perplexity) for register, perplexity in said}
     for row in rows:  # 40 of the card's 200 documents
