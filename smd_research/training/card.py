@@ -112,8 +112,8 @@ clipped at {run.clip:g}; {run.precision} |
 
 Per token, on the first {HELD_OUT_DOCUMENTS} evaluation documents of each register (seed 0): no template of theirs
 and no secret value is one of the train split. Beside it an interpolated Kneser-Ney trigram model with the same
-tokenizer, counted on {trigram_tokens:,} tokens of the train split. Names, numbers and addresses are most of what is hard to
-predict.
+tokenizer, counted on {trigram_tokens:,} tokens of the train split. Names, numbers and addresses are most of what is
+hard to predict.
 
 | register | tokens | this model | trigram | ratio |
 | --- | ---: | ---: | ---: | ---: |
