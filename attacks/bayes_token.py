@@ -3,7 +3,8 @@
 ``nearest`` reads the sanitised text as it stands. ``bayes`` takes, token by token, ``argmax_x p(y|x) p(x)`` with
 unigram frequencies of a public corpus: no context-free attack does better on average (Tong et al., NAACL 2025).
 ``beam`` puts the public language model in the place of the unigram and searches for the best whole sequence,
-``argmax sum_t log p(y_t|x_t) + log p(x_t|x_<t)``.
+``argmax sum_t log p(y_t|x_t) + log p(x_t|x_<t)``; the most probable sequence is not the one with the most tokens right,
+so where hardly any token survives ``bayes`` recovers more: a battery runs both.
 """
 
 from typing import ClassVar
@@ -45,7 +46,7 @@ class BayesToken(Attack):
 
     needs: ClassVar[frozenset[Observable]] = frozenset({Observable.SANITISED_IDS})
 
-    def __init__(self, mode: str = "beam", beam: int = 32, lm_share: float = 0.9, draws: int = 16) -> None:
+    def __init__(self, mode: str = "beam", beam: int = 32, lm_share: float = 0.5, draws: int = 16) -> None:
         if mode not in MODES:
             raise ConfigError(f"attack.mode={mode} is unknown: use one of {', '.join(MODES)}")
         if beam < 1 or draws < 1 or not 0 <= lm_share <= 1:
