@@ -152,6 +152,14 @@ def test_an_empty_prompt_is_refused(
     assert "empty" in one_error(capsys)
 
 
+def test_a_prompt_longer_than_the_context_is_refused(
+    in_folder: Path, small: list[str], documents: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    documents.write_text(json.dumps({"text": "The letter went on and on. " * 200}))
+    assert smd(["run", "defense=none", "attack=none", *small, "prompt_tokens=600"]) == 1
+    assert "context is 512" in one_error(capsys)
+
+
 def test_a_failed_cell_stays_failed_until_asked_for(
     in_folder: Path, small: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
