@@ -1,6 +1,7 @@
 """Secure multi-party decoding between two processes beside the unprotected model between two processes, one user."""
 
 from collections.abc import Iterator
+from functools import partial
 
 import torch
 
@@ -47,13 +48,13 @@ def cases(settings: Settings) -> Iterator[Case]:
             what = f"{name} users=1 prompt={PROMPT_TOKENS} threads={settings.threads}"
             yield Case(
                 f"{what} smd/none",
-                lambda d=smd, p=prompt: _milliseconds_per_token(d, p),
-                lambda d=plain, p=prompt: _milliseconds_per_token(d, p),
+                partial(_milliseconds_per_token, smd, prompt),
+                partial(_milliseconds_per_token, plain, prompt),
                 "ms/token",
             )
             yield Case(
                 f"{what} smd-inproc/none",
-                lambda d=together, p=prompt: _milliseconds_per_token(d, p),
-                lambda d=plain, p=prompt: _milliseconds_per_token(d, p),
+                partial(_milliseconds_per_token, together, prompt),
+                partial(_milliseconds_per_token, plain, prompt),
                 "ms/token",
             )
