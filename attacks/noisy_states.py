@@ -2,18 +2,21 @@
 
 A hypothesis scores ``log p(prefix) - sum_t |h_t - s_t|^2 / (2 sigma^2)`` with the public language model as the prior
 (the idea of BeamClean, arXiv 2505.13758, carried to any layer). At the embedding every vocabulary entry is scored from
-one table; deeper, the language model proposes the candidates whose states are computed.
+one table; deeper, the language model and a linear inverse of the blocks propose the candidates whose states are
+computed.
 """
 
 import torch
 from torch import Tensor
 
 from attacks.base import Public
+from attacks.linear_inverse import LinearInverse
 from smd_research.core.guess import Guess, Spent
 from smd_research.mechanisms.gaussian import clip_rows
 from smd_research.models.extension import Extension, ExtensionEngine, LanguagePrior, Prefix
 
-CANDIDATES = 256
+EXPECTED = 192  # candidates proposed by the language model, for each hypothesis
+RESEMBLING = 128  # candidates proposed by the linear inverse, for each position
 RANKED = 10
 
 
@@ -25,16 +28,24 @@ class NoisyStateSearch:
         engine: truncated at the observed layer.
         sigma: standard deviation of the noise on each coordinate.
         beam: hypotheses carried.
+        inverse: proposes candidates by the state itself; None at the embedding, where all are scored.
         clip: norm to which the defense clipped each row before the noise, where it did.
     """
 
     def __init__(
-        self, public: Public, engine: ExtensionEngine, sigma: float, beam: int, clip: float | None = None
+        self,
+        public: Public,
+        engine: ExtensionEngine,
+        sigma: float,
+        beam: int,
+        inverse: LinearInverse | None,
+        clip: float | None = None,
     ) -> None:
         self._public = public
         self._engine = engine
         self._sigma = sigma
         self._beam = beam
+        self._inverse = inverse
         self._clip = clip
 
     def recover(self, states: Tensor) -> Guess:
@@ -84,10 +95,19 @@ class NoisyStateSearch:
             vocabulary = torch.arange(len(table), device=table.device).expand(len(prefixes), -1)
             self._engine.spent += Spent(len(table))
             return log_prior + self._likelihood(table, state), [], vocabulary
-        proposals = log_prior.topk(min(CANDIDATES, log_prior.shape[1])).indices
+        proposals = self._propose(log_prior, state)
         found = [self._engine.extend(prefix, row) for prefix, row in zip(prefixes, proposals, strict=True)]
         likelihood = torch.stack([self._likelihood(extension.hidden.float(), state) for extension in found])
         return log_prior.gather(1, proposals) + likelihood, found, proposals
+
+    def _propose(self, log_prior: Tensor, state: Tensor) -> Tensor:
+        """Candidates ``[beam, c]``, none twice: those that look like the state, then those the prior expects."""
+        if self._inverse is None:
+            return log_prior.topk(min(EXPECTED, log_prior.shape[1])).indices
+        alike = self._inverse.nearest(state, RESEMBLING)
+        rest = log_prior.index_fill(1, alike, float("-inf"))
+        expected = rest.topk(min(EXPECTED, log_prior.shape[1] - len(alike))).indices
+        return torch.cat([alike.expand(len(log_prior), -1), expected], dim=1)
 
     def _likelihood(self, states: Tensor, observed: Tensor) -> Tensor:
         states = clip_rows(states, self._clip) if self._clip else states

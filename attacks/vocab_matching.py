@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from attacks.base import Attack, Public
+from attacks.linear_inverse import LinearInverse
 from attacks.noisy_states import NoisyStateSearch
 from attacks.row_order import states_after_first_block
 from smd_research.boundary import AdversaryView
@@ -66,6 +67,8 @@ class VocabMatching(Attack):
         self._features_permuted = permute in ("hidden", "both")
         self._sigma = float(str(public.parameters.get("sigma", 0.0)))
         self._engine = ExtensionEngine(public.bundle, self._layer)
+        deep = self._sigma > 0 and self._layer > 0 and public.corpus
+        self._inverse = LinearInverse(public, self._layer, self._sigma) if deep else None
         self._ordered_by_contexts = self._layer == 0 and self._rows_permuted and self._engine.has_rotary
         if self._ordered_by_contexts:
             self._engine = ExtensionEngine(public.bundle, 1)
@@ -87,7 +90,7 @@ class VocabMatching(Attack):
         # clipped as a whole, a message's noise grows with the norm allowed to all of its rows
         sigma = self._sigma * len(states) ** 0.5 if unit == "sequence" else self._sigma
         row_clip = float(str(clip)) if unit == "token" else None
-        return NoisyStateSearch(self.public, self._engine, sigma, self._beam, row_clip).recover(states)
+        return NoisyStateSearch(self.public, self._engine, sigma, self._beam, self._inverse, row_clip).recover(states)
 
     def _match_all(self, states: Tensor, sort: bool) -> Guess:
         bundle = self.public.bundle
