@@ -1,7 +1,8 @@
 """``smd table table=NAME``: run what a declared table lacks, then write it as Markdown, CSV and a figure.
 
 ``conf/table/NAME.yaml`` holds the ``sweep`` (each line the overrides of a product of cells) and the ``view`` that makes
-a table of their records, with a ``figure`` where one says more. Every other key of the command line is passed to each
+a table of their records, with a ``figure`` where one says more; or the ``benches`` whose files make a timing table
+(``smd bench`` measures, a table only reads). Every other key of the command line is passed to each
 cell, so a table can be tried on another model or with fewer prompts.
 """
 
@@ -72,6 +73,19 @@ def write(declared: Mapping[str, Any], folders: Sequence[Path], folder: Path, na
     return written
 
 
+def write_timing(declared: Mapping[str, Any], results_dir: Path, name: str) -> tuple[Path, ...]:
+    """Render bench files, which are the one source of every timing figure.
+
+    Raises:
+        RecordError: when a bench has not been run.
+    """
+    from smd_research.records.bench import bench_table, read_bench
+    from smd_research.records.render import write_table
+
+    cases = [case for bench in declared["benches"] for case in read_bench(results_dir, bench)]
+    return write_table(bench_table(cases, declared["title"]), results_dir / "tables", name)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """The ``smd table`` command.
 
@@ -84,6 +98,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def one(cfg: DictConfig) -> None:
         name = str(HydraConfig.get().runtime.choices["table"])
+        if cfg.table and cfg.table.get("benches"):
+            for path in write_timing(plain(cfg.table), Path(cfg.results_dir), name):
+                print(path)
+            return
         asked = list(plans(cfg, words))
         declared.append((name, plain(cfg.table), asked[0].results_dir))
         shared: dict[str, Any] = {}

@@ -1,6 +1,5 @@
 """How exact an exact defense is: the largest error over every token scored, not a mean that hides one."""
 
-import json
 from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,7 @@ def exactness(frame: pd.DataFrame, title: str = "Exactness") -> Table:
         frame: as :func:`smd_research.records.load` gives it.
         title: heading of the table.
     """
-    cells = frame.drop_duplicates("id").sort_values(["model", "model_params", "defense", "transport"])
+    cells = frame.drop_duplicates("id").sort_values(["model", "defense", "transport"])
     rows = [_row(cell) for cell in cells.to_dict("records") if cell["status"] == "ok"]
     note = "Logit error: max |defended - plain| over the vocabulary, over max |plain|; fp32, all tokens of all prompts."
     return Table(title, COLUMNS, tuple(rows), (note,))
@@ -41,10 +40,9 @@ def _row(cell: Mapping[Hashable, Any]) -> tuple[Entry, ...]:
     ids = (str(cell["id"]),)
     tokens = items["scored_tokens"]
     equal = float((items["greedy_equal"] * tokens).sum() / tokens.sum())
-    name = " ".join(str(cell[key]) for key in ("model", "model_params") if cell[key] not in ("", "{}"))
     figures = [float(items[column].max()) for column in ("logit_error", "kl")]
     return (
-        Entry(_short(name)),
+        Entry(str(cell["model"])),
         Entry(str(cell["defense"])),
         Entry(str(cell["transport"])),
         Entry(str(len(items)), n=len(items)),
@@ -53,11 +51,3 @@ def _row(cell: Mapping[Hashable, Any]) -> tuple[Entry, ...]:
         Entry(numbers.share(equal), value=equal, n=len(items), ids=ids),
     )
 
-
-def _short(name: str) -> str:
-    """``random {"family": "gpt2", "seed": 0}`` as ``random gpt2``."""
-    kind, _, options = name.partition(" ")
-    if not options:
-        return kind
-    family = json.loads(options).get("family")
-    return f"{kind} {family}" if family else kind

@@ -4,6 +4,9 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
+from experiments import table
 from experiments.bench import measure, run
 from experiments.benches.case import Case, Settings
 
@@ -49,3 +52,18 @@ def test_only_some_cases_can_be_run(tmp_path: Path) -> None:
     wanted = [Case("a x/y", lambda: 1.0, lambda: 1.0, "s"), Case("b x/y", lambda: 1.0, lambda: 1.0, "s")]
     rows = run(wanted, Settings(repeats=1), "b x", tmp_path / "bench.json")
     assert [row["case"] for row in rows] == ["b x/y"]
+
+
+def test_a_timing_table_reads_bench_files_and_measures_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["table=timing", f"results_dir={tmp_path}"]
+    assert table.main(words) == 1
+    assert "run `smd bench bench=smd_decode` first" in capsys.readouterr().err
+    folder = tmp_path / "bench"
+    folder.mkdir()
+    for name in ("smd_decode", "transport_roundtrip", "vocab_matching"):
+        row = {"case": f"tiny {name} a/b", "value": 2.0, "baseline": 1.0, "ratio": 2.0, "unit": "ms", "n": 3}
+        (folder / f"{name}.json").write_text(json.dumps([row]))
+    assert table.main(words) == 0
+    assert "tiny vocab_matching a/b" in (tmp_path / "tables" / "timing.md").read_text()

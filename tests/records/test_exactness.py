@@ -9,7 +9,7 @@ from smd_research.records.exactness import exactness
 
 def _record(family: str, errors: list[float], status: Status = Status.OK) -> Record:
     cell = Cell(
-        model={"name": "random", "family": family},
+        model={"name": f"random-{family}"},
         data={"name": "synthetic"},
         defense={"name": "smd"},
         attack={"name": "none"},
@@ -32,8 +32,8 @@ def test_the_largest_error_over_all_tokens_is_shown(tmp_path: Path) -> None:
     store.write(_record("opt", [5e-7]))
     table = exactness(load(tmp_path))
     shown = {row[0].text: [entry.text for entry in row[3:]] for row in table.rows}
-    assert shown["random llama"][:3] == ["3", "15", "3.0e-07"]
-    assert shown["random opt"][2] == "5.0e-07"
+    assert shown["random-llama"][:3] == ["3", "15", "3.0e-07"]
+    assert shown["random-opt"][2] == "5.0e-07"
     assert all(row[5].ids for row in table.rows)
 
 
