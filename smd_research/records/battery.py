@@ -121,6 +121,11 @@ class Battery:
             levels += [score for score in self._scores[f"control_{metric}"] if score.attack == best.attack]
         return max(levels, key=lambda s: s.mean, default=None)
 
+    def control(self, metric: str) -> Score | None:
+        """What the attacks that read the protocol score on another prompt's view, at most."""
+        levels = [score for score in self._scores[f"control_{metric}"] if not is_baseline(score.attack)]
+        return max(levels, key=lambda s: s.mean, default=None)
+
     def common(self, metric: str) -> Score | None:
         """A utility or cost figure, which does not depend on the attack: that of the cell with the median value."""
         scores = sorted(self._scores[metric], key=lambda s: (s.mean, s.id))

@@ -50,4 +50,3 @@ def _row(cell: Mapping[Hashable, Any]) -> tuple[Entry, ...]:
         *(Entry(f"{value:.1e}", value=value, n=len(items), ids=ids) for value in figures),
         Entry(numbers.share(equal), value=equal, n=len(items), ids=ids),
     )
-

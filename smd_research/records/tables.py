@@ -110,6 +110,8 @@ def summary(frame: pd.DataFrame, title: str = "Attacks against defenses") -> Tab
 def leak_matrix(frame: pd.DataFrame, metric: str = "span_exact", title: str | None = None) -> Table:
     """Defenses by attacks: what each attack recovers; ``–`` where it does not apply, with the reason as a footnote.
 
+    The control is the most that any of them recovers when it is given another prompt's view.
+
     Args:
         frame: as :func:`smd_research.records.load` gives it.
         metric: a privacy metric, e.g. ``span_exact`` or ``token_accuracy``.
@@ -120,6 +122,9 @@ def leak_matrix(frame: pd.DataFrame, metric: str = "span_exact", title: str | No
     names = {name for row in outcomes for name in row}
     attacks = sorted(names, key=lambda name: (_rank(name), name))
     columns = (Column("defense", align="left"), *(Column(name) for name in attacks))
+    controlled = any(battery.control(metric) for battery in found)
+    if controlled:
+        columns += (Column("control", "another prompt's view"),)
     rows, notes = [], {}
     for battery, ended in zip(found, outcomes, strict=True):
         row = [Entry(battery.label)]
@@ -135,6 +140,8 @@ def leak_matrix(frame: pd.DataFrame, metric: str = "span_exact", title: str | No
                 notes[f"{battery.label}, {attack}: failed: {_one_line(outcome.reason)}"] = True
             else:
                 row.append(Entry(numbers.MISSING, ids=(outcome.id,), note=outcome.reason))
+        if controlled:
+            row.append(entry(battery.control(metric), shaded=True))
         rows.append(tuple(row))
     label = title or f"{CARDS[metric].label[0].upper()}{CARDS[metric].label[1:]}, by defense and attack"
     explained = (f"{numbers.MISSING}: the attack needs what the defense does not show.",)

@@ -151,7 +151,7 @@ def test_options_of_the_attack_stand_with_it() -> None:
 
     base = next(r for r in records() if r.cell.attack["name"] == "vocab_matching" and r.status is Status.OK)
     table = leak_matrix(frame_of([with_beam(base, 1), with_beam(base, 4)]))
-    assert [c.title for c in table.columns][1:] == ["vocab_matching beam=1", "vocab_matching beam=4"]
+    assert [c.title for c in table.columns][1:] == ["vocab_matching beam=1", "vocab_matching beam=4", "control"]
 
 
 @pytest.mark.parametrize(
