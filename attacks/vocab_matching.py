@@ -3,8 +3,10 @@
 Left to right, each position asks: which token, after the prefix found so far, gives the state that was seen? (Hidden No
 More, arXiv 2505.18332; SipIt, arXiv 2510.15511.) Candidates come in the order of the public model's own next-token
 probabilities, in growing batches, after a shared prefix, and only up to the layer observed. A candidate is accepted
-when its distance is small beside the next best one, so that no threshold has to be tuned per layer or scheme. Rows in
-secret order are matched to the nearest unused one, features in secret order by their sorted values.
+before all are tried when its distance is small beside the next best one and no larger than rounding explains, so that
+no threshold has to be tuned per layer or scheme. (The gap alone is not enough under a secret row order: a word that
+comes again further on is already much nearer to its later row than any other word.) Rows in secret order are matched
+to the nearest unused one, features in secret order by their sorted values.
 
 Where the defense adds noise of public scale, distances become Gaussian log likelihoods, joined with the language
 model's, and a beam carries the alternatives.
@@ -26,13 +28,16 @@ from smd_research.boundary.messages import HiddenStates
 from smd_research.core.guess import Guess, Spent
 from smd_research.core.observable import Observable
 from smd_research.models.extension import Extension, ExtensionEngine, LanguagePrior, Prefix
+from smd_research.models.sources import DTYPES
 
 RANKED = 10
+# Largest relative distance that rounding explains, by the coarser of the wire's and the model's type.
+ROUNDING = {torch.float32: 1e-4, torch.float16: 4e-3, torch.bfloat16: 3e-2}
 
 
 @dataclass(frozen=True)
 class _Match:
-    """The best candidate of a batch, with the row it matches and the runner-up's distance."""
+    """The best candidate of a batch, with the row it matches and the runner-up; distances are relative to the row."""
 
     token: int
     row: int
@@ -66,6 +71,8 @@ class VocabMatching(Attack):
         self._rows_permuted = permute in ("sequence", "both")
         self._features_permuted = permute in ("hidden", "both")
         self._sigma = float(str(public.parameters.get("sigma", 0.0)))
+        wire = DTYPES[str(public.parameters.get("wire_dtype", "fp32"))]
+        self._rounding = max(ROUNDING[wire], ROUNDING[public.bundle.dtype])
         self._engine = ExtensionEngine(public.bundle, self._layer)
         deep = self._sigma > 0 and self._layer > 0 and public.corpus
         self._inverse = LinearInverse(public, self._layer, self._sigma) if deep else None
@@ -104,14 +111,14 @@ class VocabMatching(Attack):
             rows = unused.nonzero()[:, 0] if self._rows_permuted else torch.tensor([position], device=states.device)
             match = self._match(prefix, order, states, rows, sort)
             unused[match.row] = False
-            worst = max(worst, match.distance / max(match.second, 1e-30))
+            worst = max(worst, match.distance)
             ids.append(match.token)
             ranked.append(tuple(token for _, token in match.ranked))
             self._engine.advance(prefix, match.token, match.found, match.index)
             if position + 1 < len(states):
                 log_probability = prior.step(torch.tensor([match.token], device=states.device))[0]
                 order = log_probability.argsort(descending=True)
-        return Guess(tuple(ids), tuple(ranked), worst < self._gap, worst, self._engine.spent)
+        return Guess(tuple(ids), tuple(ranked), worst < self._rounding, worst, self._engine.spent)
 
     def _first_order(self) -> Tensor:
         """Candidates of the first position: special tokens, which usually open a prompt, then all others."""
@@ -126,7 +133,7 @@ class VocabMatching(Attack):
         for batch in self._engine.in_batches(order, self._proposals):
             found = self._engine.extend(prefix, batch)
             best = self._better(best, self._nearest(found, batch, states[rows], rows, sort))
-            if best.distance < self._gap * best.second:
+            if best.distance < min(self._gap * best.second, self._rounding):
                 break
         assert best is not None
         return best
@@ -136,7 +143,7 @@ class VocabMatching(Attack):
         if sort:
             candidates = candidates.sort(-1).values
         distances = torch.cdist(candidates, seen, compute_mode="donot_use_mm_for_euclid_dist")
-        per_token, row = distances.min(1)
+        per_token, row = (distances / seen.norm(dim=-1).clamp_min(1e-30)).min(1)
         values, indices = per_token.topk(min(RANKED, len(batch)), largest=False)
         ranked = tuple(zip(values.tolist(), batch[indices].tolist(), strict=True))
         index = int(indices[0])
