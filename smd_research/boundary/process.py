@@ -6,16 +6,18 @@ Children come from a fork server that has the heavy imports loaded: it never hel
 
 import contextlib
 import multiprocessing
+import select
 import signal
 import socket
+import time
 from collections.abc import Callable
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import Connection
 from typing import Any
 
 import torch
 
 from smd_research.boundary.channel import Channel, Meter, Party, Untrusted
-from smd_research.boundary.stream import StreamChannel
+from smd_research.boundary.stream import SPIN_S, StreamChannel
 from smd_research.core.errors import LabError, PeerLostError
 
 UntrustedFactory = Callable[[Channel], Untrusted]
@@ -37,10 +39,11 @@ def _serve(factory: UntrustedFactory, sock: socket.socket, control: Connection, 
         party = factory(channel)
         channel.serve_for(party)
         control.send(None)
+        ready = _Ready(control.fileno(), channel.fileno())
         while True:
             while channel.buffered:
                 channel.serve_one()
-            if control in wait([control, channel.fileno()]):
+            if control.fileno() in ready.wait():
                 name, arguments = control.recv()
                 control.send(getattr(party, name)(*arguments))
             else:
@@ -50,6 +53,23 @@ def _serve(factory: UntrustedFactory, sock: socket.socket, control: Connection, 
     except LabError as error:
         with contextlib.suppress(OSError):
             control.send(error)
+
+
+class _Ready:
+    """Waits on several descriptors, awake for a short while before it sleeps (see ``StreamChannel``)."""
+
+    def __init__(self, *descriptors: int) -> None:
+        self._poll = select.poll()
+        for descriptor in descriptors:
+            self._poll.register(descriptor, select.POLLIN)
+
+    def wait(self) -> list[int]:
+        """Descriptors with something to read, or whose other end has closed."""
+        awake_until = time.perf_counter() + SPIN_S
+        events = self._poll.poll(0)
+        while not events:
+            events = self._poll.poll(0 if time.perf_counter() < awake_until else None)
+        return [descriptor for descriptor, _ in events]
 
 
 class ProcessHost:
