@@ -1,6 +1,8 @@
 """Imports run downward only; only ``experiments`` knows Hydra; attacks and defenses never meet."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -98,3 +100,8 @@ def test_nothing_heavy_is_imported_by_the_command() -> None:
         top = {alias.name for node in tree.body if isinstance(node, ast.Import) for alias in node.names}
         top |= {node.module or "" for node in tree.body if isinstance(node, ast.ImportFrom)}
         assert not {module.split(".")[0] for module in top} & heavy, name
+
+
+def test_reading_records_does_not_wait_for_torch() -> None:
+    code = "import sys, smd_research.records; sys.exit(bool({'torch', 'transformers'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

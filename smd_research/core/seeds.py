@@ -7,7 +7,6 @@ of workers (numpy ``SeedSequence`` with the names hashed into the spawn key).
 import hashlib
 
 import numpy as np
-import torch
 
 
 def _key(name: str | int) -> int:
@@ -22,9 +21,3 @@ def sequence(seed: int, *names: str | int) -> np.random.SeedSequence:
 def generator(seed: int, *names: str | int) -> np.random.Generator:
     """An independent NumPy generator for a purpose."""
     return np.random.default_rng(sequence(seed, *names))
-
-
-def torch_generator(seed: int, *names: str | int) -> torch.Generator:
-    """An independent torch CPU generator for a purpose."""
-    state = sequence(seed, *names).generate_state(2, np.uint32)
-    return torch.Generator().manual_seed(int(state[0]) << 31 | int(state[1]) >> 1)

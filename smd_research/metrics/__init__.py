@@ -1,7 +1,7 @@
 """Privacy, utility and cost: one function a metric, each with a card, and means with 95 % intervals."""
 
 from smd_research.metrics.cards import CARDS, Card, summarise
-from smd_research.metrics.cost import allocated_mb, resident_mb, tokens_per_s, tpot_ms, ttft_ms
+from smd_research.metrics.cost import resident_mb
 from smd_research.metrics.estimate import Estimate, Scale, aggregate, perplexity
 from smd_research.metrics.privacy import (
     attack_candidates,
@@ -23,7 +23,6 @@ __all__ = [
     "Estimate",
     "Scale",
     "aggregate",
-    "allocated_mb",
     "attack_candidates",
     "certified",
     "edit_similarity",
@@ -39,9 +38,6 @@ __all__ = [
     "span_similarity",
     "summarise",
     "token_accuracy",
-    "tokens_per_s",
     "top5_accuracy",
     "top_k_accuracy",
-    "tpot_ms",
-    "ttft_ms",
 ]

@@ -1,33 +1,39 @@
 """Utility: how far the defended model's answer is from the plain model's, teacher-forced on the same tokens.
 
 Logits are ``[T, V]`` tensors, one row a scored token. Everything is computed in double precision, on any device.
+(torch is imported where it computes: whoever only reads records does not wait for it.)
 """
 
 import math
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
-def negative_log_likelihood(logits: Tensor, targets: Tensor) -> float:
+def negative_log_likelihood(logits: "Tensor", targets: "Tensor") -> float:
     """Summed negative log-likelihood in nats of ``targets`` ``[T]`` under ``logits`` ``[T, V]``.
 
     Give these sums with their token counts to :func:`smd_research.metrics.perplexity`.
     """
-    return float(torch.nn.functional.cross_entropy(logits.double(), targets, reduction="sum"))
+    from torch.nn.functional import cross_entropy
+
+    return float(cross_entropy(logits.double(), targets, reduction="sum"))
 
 
-def kl(plain: Tensor, defended: Tensor) -> float:
+def kl(plain: "Tensor", defended: "Tensor") -> float:
     """Mean over positions of KL(plain || defended) between next-token distributions, in nats."""
     _check(plain, defended)
     if plain.shape[0] == 0:
         return math.nan
+    from torch.nn.functional import kl_div
+
     p, q = plain.double().log_softmax(-1), defended.double().log_softmax(-1)
     # Rounding may leave -1e-17 where the two are equal; a divergence is never negative.
-    return max(float(torch.nn.functional.kl_div(q, p, log_target=True, reduction="batchmean")), 0.0)
+    return max(float(kl_div(q, p, log_target=True, reduction="batchmean")), 0.0)
 
 
-def greedy_equal(plain: Tensor, defended: Tensor, tie_gap: float = 0.0) -> float:
+def greedy_equal(plain: "Tensor", defended: "Tensor", tie_gap: float = 0.0) -> float:
     """Share of positions at which both models would pick the same token greedily.
 
     Args:
@@ -44,7 +50,7 @@ def greedy_equal(plain: Tensor, defended: Tensor, tie_gap: float = 0.0) -> float
     return float((same | (best - chosen <= tie_gap)).double().mean())
 
 
-def logit_error(plain: Tensor, defended: Tensor) -> float:
+def logit_error(plain: "Tensor", defended: "Tensor") -> float:
     """Largest relative error over positions: max |defended - plain| / max |plain|, both over the vocabulary."""
     _check(plain, defended)
     if plain.shape[0] == 0:
@@ -53,6 +59,6 @@ def logit_error(plain: Tensor, defended: Tensor) -> float:
     return float((error / plain.double().abs().amax(-1)).max())
 
 
-def _check(plain: Tensor, defended: Tensor) -> None:
+def _check(plain: "Tensor", defended: "Tensor") -> None:
     if plain.shape != defended.shape or plain.dim() != 2:
         raise ValueError(f"logits must be [T, V] twice, not {tuple(plain.shape)} and {tuple(defended.shape)}")

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-import torch
 
 PACKAGES = (
     "smd-research",
@@ -35,6 +34,8 @@ def environment(device: str = "cpu", wall_s: Mapping[str, float] | None = None) 
     Returns:
         Versions, platform, processor, threads, device, source commit, UTC time and stage times; no path, no host name.
     """
+    import torch  # here, so that reading records does not wait for it
+
     accelerator = torch.cuda.get_device_name(device) if device.startswith("cuda") else ""
     return {
         "packages": {name: version for name in PACKAGES if (version := _version(name))},
