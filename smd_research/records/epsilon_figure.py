@@ -99,9 +99,7 @@ def _leak_panel(axes: Axes, found: Sequence[Battery], leak: str) -> dict[str, tu
                 curves[outcome.attack].append((battery.epsilon or 0.0, score))
     _curves(axes, curves)
     percent_axis(axes)
-    # from the top down, so that labels that have to make room keep the order of their curves
-    highest_first = sorted(curves.items(), key=lambda curve: -curve[1][-1][1].mean)
-    return {attack: (points[-1][0], points[-1][1].mean) for attack, points in highest_first}
+    return {attack: (points[-1][0], points[-1][1].mean) for attack, points in curves.items()}
 
 
 def _utility_panel(axes: Axes, found: Sequence[Battery], utility: str) -> None:

@@ -25,8 +25,9 @@ def place_labels(
 ) -> None:
     """Write each text near its point, without covering a point or another text, joined by a hair where it moved far.
 
-    Points are taken from the top. Each text goes to the nearest place that covers no point and no text; among such it
-    rather stands by its own point than by another, and rather off the other things on the page than on them.
+    Points are taken from the top; the ends of curves from the bottom, so that labels keep their order above an axis
+    where curves crowd. Each text goes to the nearest place that covers no point and no text; among such it rather
+    stands by its own point than by another, and rather off the other things on the page than on them.
 
     Args:
         axes: laid out already (its figure drawn once), so that places on the page are known.
@@ -46,7 +47,8 @@ def place_labels(
         (left, bottom), (right, top) = axes.transData.transform([(x0, y0), (x1, y1)])
         things.append(Bbox.from_extents(left - scale, bottom - scale, right + scale, top + scale))
     frame = axes.get_window_extent()
-    for index in sorted(range(len(points)), key=lambda i: -spots[i][1]):
+    upward = 1 if right_first else -1
+    for index in sorted(range(len(points)), key=lambda i: upward * spots[i][1]):
         width, height = _size(axes, texts[index])
         places = _places(spots[index], width, height, scale, right_first)
         costs = [
