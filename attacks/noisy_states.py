@@ -72,9 +72,7 @@ class NoisyStateSearch:
             if position + 1 < len(states):
                 if position > 0:
                     prior.select(parents)
-                    log_prior = prior.step(tokens)
-                else:
-                    log_prior = prior.step(tokens)
+                log_prior = prior.step(tokens)
         best = int(totals.argmax())
         return Guess(hypotheses[best], tuple(ranked), spent=self._engine.spent)
 

@@ -1,12 +1,10 @@
 """The adversary's view: a sealed record of everything that crossed the boundary, and nothing else."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TypeVar
 
 from smd_research.boundary.ledger import Direction
 from smd_research.boundary.messages import Message
-from smd_research.core.errors import NotApplicableError
 from smd_research.core.observable import Observable
 
 M = TypeVar("M", bound=Message)
@@ -33,16 +31,6 @@ class AdversaryView:
     def of(self, kind: type[M]) -> list[M]:
         """All messages of one type, in order."""
         return [message for _, message in self.messages if isinstance(message, kind)]
-
-    def require(self, needs: Iterable[Observable]) -> None:
-        """Check that the view shows what an attack needs.
-
-        Raises:
-            NotApplicableError: naming what is missing.
-        """
-        missing = sorted(set(needs) - self.shows)
-        if missing:
-            raise NotApplicableError(f"the defense does not show {', '.join(missing)}")
 
     def __repr__(self) -> str:
         return f"AdversaryView(messages={len(self.messages)}, shows={sorted(self.shows)})"

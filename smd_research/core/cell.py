@@ -174,20 +174,6 @@ class Cell:
             raise ConfigError(f"a cell needs {', '.join(missing)}")
         return cls(**{key: value for key, value in values.items() if key in known})
 
-    def differs_from(self, other: "Cell") -> dict[str, tuple[Any, Any]]:
-        """The identity fields in which two cells differ, e.g. ``{"defense.epsilon": (4, 8)}``."""
-        mine, theirs = _flat(self.identity()), _flat(other.identity())
-        keys = sorted(mine.keys() | theirs.keys())
-        return {key: (mine.get(key), theirs.get(key)) for key in keys if mine.get(key) != theirs.get(key)}
-
 
 COMPONENTS = ("model", "data", "defense", "attack", "link")
 """The parts of a cell that carry a name and options."""
-
-
-def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, item in value.items():
-        name = prefix if key == "parameters" else f"{prefix}.{key}".lstrip(".")
-        flat |= _flat(item, name) if isinstance(item, Mapping) else {name: item}
-    return flat

@@ -171,9 +171,16 @@ class ExtensionEngine:
         q, k = (rotate(self.bundle.model, x.unsqueeze(-2), where).squeeze(-2) for x in (base.q, base.k))
         return TokenTable(q, k, base.v, base.spec)
 
-    @torch.inference_mode()
     def embedded(self, position: int) -> Tensor:
         """Embedding output of every vocabulary entry at a position ``[vocab, width]`` (learned positions included)."""
+        return self._embedded_at_zero if self.has_rotary else self._embedded(position)
+
+    @cached_property
+    def _embedded_at_zero(self) -> Tensor:
+        return self._embedded(0)
+
+    @torch.inference_mode()
+    def _embedded(self, position: int) -> Tensor:
         model = HookedModel(self.bundle, None, 0)
         vocabulary = torch.arange(self.bundle.geometry.vocab, device=self.bundle.device)
         where = torch.tensor([position], device=self.bundle.device)

@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import pandas as pd
-
 from smd_research.core.errors import RecordError
 from smd_research.records import numbers
 from smd_research.records.tables import Column, Entry, Table
@@ -55,17 +53,6 @@ def read_bench(results_dir: str | os.PathLike[str], name: str) -> tuple[BenchCas
         raise RecordError(f"no bench file {path}: run `smd bench bench={name}` first") from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise RecordError(f"corrupt bench file {path} ({error}): run `smd bench bench={name}` again") from error
-
-
-def bench_frame(results_dir: str | os.PathLike[str]) -> pd.DataFrame:
-    """All bench files as one frame, with the file's name in ``bench``; empty when there is none.
-
-    Raises:
-        RecordError: when one is not a bench file.
-    """
-    paths = sorted((Path(results_dir) / "bench").glob("*.json"))
-    rows = [{"bench": path.stem, **vars(case)} for path in paths for case in read_bench(results_dir, path.stem)]
-    return pd.DataFrame(rows, columns=["bench", "case", "value", "baseline", "ratio", "unit", "n"])
 
 
 def bench_table(cases: Sequence[BenchCase], title: str) -> Table:

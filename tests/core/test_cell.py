@@ -122,12 +122,6 @@ def test_a_dictionary_without_its_parts_is_refused() -> None:
         Cell.from_dict({"model": {}, "data": {}})
 
 
-def test_differences_are_named() -> None:
-    other = make(defense={"name": "dp_text", "epsilon": 4}, seed=1)
-    assert make().differs_from(other) == {"defense.epsilon": (8, 4), "seed": (0, 1)}
-    assert make().differs_from(make(device="cuda")) == {}
-
-
 def test_a_cell_can_be_a_key() -> None:
     assert len({make(), make(), make(seed=1)}) == 2
 

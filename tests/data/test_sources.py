@@ -148,8 +148,6 @@ def test_each_configuration_builds_a_source(file: Path, tmp_path: Path) -> None:
 
 def test_real_conversations(shared_data: Path, tmp_path: Path) -> None:
     packed = shared_data / "mts-dialog" / "test1.csv.gz"
-    if not packed.is_file():
-        pytest.skip("no shared/data/mts-dialog")
     file = tmp_path / "test1.csv"
     file.write_bytes(gzip.decompress(packed.read_bytes()))
     source = Csv(str(file), column="dialogue")

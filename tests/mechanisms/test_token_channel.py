@@ -1,13 +1,13 @@
 """Token channels keep their promise on the full probability matrix, and draw what they say."""
 
 import multiprocessing
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file
+from transformers import AutoTokenizer
 
 from smd_research.core.errors import ConfigError
 from smd_research.core.seeds import generator
@@ -15,9 +15,9 @@ from smd_research.mechanisms.audit import audit_log_ratio, sampler_p_value
 from smd_research.mechanisms.embedding_space import EmbeddingSpace, Ids, Scale
 from smd_research.mechanisms.noisy_nearest import NoisyNearestChannel
 from smd_research.mechanisms.token_channel import ExponentialChannel, TokenChannel
+from smd_research.models.sources import EMBEDDED_DIR
 
 PUBLIC = (0, 1, 7)
-STORIES = Path(__file__).resolve().parents[2].parent / "shared/data/stories260k-hf"
 
 
 def space(vocab: int = 60, width: int = 8, scale: Scale = "unit", seed: int = 0) -> EmbeddingSpace:
@@ -68,14 +68,14 @@ def test_any_table_and_epsilon_keep_the_bound(vocab: int, width: int, epsilon: f
     assert audit_log_ratio(ExponentialChannel(EmbeddingSpace.of(table, (0,)), epsilon)).holds
 
 
-def test_a_real_embedding_table_keeps_the_bound_on_its_full_matrix() -> None:
-    if not STORIES.exists():
-        pytest.skip("shared/data/stories260k-hf is not beside the repository")
-    weights = load_file(STORIES / "model.safetensors")
-    table = next(value for name, value in weights.items() if "embed_tokens" in name or "lm_head" in name)
-    audit = audit_log_ratio(ExponentialChannel(EmbeddingSpace.of(table, (0, 1, 2)), 10.0))
+@pytest.mark.slow
+def test_the_shipped_models_embedding_table_keeps_the_bound_on_its_full_matrix() -> None:
+    table = load_file(EMBEDDED_DIR / "model.safetensors")["model.embed_tokens.weight"].astype(np.float64)
+    special = AutoTokenizer.from_pretrained(EMBEDDED_DIR).all_special_ids
+    audit = audit_log_ratio(ExponentialChannel(EmbeddingSpace.of(table, tuple(special)), 12.0))
     assert audit.holds, audit
-    assert audit.pairs > 100_000
+    private = len(table) - len(special)
+    assert audit.pairs == private * (private - 1) // 2
 
 
 def test_the_sampler_draws_from_the_stated_probabilities() -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from smd_research.core.errors import RecordError
-from smd_research.records.bench import bench_frame, bench_table, read_bench
+from smd_research.records.bench import bench_table, read_bench
 from smd_research.records.render import markdown
 
 CASES = [
@@ -25,13 +25,6 @@ def test_cases_are_read_and_shown(tmp_path: Path) -> None:
     shown = markdown(bench_table(cases, "Decode"))
     assert "| 100m users=8 smd/none | 61.2 ms/token | 57.0 ms/token | 1.07x | 50 |" in shown
     assert "| pipe | 40.0 us | – | – | 1000 |" in shown
-
-
-def test_all_files_as_one_frame(tmp_path: Path) -> None:
-    assert bench_frame(tmp_path).empty
-    write(tmp_path, "decode", json.dumps(CASES))
-    write(tmp_path, "pipe", json.dumps(CASES[1:]))
-    assert bench_frame(tmp_path)["bench"].tolist() == ["decode", "decode", "pipe"]
 
 
 @pytest.mark.parametrize("content", ["", "{", "[1]", '[{"case": "x"}]', '{"case": 1}'])
