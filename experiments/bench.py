@@ -6,9 +6,9 @@ model, a process) lives while the generator waits, so a bench cleans up by ``wit
 
 import json
 import pkgutil
-import statistics
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,53 +21,35 @@ from experiments.overrides import UsageError, nearest
 from experiments.progress import say
 
 if TYPE_CHECKING:
-    from experiments.benches.case import Case, Settings
+    from experiments.benches.case import Case, Modes, Settings
+
+SIZES = ("small", "full")
+"""``small`` fits an hour on two cores, ``full`` a night or an accelerator; each has a file of its own."""
 
 
 def names() -> list[str]:
-    """The benches there are."""
-    return sorted(module.name for module in pkgutil.iter_modules(benches.__path__) if module.name != "case")
+    """The benches there are; a module whose name begins with an underscore only helps others."""
+    found = [module.name for module in pkgutil.iter_modules(benches.__path__)]
+    return sorted(name for name in found if name != "case" and not name.startswith("_"))
 
 
-def measure(case: "Case", repeats: int) -> dict[str, Any]:
-    """Measure one case.
-
-    Returns:
-        ``case``, the medians ``value`` and ``baseline`` in ``unit``, their ``ratio``, and ``n`` measurements a side.
-    """
-    for _ in range(case.warmup):
-        case.value()
-        case.baseline()
-    values: list[float] = []
-    baselines: list[float] = []
-    for turn in range(case.repeats or repeats):
-        # Each side goes first as often as second: whatever the first leaves in the caches favours neither.
-        for side in (case.value, case.baseline) if turn % 2 == 0 else (case.baseline, case.value):
-            (values if side is case.value else baselines).append(side())
-    value, baseline = statistics.median(values), statistics.median(baselines)
-    ratio = value / baseline if baseline else float("nan")
-    return {
-        "case": case.name,
-        "value": value,
-        "baseline": baseline,
-        "ratio": ratio,
-        "unit": case.unit,
-        "n": len(values),
-    }
-
-
-def run(cases: Iterable["Case"], settings: "Settings", only: str, path: Path) -> list[dict[str, Any]]:
+def run(cases: Iterable["Case | Modes"], settings: "Settings", only: str, path: Path) -> list[dict[str, Any]]:
     """Measure cases and write them; the file is complete after each case, so a long bench can be looked into."""
+    from experiments.measuring import measure
+    from smd_research.records import environment
+
     rows: list[dict[str, Any]] = []
     path.parent.mkdir(parents=True, exist_ok=True)
     for case in cases:
         if only and only not in case.name:
             continue
-        row = measure(case, settings.repeats)
-        rows.append(row)
-        say(f"{case.name}: {row['value']:.4g} / {row['baseline']:.4g} {row['unit']} = {row['ratio']:.3g}x")
+        for row in measure(case, settings.repeats):
+            rows.append(row)
+            beside = "" if row["baseline"] is None else f" / {row['baseline']:.4g} = {row['ratio']:.3g}x"
+            say(f"{row['case']}: {row['value']:.4g}{beside} {row['unit']}")
+        document = {"environment": environment(settings.device), "settings": asdict(settings), "cases": rows}
         scratch = path.with_suffix(".tmp")
-        scratch.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+        scratch.write_text(json.dumps(document, indent=2, allow_nan=False) + "\n", encoding="utf-8")
         scratch.replace(path)
     return rows
 
@@ -78,16 +60,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     def one(cfg: DictConfig) -> None:
         if cfg.bench not in names():
             raise UsageError(f"unknown bench '{cfg.bench}': {nearest(str(cfg.bench), names())}")
+        if cfg.size not in SIZES:
+            raise UsageError(f"unknown size '{cfg.size}': {nearest(str(cfg.size), SIZES)}")
         import torch
 
         from experiments.benches.case import Settings
+        from smd_research.records.bench import bench_file
 
         torch.set_num_threads(cfg.threads)
-        settings = Settings(cfg.repeats, cfg.threads, cfg.device, cfg.seed)
-        path = Path(cfg.results_dir) / "bench" / f"{cfg.bench}.json"
+        settings = Settings(cfg.repeats, cfg.threads, cfg.device, cfg.seed, cfg.size)
+        path = bench_file(Path(cfg.results_dir), cfg.bench, cfg.size)
         module = import_module(f"experiments.benches.{cfg.bench}")
         rows = run(module.cases(settings), settings, str(cfg.only or ""), path)
-        print(f"{len(rows)} cases: {path}")
+        print(f"{len(rows)} rows: {path}")
 
     return launch(one, "bench", "smd bench", argv)
 

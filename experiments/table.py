@@ -82,7 +82,7 @@ def write_timing(declared: Mapping[str, Any], results_dir: Path, name: str) -> t
     from smd_research.records.bench import bench_table, read_bench
     from smd_research.records.render import write_table
 
-    cases = [case for bench in declared["benches"] for case in read_bench(results_dir, bench)]
+    cases = [case for bench in declared["benches"] for case in read_bench(results_dir, bench).cases]
     return write_table(bench_table(cases, declared["title"]), results_dir / "tables", name)
 
 

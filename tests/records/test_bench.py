@@ -19,15 +19,15 @@ def write(folder: Path, name: str, content: str) -> None:
 
 
 def test_cases_are_read_and_shown(tmp_path: Path) -> None:
-    write(tmp_path, "decode", json.dumps(CASES))
-    cases = read_bench(tmp_path, "decode")
+    write(tmp_path, "decode", json.dumps({"environment": {}, "settings": {}, "cases": CASES}))
+    cases = read_bench(tmp_path, "decode").cases
     assert cases[0].ratio == 1.0737
     shown = markdown(bench_table(cases, "Decode"))
     assert "| 100m users=8 smd/none | 61.2 ms/token | 57.0 ms/token | 1.07x | 50 |" in shown
     assert "| pipe | 40.0 us | – | – | 1000 |" in shown
 
 
-@pytest.mark.parametrize("content", ["", "{", "[1]", '[{"case": "x"}]', '{"case": 1}'])
+@pytest.mark.parametrize("content", ["", "{", "[1]", '[{"case": "x"}]', '{"case": 1}', '{"cases": [1]}'])
 def test_damaged_files_are_refused_by_name(tmp_path: Path, content: str) -> None:
     write(tmp_path, "decode", content)
     with pytest.raises(RecordError, match=r"corrupt bench file .*decode\.json"):
