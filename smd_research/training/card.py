@@ -53,6 +53,7 @@ def card(
     written: Sequence[Sample],
     trigram_tokens: int,
     weights: Path,
+    title: str,
     note: str = "",
 ) -> str:
     """The card in Markdown, with the metadata block that Hugging Face reads.
@@ -64,9 +65,11 @@ def card(
         written: continuations to show.
         trigram_tokens: training tokens of the trigram model.
         weights: the exported weights.
+        title: headline of the card.
         note: what the configuration does not tell about this run, e.g. how it was interrupted.
     """
-    shape = run.architecture
+    of_its_own = f"trained on {run.tokenizer_documents:,} documents of the train split"
+    tokenizer = of_its_own if run.tokenizer == "train" else "that of the embedded model"
     remark = f"\n\nNote: {note}" if note else ""
     parameters = sum(parameter.numel() for parameter in trained.model.parameters())
     size = weights.stat().st_size / 1e6
@@ -85,20 +88,18 @@ pipeline_tag: text-generation
 tags: [privacy-research, synthetic-data]
 ---
 
-# The embedded model
+# {title}
 
-A small causal language model of synthetic clinical notes, financial messages and personal letters. It ships with
+A small causal language model of synthetic clinical notes, financial messages and personal letters, made for
 smd-research so that defenses and attacks run on a real trained transformer without a download. It is research
 material: it knows no medicine and no finance, and every person, number and address in its training text is made up.
 
 | | |
 | --- | --- |
-| Architecture | Llama (RoPE, RMSNorm, SwiGLU, grouped-query attention, tied embeddings), stock `LlamaForCausalLM` |
-| Shape | {shape.layers} layers, width {shape.hidden_size}, {shape.heads} heads, {shape.kv_heads} KV heads, head size \
-{shape.hidden_size // shape.heads}, MLP {shape.intermediate_size}, context {shape.context} |
+| Architecture | {run.architecture.family} |
+| Shape | {run.architecture.shape} |
 | Parameters | {parameters:,} |
-| Tokenizer | byte-level BPE, {shape.vocabulary:,} entries, `<bos>` before every text; trained on \
-{run.tokenizer_documents:,} documents of the train split |
+| Tokenizer | byte-level BPE, {run.architecture.vocabulary:,} entries, `<bos>` before every text; {tokenizer} |
 | Data | `smd_research.data.synthetic`, register `{run.register}`, split `train`, values from faker {PINNED_FAKER} and \
 own word lists; every row is fresh text |
 | Training | {trained.steps:,} steps of {run.batch} x {run.row_tokens} tokens = \
@@ -135,5 +136,5 @@ model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
 tokenizer = AutoTokenizer.from_pretrained(folder)
 ```
 
-Made again with `smd train model=embedded`.
+Made again with `smd train architecture={run.architecture.name}`.
 """

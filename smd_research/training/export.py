@@ -6,10 +6,10 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 
-def export(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+def export(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
     """Export to ``folder``; each file is replaced at once, so that a reader never sees half of one.
 
     The tied output matrix is stored once. Loading with ``AutoModelForCausalLM.from_pretrained(folder,
@@ -26,7 +26,7 @@ def export(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: 
         if name not in tied
     }
     save_file(weights, part / "model.safetensors", metadata={"format": "pt"})
-    config = {"architectures": ["LlamaForCausalLM"], **model.config.to_diff_dict(), "dtype": "float16"}
+    config = {"architectures": [type(model).__name__], **model.config.to_diff_dict(), "dtype": "float16"}
     (part / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
     tokenizer.save_pretrained(part)
     for written in part.iterdir():

@@ -12,46 +12,17 @@ from typing import Any
 import pytorch_lightning as lightning
 import torch
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+from smd_research.core.errors import ConfigError
 from smd_research.data.synthetic import generate
+from smd_research.models.sources import EMBEDDED_DIR
+from smd_research.training.architecture import Architecture
 from smd_research.training.causal_lm import CausalLM, Optimisation
 from smd_research.training.packing import TextStream
 from smd_research.training.tokenizer import train_tokenizer
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """Shape of a Llama-architecture model with tied embeddings."""
-
-    hidden_size: int
-    layers: int
-    heads: int
-    kv_heads: int
-    intermediate_size: int
-    vocabulary: int
-    context: int
-
-    def build(self, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
-        """A stock, freshly initialised model (from torch's global generator)."""
-        return LlamaForCausalLM(
-            LlamaConfig(
-                hidden_size=self.hidden_size,
-                num_hidden_layers=self.layers,
-                num_attention_heads=self.heads,
-                num_key_value_heads=self.kv_heads,
-                head_dim=self.hidden_size // self.heads,
-                intermediate_size=self.intermediate_size,
-                vocab_size=self.vocabulary,
-                max_position_embeddings=self.context,
-                tie_word_embeddings=True,
-                bos_token_id=tokenizer.bos_token_id,
-                eos_token_id=tokenizer.eos_token_id,
-                pad_token_id=tokenizer.pad_token_id,
-            )
-        )
 
 
 @dataclass(frozen=True)
@@ -69,7 +40,8 @@ class Run:
         learning_rate: peak learning rate.
         warmup: steps of warm-up.
         clip: largest norm of the gradient.
-        tokenizer_documents: documents of the train split that the tokenizer learns from.
+        tokenizer: ``train`` learns one on the train split, ``embedded`` takes the one that ships.
+        tokenizer_documents: documents of the train split that a tokenizer of its own learns from.
         precision: Lightning's name of the arithmetic, ``bf16-mixed`` or ``32-true``.
     """
 
@@ -83,6 +55,7 @@ class Run:
     learning_rate: float
     warmup: int
     clip: float
+    tokenizer: str
     tokenizer_documents: int
     precision: str
 
@@ -96,7 +69,7 @@ class Run:
 class Trained:
     """What a run left: the model (fp32, on the CPU), its tokenizer, and what it took."""
 
-    model: LlamaForCausalLM
+    model: PreTrainedModel
     tokenizer: PreTrainedTokenizerFast
     steps: int
     seconds: float
@@ -157,7 +130,15 @@ class ReportLoss(Callback):  # type: ignore[misc]  # Lightning is untyped here
 
 
 def tokenizer_of(run: Run, folder: Path) -> PreTrainedTokenizerFast:
-    """The tokenizer of a run: read from ``folder``, or trained on the train split and stored there."""
+    """The tokenizer of a run: the one that ships; or read from ``folder``, or trained and stored there.
+
+    Raises:
+        ConfigError: for an unknown choice, or a vocabulary that is not the shipped tokenizer's.
+    """
+    if run.tokenizer == "embedded":
+        return _shipped_tokenizer(run.architecture.vocabulary)
+    if run.tokenizer != "train":
+        raise ConfigError(f"tokenizer={run.tokenizer} is unknown: use train or embedded")
     stored = folder / "tokenizer"
     if not (stored / "tokenizer.json").is_file():
         documents = generate(run.register, "train", run.tokenizer_documents, seed=run.seed + 1)
@@ -169,13 +150,23 @@ def tokenizer_of(run: Run, folder: Path) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast.from_pretrained(stored)
 
 
+def _shipped_tokenizer(vocabulary: int) -> PreTrainedTokenizerFast:
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(EMBEDDED_DIR)
+    if len(tokenizer) != vocabulary:
+        raise ConfigError(
+            f"architecture.vocabulary={vocabulary}: the shipped tokenizer has {len(tokenizer)}; use that, or "
+            "tokenizer=train"
+        )
+    return tokenizer
+
+
 def train(
     run: Run,
     folder: Path,
     accelerator: str = "auto",
     progress: bool = True,
     compile_model: bool = False,
-    on_epoch: Callable[[LlamaForCausalLM, PreTrainedTokenizerFast, int], None] | None = None,
+    on_epoch: Callable[[PreTrainedModel, PreTrainedTokenizerFast, int], None] | None = None,
 ) -> Trained:
     """Train, or continue the run whose checkpoint lies in ``folder``.
 

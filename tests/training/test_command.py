@@ -3,29 +3,38 @@
 from pathlib import Path
 
 import pytest
+from hydra import compose, initialize_config_dir
 from transformers import AutoModelForCausalLM
 
-from experiments.train import main
+from experiments.app import VERSION_BASE
+from experiments.overrides import groups
+from experiments.train import main, run_of
+from smd_research.core.paths import conf_dir
+from smd_research.models import sources
+from smd_research.models.decoding import plain_greedy
 
-TINY = [
-    "model=embedded",
+SMALL = [
     "architecture.hidden_size=32",
     "architecture.layers=1",
     "architecture.heads=2",
-    "architecture.kv_heads=1",
     "architecture.intermediate_size=64",
-    "architecture.vocabulary=512",
     "architecture.context=256",
     "row_tokens=64",
     "steps=4",
     "epoch_steps=2",
     "warmup=1",
-    "tokenizer_documents=200",
     "trigram_tokens=2000",
     "precision=32-true",
     "accelerator=cpu",
     "threads=1",
     "progress=false",
+]
+TINY = [
+    "model=embedded",
+    "architecture.kv_heads=1",
+    "architecture.vocabulary=512",
+    "tokenizer_documents=200",
+    *SMALL,
 ]
 
 
@@ -42,11 +51,40 @@ def test_trains_exports_and_writes_the_card(tmp_path: Path, capsys: pytest.Captu
     assert (out / "README.md").read_text() == first
 
 
+@pytest.mark.slow
+def test_another_architecture_becomes_a_local_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "gpt2_style"
+    assert main(["architecture=gpt2", *SMALL, f"work_dir={tmp_path / 'work'}", f"out_dir={out}"]) == 0
+    assert str(out) in capsys.readouterr().out
+    bundle = sources.local(str(out))
+    assert (bundle.family, bundle.geometry.head_dim) == ("gpt2", 16)
+    assert len(plain_greedy(bundle, tuple(bundle.tokenizer("Dear Ann")["input_ids"]), 3)) > 0
+    assert bundle.tokenizer("Dear Ann,")["input_ids"] == sources.embedded_tokenizer()("Dear Ann,")["input_ids"]
+    card = (out / "README.md").read_text()
+    assert "# A GPT-2-style model" in card
+    assert "learned absolute positions" in card
+    assert "`smd train architecture=gpt2`" in card
+
+
+@pytest.mark.parametrize("architecture", groups(conf_dir())["architecture"])
+def test_every_architecture_is_a_run(architecture: str) -> None:
+    with initialize_config_dir(str(conf_dir()), version_base=VERSION_BASE):
+        cfg = compose("train", overrides=[f"architecture={architecture}"])
+    run = run_of(cfg)
+    assert run.architecture.name == architecture
+    assert run.architecture.head_dim == 32
+    parameters = sum(p.numel() for p in run.architecture.build(sources.embedded_tokenizer()).parameters())
+    assert 3e6 < parameters < 6e6
+    assert (cfg.out_dir is None) == (architecture == "llama"), "only the embedded model is written into the package"
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
+        (["tokenizer=own"], "tokenizer=own is unknown: use train or embedded"),
+        (["tokenizer=embedded"], "architecture.vocabulary=512: the shipped tokenizer has 4096"),
         (["steps=5"], "steps=5 is not a multiple of epoch_steps=2"),
-        (["model=local", "model.path=somewhere"], "model=local cannot be trained here; use model=embedded"),
+        (["model=local", "model.path=somewhere"], "model=local cannot be trained here; choose architecture="),
     ],
 )
 def test_wrong_commands_are_one_line(

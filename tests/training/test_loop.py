@@ -9,15 +9,16 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from smd_research.data.synthetic import generate
+from smd_research.training.architecture import Gpt2, Llama
 from smd_research.training.card import card, samples
 from smd_research.training.causal_lm import CausalLM, Optimisation
 from smd_research.training.export import export
 from smd_research.training.heldout import encode, held_out, nats, trigram_of_train
-from smd_research.training.loop import Architecture, Run, Trained, train
+from smd_research.training.loop import Run, Trained, train
 from smd_research.training.packing import PackedRows
 
 TINY = Run(
-    architecture=Architecture(
+    architecture=Llama(
         hidden_size=32, layers=1, heads=2, kv_heads=1, intermediate_size=64, vocabulary=512, context=128
     ),
     register="mixed",
@@ -29,6 +30,7 @@ TINY = Run(
     learning_rate=1e-2,
     warmup=4,
     clip=1.0,
+    tokenizer="train",
     tokenizer_documents=200,
     precision="32-true",
 )
@@ -50,6 +52,20 @@ def test_training_lowers_the_loss(unbroken: Trained) -> None:
     fresh = replace(unbroken, model=TINY.architecture.build(unbroken.tokenizer).eval())
     assert unbroken.steps == TINY.steps
     assert loss(unbroken) < loss(fresh) - 0.5
+
+
+def test_a_gpt2_learns_and_exports_like_a_llama(tmp_path: Path) -> None:
+    shape = Gpt2(hidden_size=32, layers=1, heads=2, intermediate_size=64, vocabulary=512, context=128)
+    trained = train(replace(TINY, architecture=shape), tmp_path / "work", accelerator="cpu", progress=False)
+    torch.manual_seed(0)
+    assert loss(trained) < loss(replace(trained, model=shape.build(trained.tokenizer).eval())) - 0.5
+    export(trained.model, trained.tokenizer, tmp_path / "model")
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "model", dtype=torch.float32).eval()
+    ids = trained.tokenizer("Dear Ann, the clinic called.", return_tensors="pt")["input_ids"]
+    with torch.inference_mode():
+        torch.testing.assert_close(model(ids).logits, trained.model(ids).logits, rtol=0.02, atol=0.02)
+    assert model.config.model_type == "gpt2"
+    assert model.get_input_embeddings().weight is model.get_output_embeddings().weight
 
 
 def test_a_resumed_run_equals_an_unbroken_one(unbroken: Trained, tmp_path: Path) -> None:
@@ -124,7 +140,8 @@ def test_the_card_tells_the_numbers_of_the_run(unbroken: Trained, tmp_path: Path
     trigram = trigram_of_train(unbroken.tokenizer, "mixed", 5_000, seed=2)
     held = held_out(unbroken.model, unbroken.tokenizer, trigram, documents=2)
     written = samples(unbroken.model, unbroken.tokenizer, 0)
-    text = card(TINY, unbroken, held, written, 5_000, tmp_path / "model.safetensors", "It was cold.")
+    text = card(TINY, unbroken, held, written, 5_000, tmp_path / "model.safetensors", "A tiny model", "It was cold.")
+    assert "# A tiny model" in text
     assert "Note: It was cold." in text
     assert [row.register for row in held] == ["clinical", "financial", "personal", "all"]
     for expected in (f"{TINY.tokens:,} tokens", "24 steps of 4 x 64", f"{held[-1].model:.2f}", written[0].continuation):
