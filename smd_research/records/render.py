@@ -1,4 +1,4 @@
-"""Tables as text: terminal, Markdown, CSV."""
+"""Tables as text: terminal, Markdown, CSV; and as the files a command leaves."""
 
 import csv
 import io
@@ -11,6 +11,7 @@ from rich import table as rich_table
 from rich.console import Console
 from rich.text import Text
 
+from smd_research.records.latex import latex
 from smd_research.records.table_figure import save_png
 from smd_research.records.tables import Entry, Table, broken
 
@@ -49,7 +50,7 @@ def terminal(table: Table) -> rich_table.Table:
     """The table for a rich console: leaks coloured from green to red, their interval dimmed under them."""
     shown = rich_table.Table(
         title=table.title,
-        caption="\n".join(table.footnotes) or None,
+        caption="\n".join(table.notes) or None,
         box=box.SIMPLE_HEAD,
         title_justify="left",
         collapse_padding=True,
@@ -72,8 +73,8 @@ def markdown(table: Table) -> str:
     rules = ["---" if column.align == "left" else "---:" for column in table.columns]
     rows = [[_with_interval(cell) for cell in row] for row in table.rows]
     lines = [f"### {table.title}", "", *(_markdown_row(row) for row in (headings, rules, *rows))]
-    if table.footnotes:
-        lines += ["", *(f"- {_escape(note)}" for note in table.footnotes)]
+    if table.notes:
+        lines += ["", *(f"- {_escape(note)}" for note in table.notes)]
     return "\n".join(lines) + "\n"
 
 
@@ -96,16 +97,16 @@ def comma_separated(table: Table) -> str:
 
 
 def write_table(table: Table, folder: Path, name: str) -> tuple[Path, ...]:
-    """Write ``name.md``, ``name.csv`` and ``name.png`` into a folder.
+    """Write ``name.md``, ``name.csv``, ``name.tex`` and ``name.png`` into a folder.
 
     Returns:
-        The three paths.
+        The four paths.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{name}.md").write_text(markdown(table), encoding="utf-8")
-    (folder / f"{name}.csv").write_text(comma_separated(table), encoding="utf-8")
+    for ending, text in (("md", markdown), ("csv", comma_separated), ("tex", latex)):
+        (folder / f"{name}.{ending}").write_text(text(table), encoding="utf-8")
     save_png(table, folder / f"{name}.png")
-    return tuple(folder / f"{name}.{ending}" for ending in ("md", "csv", "png"))
+    return tuple(folder / f"{name}.{ending}" for ending in ("md", "csv", "tex", "png"))
 
 
 def _terminal_entry(cell: Entry) -> Text:

@@ -36,7 +36,7 @@ def save_png(table: Table, path: Path) -> Path:
 def draw(table: Table) -> Figure:
     """The figure of a table."""
     widths = [_width(column, [row[i] for row in table.rows]) for i, column in enumerate(table.columns)]
-    notes = [line for note in table.footnotes for line in _wrapped(note, sum(widths) + _GAP * (len(widths) - 1))]
+    notes = [line for note in table.notes for line in _wrapped(note, sum(widths) + _GAP * (len(widths) - 1))]
     title_width = _extent(table.title, 12, bold=True)
     width = max(sum(widths) + _GAP * (len(widths) - 1), title_width) + 2 * _MARGIN
     heads = [_heading(column) for column in table.columns]

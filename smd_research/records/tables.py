@@ -49,12 +49,30 @@ class Entry:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows under columns, with a title and what a reader must know below."""
+    """Rows under columns, with a title and what a reader must know below.
+
+    Attributes:
+        title: heading.
+        columns: headings of the rows' entries.
+        rows: one entry a column.
+        footnotes: remarks.
+        sample: how much it rests on, e.g. ``20 prompts a cell, seed 0``.
+        command: what makes it again.
+    """
 
     title: str
     columns: tuple[Column, ...]
     rows: tuple[tuple[Entry, ...], ...]
     footnotes: tuple[str, ...] = ()
+    sample: str = ""
+    command: str = ""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """All that stands below: the footnotes, the sample and the command."""
+        made = f"Made by: {self.command}" if self.command else ""
+        sample = f"{self.sample}." if self.sample else ""
+        return (*self.footnotes, *(note for note in (sample, made) if note))
 
 
 def broken(name: str, width: int) -> str:

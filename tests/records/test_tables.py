@@ -117,13 +117,13 @@ def test_fitting_keeps_what_fits(frame: pd.DataFrame) -> None:
 
 def test_files_of_a_table(frame: pd.DataFrame, tmp_path: Path) -> None:
     paths = write_table(leak_matrix(frame), tmp_path / "tables", "leak")
-    assert [path.name for path in paths] == ["leak.md", "leak.csv", "leak.png"]
-    with Image.open(paths[2]) as picture:
+    assert [path.name for path in paths] == ["leak.md", "leak.csv", "leak.tex", "leak.png"]
+    with Image.open(paths[3]) as picture:
         assert picture.width > picture.height > 300
 
 
 def test_equal_records_give_equal_pictures(frame: pd.DataFrame, tmp_path: Path) -> None:
-    one, two = (write_table(leak_matrix(frame), tmp_path / name, "t")[2].read_bytes() for name in "ab")
+    one, two = (write_table(leak_matrix(frame), tmp_path / name, "t")[3].read_bytes() for name in "ab")
     assert one == two
 
 
