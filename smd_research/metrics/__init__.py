@@ -3,6 +3,7 @@
 from smd_research.metrics.cards import CARDS, Card, summarise
 from smd_research.metrics.cost import resident_mb
 from smd_research.metrics.estimate import Estimate, Scale, aggregate, perplexity
+from smd_research.metrics.memory import Mapped, mapped, private_bytes, shared_once
 from smd_research.metrics.privacy import (
     attack_candidates,
     certified,
@@ -21,6 +22,7 @@ __all__ = [
     "CARDS",
     "Card",
     "Estimate",
+    "Mapped",
     "Scale",
     "aggregate",
     "attack_candidates",
@@ -30,10 +32,13 @@ __all__ = [
     "greedy_equal",
     "kl",
     "logit_error",
+    "mapped",
     "negative_log_likelihood",
     "perplexity",
+    "private_bytes",
     "resident_mb",
     "rouge_l",
+    "shared_once",
     "span_exact",
     "span_similarity",
     "summarise",
