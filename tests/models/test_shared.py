@@ -191,10 +191,8 @@ def test_an_error_inside_is_not_replaced_by_one_about_the_mapping() -> None:
         fail()
 
 
-def _stay(weights: SharedWeights) -> int:
-    bundle = weights.attach()
-    _logits(bundle)
-    return private_bytes(os.getpid())
+def _use(weights: SharedWeights) -> None:
+    _logits(weights.attach())
 
 
 def test_further_processes_hold_no_weights_of_their_own() -> None:
@@ -202,16 +200,18 @@ def test_further_processes_hold_no_weights_of_their_own() -> None:
     config.update({"hidden_size": 512, "intermediate_size": 2048, "vocab_size": 16384, "head_dim": 128})
     big = Bundle.of("big", type(sources.random("llama").model)(config), sources.embedded_tokenizer())
     weights = SharedWeights.of(big)
-    small = Child(_stay, SharedWeights.of(sources.random("llama")))
-    children = [Child(_stay, weights) for _ in range(2)]
-    plain, *private = [child.answer() for child in (small, *children)]
+    small = Child(_use, SharedWeights.of(sources.random("llama")))
+    children = [Child(_use, weights) for _ in range(2)]
+    for child in (small, *children):
+        child.answer()  # both have touched every weight before anything is measured
+    plain, *private = [private_bytes(child.pid) for child in (small, *children)]
     pids = [child.pid for child in children]
     assert big.weight_bytes > 60 * MEGABYTE
     once = shared_once(pids, weights.inode, NAME)
     assert 0.9 * weights.nbytes < once <= weights.nbytes + 4096
     assert all(mapped(pid, weights.inode, NAME).rss > 0.9 * big.weight_bytes for pid in pids)
     assert all(mapped(pid, weights.inode, NAME).private < 0.1 * big.weight_bytes for pid in pids)
-    assert max(private) - plain < 0.4 * big.weight_bytes
+    assert max(private) - plain < 0.2 * big.weight_bytes
     for child in (small, *children):
         child.end()
 
