@@ -87,10 +87,10 @@ class PartialAttentionInversion(Attack):
     def _measurements(self, exchanges: Sequence[tuple[Query, PartialAttention]]) -> Measurements:
         spec, bundle = self._base.spec, self.public.bundle
         return Measurements.from_steps(
-            torch.stack([query.q for query, _ in exchanges]),
-            torch.stack([reply.m for _, reply in exchanges]),
-            torch.stack([reply.g for _, reply in exchanges]),
-            torch.stack([reply.a for _, reply in exchanges]),
+            torch.cat([query.q for query, _ in exchanges]),
+            torch.cat([reply.m for _, reply in exchanges]),
+            torch.cat([reply.g for _, reply in exchanges]),
+            torch.cat([reply.a for _, reply in exchanges]),
             positions=torch.tensor([query.position for query, _ in exchanges]),
             kv_heads=bundle.geometry.kv_heads,
             scale=spec.scale,

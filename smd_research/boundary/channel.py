@@ -80,7 +80,8 @@ class Meter:
 
     def enter(self, direction: Direction, message: Message, frame: bytes | bytearray | memoryview, kind: int) -> None:
         """Enter one frame."""
-        self.ledger.count(direction, message.nbytes, len(frame), reply=kind == wire.Kind.REPLY)
+        reply = kind == wire.Kind.REPLY
+        self.ledger.count(direction, type(message).__name__, message.nbytes, len(frame), reply=reply)
         if self.recorder:
             self.recorder.keep(direction, frame)
 

@@ -1,6 +1,6 @@
 """The ledger: what a run cost in messages, rounds, bytes and waiting."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 
@@ -21,6 +21,7 @@ class Ledger:
         bytes_to_untrusted: payload bytes sent by the trusted party.
         bytes_to_trusted: payload bytes sent by the untrusted party.
         frame_bytes: all bytes on the wire, headers and addressing included, both directions.
+        payload_of: payload bytes by message type.
         waited_s: seconds the trusted end spent blocked on the transport.
     """
 
@@ -29,10 +30,12 @@ class Ledger:
     bytes_to_untrusted: int = 0
     bytes_to_trusted: int = 0
     frame_bytes: int = 0
+    payload_of: dict[str, int] = field(default_factory=dict)
     waited_s: float = 0.0
 
-    def count(self, direction: Direction, payload: int, frame: int, *, reply: bool) -> None:
-        """Enter one frame."""
+    def count(self, direction: Direction, kind: str, payload: int, frame: int, *, reply: bool) -> None:
+        """Enter one frame of a message type."""
+        self.payload_of[kind] = self.payload_of.get(kind, 0) + payload
         self.messages += 1
         self.rounds += reply
         self.frame_bytes += frame

@@ -4,7 +4,8 @@ A message's payload is its tensors; integer fields address the payload (which la
 with the frame. The order of ``MESSAGES`` is the wire's type number: append, never reorder.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -12,7 +13,16 @@ from torch import Tensor
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Message:
-    """Base of all messages; its repr shows shapes only, never values."""
+    """Base of all messages; its repr shows shapes only, never values.
+
+    ``per_stream`` names the tensors whose first dimension counts the streams of a request.
+    """
+
+    per_stream: ClassVar[tuple[str, ...]] = ()
+
+    def of_stream(self, index: int) -> Self:
+        """The message as it would be were stream ``index`` the only one."""
+        return replace(self, **{name: getattr(self, name)[index : index + 1] for name in self.per_stream})
 
     @property
     def nbytes(self) -> int:
@@ -47,29 +57,59 @@ class HiddenStates(Message):
 
 @dataclass(frozen=True, repr=False, eq=False)
 class StartDecode(Message):
-    """SMD: the first token ``[1]`` (int32) and its absolute position, which tells the prompt's length."""
+    """SMD: begin to decode ``B`` streams of one request.
+
+    Attributes:
+        first: the first generated token of each stream ``[B]`` (int32).
+        public: leading prompt tokens that are no secret ``[p]`` (int32), often none; their keys are the provider's.
+        sampling: temperature and top-p ``[2]`` (fp32); temperature 0 is the greedy choice.
+        request: number that every later message of the request repeats.
+        position: absolute position of ``first``, which tells the prompts' length.
+        max_new_tokens: tokens to generate after ``first``.
+        seed: of the request's sampling.
+        turn: 0 starts a conversation; a later turn goes on after the keys the provider kept of the earlier ones.
+    """
+
+    per_stream: ClassVar[tuple[str, ...]] = ("first",)
 
     first: Tensor
+    public: Tensor
+    sampling: Tensor
+    request: int
     position: int
     max_new_tokens: int
+    seed: int
+    turn: int
 
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Query(Message):
-    """SMD: queries of one layer ``[heads, head_dim]``, after rotary embedding and QK-norm."""
+    """SMD: queries of one layer ``[B, heads, head_dim]``, after rotary embedding and QK-norm."""
+
+    per_stream: ClassVar[tuple[str, ...]] = ("q",)
 
     q: Tensor
+    request: int
     layer: int
     position: int
 
 
 @dataclass(frozen=True, repr=False, eq=False)
 class PartialAttention(Message):
-    """SMD: a shard's row maximum ``m [heads]``, sum ``g [heads]`` (fp32) and attention ``a [heads, head_dim]``."""
+    """SMD: the answer to a query, over the vault's keys.
+
+    Row maximum ``m [B, heads]``, sum ``g [B, heads]`` (fp32), attention ``a [B, heads, head_dim]``; request, layer and
+    position are those of the query.
+    """
+
+    per_stream: ClassVar[tuple[str, ...]] = ("m", "g", "a")
 
     m: Tensor
     g: Tensor
     a: Tensor
+    request: int
+    layer: int
+    position: int
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -91,7 +131,9 @@ class AttentionContext(Message):
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Tokens(Message):
-    """Generated token ids ``[k]`` (int32)."""
+    """Generated token ids (int32): one of each stream, ``[B]``."""
+
+    per_stream: ClassVar[tuple[str, ...]] = ("ids",)
 
     ids: Tensor
 
@@ -99,6 +141,34 @@ class Tokens(Message):
 @dataclass(frozen=True, repr=False, eq=False)
 class Done(Message):
     """An empty answer."""
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class NextHidden(Message):
+    """SMD with inner layers: ask the vault for the states of the newest tokens after its layers (``HiddenStates``)."""
+
+    request: int
+    position: int
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class OutputRequest(Message):
+    """SMD conversation: ask the provider for the keys and values it holds (``OutputKeys``)."""
+
+    request: int
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class OutputKeys(Message):
+    """SMD conversation: the provider's keys and values ``[layers, streams, kv_heads, rows, head_dim]``.
+
+    ``layers [layers]`` and ``positions [rows]`` (absolute) are int64.
+    """
+
+    layers: Tensor
+    k: Tensor
+    v: Tensor
+    positions: Tensor
 
 
 MESSAGES: tuple[type[Message], ...] = (
@@ -111,6 +181,9 @@ MESSAGES: tuple[type[Message], ...] = (
     AttentionContext,
     Tokens,
     Done,
+    NextHidden,
+    OutputRequest,
+    OutputKeys,
 )
 
 

@@ -24,13 +24,20 @@ class Boundary:
         record: keep every frame, so that ``view`` can be asked for.
         timeout_s: how long a party may stay silent inside a request.
         threads: torch threads of an untrusted process; None takes this process's number.
+        impostor: takes the honest untrusted party's place, for an active attack.
 
     Raises:
         ConfigError: for an unknown transport.
     """
 
     def __init__(
-        self, transport: str = "inproc", *, record: bool = True, timeout_s: float = 60.0, threads: int | None = None
+        self,
+        transport: str = "inproc",
+        *,
+        record: bool = True,
+        timeout_s: float = 60.0,
+        threads: int | None = None,
+        impostor: UntrustedFactory | None = None,
     ) -> None:
         if transport not in TRANSPORTS:
             raise ConfigError(f"transport={transport} is unknown: use one of {', '.join(TRANSPORTS)}")
@@ -38,12 +45,14 @@ class Boundary:
         self._timeout_s = timeout_s
         self._threads = threads or torch.get_num_threads()
         self._meter = Meter(record=record)
+        self._impostor = impostor
         self._host: ProcessHost | None = None
         self._untrusted: Untrusted | None = None
-        self._public: tuple[int | None, tuple[int, ...]] = (None, ())
+        self._public: tuple[int | None, tuple[tuple[int, ...], ...]] = (None, ())
 
     def open(self, trusted: Party, factory: UntrustedFactory) -> Channel:
         """Start the untrusted party and return the trusted party's end of the channel."""
+        factory = self._impostor or factory
         if self.transport == "process":
             self._host = ProcessHost(trusted, factory, self._meter, timeout_s=self._timeout_s, threads=self._threads)
             return self._host.channel
@@ -66,9 +75,9 @@ class Boundary:
         self._meter.clear()
         self._public = (None, ())
 
-    def publish(self, *, length: int | None, output_ids: tuple[int, ...]) -> None:
-        """State what the protocol gives away besides its messages' content: prompt length and the output."""
-        self._public = (length, output_ids)
+    def publish(self, *, length: int | None, outputs: tuple[tuple[int, ...], ...]) -> None:
+        """State what the protocol gives away besides its messages' content: prompt length and every stream's output."""
+        self._public = (length, outputs)
 
     def tap(self, name: str, *arguments: Any) -> Any:
         """Call a measurement method of the untrusted party; outside the boundary and uncounted."""
@@ -96,8 +105,8 @@ class Boundary:
         """
         if self._meter.recorder is None:
             raise ProtocolError("this boundary does not record: open it with record=True")
-        length, output_ids = self._public
-        return AdversaryView(self._meter.recorder.messages(), shows, length, output_ids)
+        length, outputs = self._public
+        return AdversaryView(self._meter.recorder.messages(), shows, length, outputs)
 
     def received_by_untrusted(self) -> bytes:
         """Every byte the untrusted party received since ``begin``, for canary tests."""

@@ -20,13 +20,34 @@ class AdversaryView:
         messages: every message with its direction, in order.
         shows: kinds of values the defense shows.
         length: prompt length in tokens where the protocol gives it away, else None.
-        output_ids: generated tokens, as the untrusted party knows them.
+        outputs: generated tokens of every stream, as the untrusted party knows them.
     """
 
     messages: tuple[tuple[Direction, Message], ...]
     shows: frozenset[Observable]
     length: int | None
-    output_ids: tuple[int, ...]
+    outputs: tuple[tuple[int, ...], ...]
+
+    @property
+    def output_ids(self) -> tuple[int, ...]:
+        """The generated tokens of the first stream, which is the only one where nothing hides the prompt."""
+        return self.outputs[0] if self.outputs else ()
+
+    @property
+    def streams(self) -> int:
+        """How many streams were decoded at once."""
+        return max(len(self.outputs), 1)
+
+    def stream(self, index: int) -> "AdversaryView":
+        """The view of one stream alone: its rows of every message, and its output.
+
+        Raises:
+            IndexError: for a stream there is not.
+        """
+        if not 0 <= index < self.streams:
+            raise IndexError(f"stream {index} of {self.streams}")
+        messages = tuple((way, message.of_stream(index)) for way, message in self.messages)
+        return AdversaryView(messages, self.shows, self.length, self.outputs[index : index + 1])
 
     def of(self, kind: type[M]) -> list[M]:
         """All messages of one type, in order."""

@@ -18,7 +18,7 @@ from smd_research.boundary.messages import MESSAGES, Message
 from smd_research.core.errors import ProtocolError
 
 MAGIC = 0x534D
-VERSION = 1
+VERSION = 2
 HEADER = struct.Struct("<HBBHHII")
 MAX_FRAME_BYTES = 256 * 2**20
 MAX_RANK = 6

@@ -10,6 +10,7 @@ class Observable(StrEnum):
     SANITISED_IDS = "sanitised token ids"
     EMBEDDINGS = "embeddings"
     HIDDEN_STATES = "hidden states"
+    OUTPUT_STATES = "hidden states of generated tokens"
     QUERIES = "queries"
     PARTIAL_ATTENTION = "partial attention"
     KV_CACHE = "KV cache"

@@ -121,7 +121,7 @@ class Deployment(ABC):
         began = time.perf_counter()
         self._request(prompt.ids, max_new_tokens, None)
         times = self.client.times
-        self.boundary.publish(length=len(prompt.ids), output_ids=tuple(self.client.ids))
+        self.boundary.publish(length=len(prompt.ids), outputs=self.outputs)
         return Generation(tuple(self.client.ids), times[0] - began, times[-1] - began)
 
     def score(self, prompt_ids: Sequence[int], continuation: Sequence[int]) -> Tensor:
@@ -138,6 +138,11 @@ class Deployment(ABC):
         finally:
             self.boundary.tap("arm", None)
         return torch.stack(logits).float().cpu()
+
+    @property
+    def outputs(self) -> tuple[tuple[int, ...], ...]:
+        """Generated tokens of every stream, as the untrusted party knows them."""
+        return (tuple(self.client.ids),)
 
     def tapped(self) -> list[Tensor]:
         """What the measurement tap at the untrusted party has kept since it was armed."""

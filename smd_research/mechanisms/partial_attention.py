@@ -52,7 +52,8 @@ def partial_attention(
         v: values ``[batch, kv_heads, keys, d]``.
         scale: factor on the dot product.
         softcap: see ``scores``.
-        visible: boolean ``[rows, keys]``, False where a query must not see a key; None means all.
+        visible: boolean ``[rows, keys]`` or ``[batch, rows, keys]``, False where a query must not see a key; None means
+            all.
 
     Returns:
         The shard's partial attention; a row that sees no key has ``m = -inf``, ``g = 0``, ``a = 0``.
@@ -65,8 +66,9 @@ def partial_attention(
     if s.dtype != torch.float32:
         s = s.float()
     if visible is not None:
-        group = heads // k.shape[1]
-        s = s.masked_fill(~visible.repeat(group, 1), NEGATIVE_INFINITY)
+        hidden = ~visible if visible.dim() == 3 else ~visible[None]
+        hidden = hidden.repeat(1, heads // k.shape[1], 1).unsqueeze(1)
+        s = s.masked_fill(hidden, NEGATIVE_INFINITY)
     m = s.amax(-1, keepdim=True)
     safe = m if visible is None else m.clamp(min=torch.finfo(torch.float32).min)
     p = s.sub_(safe).exp_()

@@ -4,7 +4,7 @@ Causality and sliding windows follow from absolute positions, on whichever side 
 """
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -36,6 +36,17 @@ class AttentionRuntime(Protocol):
             positions: absolute positions ``[rows]``.
             spec: the layer's constants.
         """
+
+
+@runtime_checkable
+class QueryFirstRuntime(AttentionRuntime, Protocol):
+    """A runtime that wants a layer's queries before its keys and values are computed."""
+
+    def enter(self) -> None:
+        """A layer's attention begins."""
+
+    def ask(self, layer: int, q: Tensor, spec: AttentionSpec) -> None:
+        """Take the layer's queries ``[batch, heads, rows, d]``, rotated; ``attend`` follows with the rest."""
 
 
 def visible(query_positions: Tensor, key_positions: Tensor, window: int | None) -> Tensor | None:
@@ -98,6 +109,36 @@ class KVStore:
         keys, values = self._buffers[layer]
         return keys[:, :, :end], values[:, :, :end], self._positions[layer][:end]
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the keys and values."""
+        return next(iter(self._buffers.values()))[0].dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where the keys and values are."""
+        return next(iter(self._buffers.values()))[0].device
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """Layers that hold rows."""
+        return tuple(self._lengths)
+
+    def forget_below(self, layer: int) -> None:
+        """Forget all layers before ``layer``."""
+        for lower in [held for held in self._buffers if held < layer]:
+            del self._buffers[lower], self._lengths[lower], self._positions[lower]
+
+    def drop_first(self, rows: int, from_layer: int = 0) -> None:
+        """Forget the first ``rows`` rows of every layer from ``from_layer`` on."""
+        for layer, (keys, values) in self._buffers.items():
+            if layer < from_layer:
+                continue
+            end = self._lengths[layer]
+            self._buffers[layer] = keys[:, :, rows:end].clone(), values[:, :, rows:end].clone()
+            self._positions[layer] = self._positions[layer][rows:end].clone()
+            self._lengths[layer] = end - rows
+
     def select(self, index: Tensor) -> None:
         """Keep the batch entries ``index``, in that order, repetitions allowed."""
         for layer, (keys, values) in self._buffers.items():
@@ -115,9 +156,9 @@ class KVStore:
     def nbytes(self) -> int:
         """Bytes of the rows held."""
         total = 0
-        for layer, (keys, values) in self._buffers.items():
-            share = self._lengths[layer] / keys.shape[2]
-            total += round((keys.nbytes + values.nbytes) * share)
+        for layer, (keys, _) in self._buffers.items():
+            batch, heads, _, d = keys.shape
+            total += 2 * batch * heads * self._lengths[layer] * d * keys.element_size()
         return total
 
     def partial(self, layer: int, q: Tensor, positions: Tensor, spec: AttentionSpec) -> Partial:

@@ -17,8 +17,9 @@ from transformers import PreTrainedModel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from smd_research.core.errors import UnsupportedModelError
-from smd_research.models.attention import AttentionRuntime, AttentionSpec
+from smd_research.models.attention import AttentionRuntime, AttentionSpec, QueryFirstRuntime
 from smd_research.models.bundle import Bundle
+from smd_research.models.query_first import QueriesTaken, has_separate_projections, run_queries_first
 
 _FINAL_NORMS = ("norm", "ln_f", "final_layer_norm", "final_layernorm")
 
@@ -30,12 +31,16 @@ class HookedModel:
         bundle: the model.
         first: index of the first block, which takes hidden states; None starts from token ids.
         last: index after the last block; None runs to the logits.
+        query_first: hand each layer's queries to the runtime (a ``QueryFirstRuntime``) before keys and values are
+            computed; families that compute all three in one product hand them over together.
 
     Raises:
         UnsupportedModelError: for a family whose layout or attention cannot be reached.
     """
 
-    def __init__(self, bundle: Bundle, first: int | None = None, last: int | None = None) -> None:
+    def __init__(
+        self, bundle: Bundle, first: int | None = None, last: int | None = None, *, query_first: bool = False
+    ) -> None:
         layers = bundle.geometry.layers
         begin, end = first or 0, layers if last is None else last
         if not 0 <= begin <= end <= layers:
@@ -46,6 +51,8 @@ class HookedModel:
         self._positions: Tensor = torch.empty(0, dtype=torch.long)
         self._calls = 0
         self._hidden: Tensor | None = None
+        self._query_first = query_first
+        self._early: Tensor | None = None
         model = _sharing_copy(bundle.model)
         decoder, blocks_name = _decoder(model, layers)
         blocks: nn.ModuleList = getattr(decoder, blocks_name)
@@ -78,6 +85,8 @@ class HookedModel:
                 config._attn_implementation = name
             if type(module).__name__ == "GPTNeoSelfAttention":
                 module._attn = MethodType(_gpt_neo_attention(this), module)
+            if self._query_first and has_separate_projections(module):
+                run_queries_first(module, lambda: this()._enter())  # type: ignore[union-attr]
 
     def _inject_hidden(self, decoder: nn.Module, kept: nn.ModuleList) -> None:
         """Let the first kept block take the given hidden states instead of the embedding."""
@@ -111,11 +120,25 @@ class HookedModel:
     ) -> Tensor:
         if s_aux is not None:
             raise UnsupportedModelError(f"attention sinks of {self._family} are not supported by the hooked attention")
-        self._calls += 1
         assert self._runtime is not None
+        layer = _layer_of(module)
         spec = AttentionSpec(query.shape[-1] ** -0.5 if scaling is None else scaling, softcap, sliding_window)
-        out = self._runtime.attend(_layer_of(module), query, key, value, self._positions, spec)
+        if self._query_first:
+            assert isinstance(self._runtime, QueryFirstRuntime)
+            if self._early is None:
+                self._runtime.ask(layer, query, spec)
+                if has_separate_projections(module):
+                    self._early = query
+                    raise QueriesTaken
+            else:
+                query, self._early = self._early, None
+        self._calls += 1
+        out = self._runtime.attend(layer, query, key, value, self._positions, spec)
         return out.transpose(1, 2)
+
+    def _enter(self) -> None:
+        assert isinstance(self._runtime, QueryFirstRuntime)
+        self._runtime.enter()
 
     @torch.inference_mode()
     def forward(
@@ -131,7 +154,7 @@ class HookedModel:
 
         Args:
             runtime: computes each block's attention.
-            positions: absolute positions ``[rows]``, shared by the batch.
+            positions: absolute positions ``[rows]``, shared by the batch, or ``[batch, rows]``.
             ids: token ids ``[batch, rows]``, for a stretch that begins with the embedding.
             hidden: hidden states ``[batch, rows, width]``, for one that begins at a block.
             last_only: return logits of the last row only.
@@ -143,14 +166,14 @@ class HookedModel:
         Raises:
             UnsupportedModelError: when the family bypassed the hook.
         """
-        self._runtime, self._positions, self._calls = runtime, positions, 0
+        self._runtime, self._positions, self._calls, self._early = runtime, positions, 0, None
         if self._from_hidden:
             assert hidden is not None
             self._hidden = hidden
             ids = torch.zeros(hidden.shape[:2], dtype=torch.long, device=hidden.device)
         assert ids is not None
         options: dict[str, Any] = {} if self._truncated or not last_only else {"logits_to_keep": 1}
-        batch_positions = positions.unsqueeze(0).expand(ids.shape[0], -1)
+        batch_positions = positions if positions.dim() == 2 else positions.unsqueeze(0).expand(ids.shape[0], -1)
         out = self._model(input_ids=ids, position_ids=batch_positions, use_cache=False, **options)
         self._runtime, self._hidden = None, None
         if self._calls != self._expected:

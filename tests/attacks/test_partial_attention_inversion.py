@@ -136,7 +136,7 @@ def test_noise_on_the_averages_is_not_certified(stories: Bundle) -> None:
     view = view_of(stories, ids)
     generator = torch.Generator().manual_seed(0)
     noisy = tuple(
-        (way, PartialAttention(m.m, m.g, m.a + 0.01 * torch.randn(m.a.shape, generator=generator)))
+        (way, dataclasses.replace(m, a=m.a + 0.01 * torch.randn(m.a.shape, generator=generator)))
         if isinstance(m, PartialAttention)
         else (way, m)
         for way, m in view.messages

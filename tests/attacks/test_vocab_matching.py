@@ -118,7 +118,7 @@ def test_random_is_at_chance_and_prior_reads_no_message(
     embedded: Bundle, secrets: list[Prompt], corpus: tuple[tuple[int, ...], ...]
 ) -> None:
     views, parameters = _views(Split(1), embedded, secrets)
-    blank = [AdversaryView((), view.shows, view.length, view.output_ids) for view in views]
+    blank = [AdversaryView((), view.shows, view.length, view.outputs) for view in views]
     attacks: list[Attack] = [Random(), Prior()]
     for attack in attacks:
         attack.fit(Public(embedded, "split", parameters, corpus))

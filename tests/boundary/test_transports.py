@@ -30,7 +30,7 @@ class Doubler(Untrusted):
         if self.fail:
             raise ProtocolError("the doubler is out of order")
         for number in message.ids.tolist():
-            answer = self.channel.request(Query(torch.full((1, 2), float(number)), 0, 0))
+            answer = self.channel.request(Query(torch.full((1, 2), float(number)), 0, 0, 0))
             assert isinstance(answer, Tokens)
             self.channel.notify(Tokens(answer.ids))
         return Done()
@@ -116,7 +116,7 @@ def test_a_silent_peer_runs_into_the_time_limit() -> None:
 
 @pytest.mark.parametrize(
     ("data", "says"),
-    [(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", "magic"), (b"MS\x01\x02\0\0\0\0\0\0\0\0\xff\xff\xff\x7f", "oversized")],
+    [(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", "magic"), (b"MS\x02\x02\0\0\0\0\0\0\0\0\xff\xff\xff\x7f", "oversized")],
 )
 def test_a_stranger_on_the_line_is_refused(data: bytes, says: str) -> None:
     ours, theirs = socket.socketpair()

@@ -58,7 +58,7 @@ def test_garbage_never_decodes_to_anything_but_a_protocol_error(data: bytes) -> 
 
 
 def _frame() -> bytearray:
-    return bytearray(wire.encode(Query(torch.zeros(2, 4), 0, 3), wire.Kind.REQUEST, 1))
+    return bytearray(wire.encode(Query(torch.zeros(1, 2, 4), 0, 0, 3), wire.Kind.REQUEST, 1))
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """SMD is exact, and the provider gets nothing but what the protocol says."""
 
+import dataclasses
 import gc
 from pathlib import Path
 
@@ -54,7 +55,12 @@ def test_without_the_vaults_part_the_comparison_fails(family: str, monkeypatch: 
     def drop(self: Vault, message: Message) -> Message | None:
         reply = answer(self, message)
         if isinstance(reply, PartialAttention):
-            return PartialAttention(torch.full_like(reply.m, float("-inf")), torch.zeros_like(reply.g), reply.a)
+            return dataclasses.replace(
+                reply,
+                m=torch.full_like(reply.m, float("-inf")),
+                g=torch.zeros_like(reply.g),
+                a=torch.zeros_like(reply.a),
+            )
         return reply
 
     monkeypatch.setattr(Vault, "handle", drop)
@@ -103,7 +109,7 @@ def test_a_single_prompt_token_gives_its_value_away_and_the_canary_sees_it(llama
 
 def test_after_prefill_the_vault_reaches_no_weight(llama: Bundle) -> None:
     with Smd().deploy(llama, Boundary()) as deployment:
-        deployment.vault.prefill(deployment._prefill_model, _ids(llama, 1, 8), llama.device)
+        deployment.vault.prefill(deployment._prefill_model, torch.tensor([_ids(llama, 1, 8)]))
         pending, seen = [deployment.vault], set()
         while pending:
             item = pending.pop()
@@ -124,7 +130,8 @@ def test_traffic_is_the_formulas(llama: Bundle) -> None:
     steps = tokens - 1
     queries = 4 * shape.layers * shape.heads * shape.head_dim
     replies = 4 * shape.layers * shape.heads * (shape.head_dim + 2)
-    assert ledger.bytes_to_untrusted == steps * replies + 4
+    assert ledger.payload_of["Query"] + ledger.payload_of["PartialAttention"] == steps * (queries + replies)
+    assert ledger.bytes_to_untrusted == steps * replies + 4 + 8
     assert ledger.bytes_to_trusted == steps * (queries + 4)
     assert ledger.rounds == steps * shape.layers + 1
 
@@ -153,17 +160,26 @@ def test_one_token_needs_no_provider(llama: Bundle) -> None:
         assert deployment.boundary.ledger.messages == 0
 
 
-@pytest.mark.parametrize("query", [Query(torch.zeros(4, 3), 0, 5), Query(torch.zeros(4, 16), 99, 5)])
+@pytest.mark.parametrize(
+    "query",
+    [
+        Query(torch.zeros(1, 4, 3), 0, 0, 5),
+        Query(torch.zeros(1, 4, 16), 0, 99, 5),
+        Query(torch.zeros(2, 4, 16), 0, 0, 5),
+        Query(torch.zeros(1, 4, 16), 1, 0, 5),
+    ],
+)
 def test_a_query_that_does_not_fit_is_refused(llama: Bundle, query: Query) -> None:
     with Smd().deploy(llama, Boundary()) as deployment:
-        deployment.vault.prefill(deployment._prefill_model, (1, 2, 3), llama.device)
+        deployment.vault.prefill(deployment._prefill_model, torch.tensor([[1, 2, 3]]))
         with pytest.raises(ProtocolError, match="query"):
             deployment.vault.handle(query)
 
 
 def test_the_vault_takes_nothing_else(llama: Bundle) -> None:
+    start = StartDecode(torch.tensor([1]), torch.zeros(0, dtype=torch.int32), torch.zeros(2), 0, 1, 1, 0, 0)
     with Smd().deploy(llama, Boundary()) as deployment, pytest.raises(ProtocolError, match="StartDecode"):
-        deployment.vault.handle(StartDecode(torch.tensor([1]), 0, 1))
+        deployment.vault.handle(start)
 
 
 def test_bad_input_is_refused(llama: Bundle) -> None:

@@ -32,7 +32,7 @@ BUNDLE = cast(Any, Letters())
 
 
 def served(name: str, ids: tuple[int, ...]) -> Served:
-    view = AdversaryView((), frozenset(), len(ids), (1, 2, 3))
+    view = AdversaryView((), frozenset(), len(ids), ((1, 2, 3),))
     ledger = Ledger(messages=3, rounds=1, bytes_to_untrusted=4 * len(ids), bytes_to_trusted=12, frame_bytes=60)
     utility = {"kl": 0.5, "greedy_equal": 1.0, "logit_error": 0.1, "nll": 2.0, "nll_tokens": 2.0}
     prompt = Prompt(name, "", ids, (TokenSpan(1, 3, "name"),))

@@ -1,0 +1,124 @@
+"""Secure multi-party decoding (SMD, later SPD; arXiv 2409.19134) as a defense: one user, exact.
+
+A trusted vault prefills the prompt and keeps its keys and values; the provider decodes. In each layer the provider
+sends its query, the vault answers with the attention over the prompt's keys (m, g, A), and the provider merges it with
+the attention over the generated tokens' keys (Theorem 1). The provider never receives the prompt's ids, keys or values;
+after the prefill the vault touches no weight.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from smd_research.boundary import Boundary
+from smd_research.core.errors import ConfigError
+from smd_research.core.observable import Observable
+from smd_research.defenses.base import Defense, Deployment, Memory
+from smd_research.defenses.smd.decode import DecodeService, SendOrder, ServiceOptions
+from smd_research.defenses.smd.vault import Vault
+from smd_research.models.bundle import Bundle
+from smd_research.models.hooked import HookedModel
+from smd_research.models.sources import DTYPES
+
+SHOWS = frozenset({Observable.QUERIES, Observable.PARTIAL_ATTENTION, Observable.OUTPUT_TOKENS, Observable.LENGTH})
+
+
+class SmdDeployment(Deployment):
+    """A vault and a decode service."""
+
+    def __init__(self, bundle: Bundle, boundary: Boundary, defense: "Smd") -> None:
+        options = defense.service_options
+        self.vault = Vault(options.wire_dtype, options.inner_layers)
+        super().__init__(bundle, boundary, self.vault, defense.shows)
+        self._defense = defense
+        self._prefill_model = HookedModel(bundle)
+        self._inner = HookedModel(bundle, None, options.inner_layers) if options.inner_layers else None
+        self._channel = boundary.open(self.vault, partial(DecodeService, bundle, options))
+
+    @property
+    def parameters(self) -> Mapping[str, object]:
+        return self._defense.parameters
+
+    def _request(self, ids: Sequence[int], max_new_tokens: int, forced: Sequence[int] | None) -> list[Tensor]:
+        public = list(ids[: min(self._defense.public_tokens, len(ids) - 1)])
+        prompts = torch.tensor([list(ids)], device=self.bundle.device)
+        logits = self.vault.prefill(self._prefill_model, prompts, len(public))
+        if forced is not None:
+            self.boundary.tap("arm", forced[1:])
+        self.vault.decode(
+            self._channel,
+            logits,
+            public=public,
+            position=len(ids),
+            max_new_tokens=max_new_tokens,
+            end_id=None if forced is not None else self.bundle.end_id,
+            forced=None if forced is None else forced[0],
+            inner=self._inner,
+        )
+        return [] if forced is None else [logits[0], *(step[0] for step in self.tapped())]
+
+    def memory(self) -> Memory:
+        held = self.boundary.tap("memory")
+        return Memory(held["weights"], self.vault.store.nbytes, held["kv"])
+
+
+class Smd(Defense):
+    """Secure multi-party decoding.
+
+    Args:
+        wire_dtype: ``fp32``, ``fp16`` or ``bf16`` for queries and attention on the wire. Exact to fp32 rounding with
+            ``fp32`` only: a 16-bit wire moves the merged vector by about 1e-3 relative.
+        send_order: when a layer's queries leave: ``after_q`` (before keys and values are computed), ``after_kv`` or
+            ``after_attention`` (after the provider's own attention). Changes time only.
+        public_tokens: leading prompt tokens that are no secret (a system prompt); their keys are the provider's.
+        inner_layers: decode layers that run in the vault before the provider's first, a counter-measure: their queries
+            and replies never cross, the states after them do.
+
+    Raises:
+        ConfigError: for a value out of range.
+    """
+
+    version = 2
+
+    def __init__(
+        self, wire_dtype: str = "fp32", send_order: str = "after_q", public_tokens: int = 0, inner_layers: int = 0
+    ) -> None:
+        if wire_dtype not in DTYPES:
+            raise ConfigError(f"wire_dtype={wire_dtype} is unknown: use one of {', '.join(DTYPES)}")
+        if send_order not in list(SendOrder):
+            raise ConfigError(f"defense.send_order={send_order} is unknown: use one of {', '.join(SendOrder)}")
+        if public_tokens < 0 or inner_layers < 0:
+            raise ConfigError("defense.public_tokens and defense.inner_layers count from 0")
+        self.wire_dtype = wire_dtype
+        self.send_order = send_order
+        self.public_tokens = public_tokens
+        self.inner_layers = inner_layers
+
+    @property
+    def service_options(self) -> ServiceOptions:
+        """What the provider is configured with."""
+        return ServiceOptions(DTYPES[self.wire_dtype], SendOrder(self.send_order), self.inner_layers)
+
+    @property
+    def parameters(self) -> Mapping[str, object]:
+        """Public parameters."""
+        return {
+            "wire_dtype": self.wire_dtype,
+            "send_order": self.send_order,
+            "public_tokens": self.public_tokens,
+            "inner_layers": self.inner_layers,
+        }
+
+    @property
+    def shows(self) -> frozenset[Observable]:
+        return SHOWS | {Observable.OUTPUT_STATES} if self.inner_layers else SHOWS
+
+    def deploy(self, bundle: Bundle, boundary: Boundary, seed: int = 0) -> SmdDeployment:
+        if self.inner_layers >= bundle.geometry.layers:
+            raise ConfigError(
+                f"defense.inner_layers={self.inner_layers} leaves the provider no layer: {bundle.name} has "
+                f"{bundle.geometry.layers}"
+            )
+        return SmdDeployment(bundle, boundary, self)

@@ -1,0 +1,197 @@
+"""The vault: the trusted party of secure multi-party decoding, one for each user."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from smd_research.boundary import Channel
+from smd_research.boundary.messages import (
+    HiddenStates,
+    Message,
+    NextHidden,
+    OutputKeys,
+    OutputRequest,
+    PartialAttention,
+    Query,
+    StartDecode,
+    Tokens,
+    token_tensor,
+)
+from smd_research.core.errors import ProtocolError
+from smd_research.defenses.base import Client
+from smd_research.mechanisms.partial_attention import Partial
+from smd_research.models.attention import AttentionSpec, KVStore, LocalAttention
+from smd_research.models.hooked import HookedModel
+from smd_research.models.sampling import GREEDY, Sampling
+
+
+class Vault(Client):
+    """Keys and values of a user's prompts, and the answers to the provider's queries over them.
+
+    A request decodes one or several streams of equal length at once; the user reads the stream ``authentic``.
+
+    Args:
+        wire_dtype: type in which attention crosses; ``m`` and ``g`` always cross in fp32.
+        inner_layers: decode layers that run here, before the provider's first.
+    """
+
+    def __init__(self, wire_dtype: torch.dtype, inner_layers: int = 0) -> None:
+        super().__init__()
+        self._wire_dtype = wire_dtype
+        self._inner_layers = inner_layers
+        self._inner: HookedModel | None = None
+        self.store = KVStore()
+        self.authentic = 0
+        self._request = 0
+        self._turn = 0
+        self._specs: dict[int, AttentionSpec] = {}
+        self._latest: Sequence[int] = ()
+
+    # -- prefill -----------------------------------------------------------------------------------------------------
+
+    def prefill(self, model: HookedModel, prompts: Tensor, public: int = 0) -> Tensor:
+        """Process whole prompts with borrowed weights and keep the keys and values of what is secret.
+
+        Args:
+            model: the whole model, not kept.
+            prompts: token ids ``[streams, n]``.
+            public: leading tokens whose keys the provider has; not kept.
+
+        Returns:
+            Logits ``[streams, vocab]`` of the first generated token.
+        """
+        self.store = KVStore(capacity=prompts.shape[1])
+        attention = LocalAttention(self.store)
+        positions = torch.arange(prompts.shape[1], device=prompts.device)
+        logits = model.forward(attention, positions, ids=prompts, last_only=True)[:, -1]
+        self._specs = attention.specs
+        if public:
+            self.store.drop_first(public, self._inner_layers)
+        return logits
+
+    def prefill_turn(self, model: HookedModel, ids: Sequence[int], position: int, outputs: OutputKeys) -> Tensor:
+        """Process a later turn, which sees the earlier turns' keys of both sides.
+
+        Args:
+            model: the whole model, not kept.
+            ids: tokens since the last one the provider has processed.
+            position: absolute position of the first of them.
+            outputs: the provider's keys and values of the conversation.
+
+        Returns:
+            Logits ``[1, vocab]`` of the turn's first generated token.
+        """
+        both = self.store.copy()
+        for layer, k, v in zip(outputs.layers.tolist(), outputs.k, outputs.v, strict=True):
+            both.append(layer, k.to(self.store.dtype), v.to(self.store.dtype), outputs.positions)
+        positions = torch.arange(position, position + len(ids), device=self.store.device)
+        feed = torch.tensor([list(ids)], device=self.store.device)
+        logits = model.forward(LocalAttention(both), positions, ids=feed, last_only=True)[:, -1]
+        for layer in both.layers:
+            k, v, _ = both.get(layer)
+            self.store.append(layer, k[:, :, -len(ids) :], v[:, :, -len(ids) :], positions)
+        return logits
+
+    # -- decoding ----------------------------------------------------------------------------------------------------
+
+    def decode(
+        self,
+        channel: Channel,
+        logits: Tensor,
+        *,
+        public: Sequence[int] = (),
+        position: int,
+        max_new_tokens: int,
+        end_id: int | None,
+        sampling: Sampling = GREEDY,
+        seed: int = 0,
+        forced: int | None = None,
+        turn: int = 0,
+        inner: HookedModel | None = None,
+    ) -> None:
+        """Have the provider decode after a prefill, until every stream has ended.
+
+        Args:
+            channel: to the provider.
+            logits: of the first generated token ``[streams, vocab]``.
+            public: the prompt's leading tokens that the provider may know.
+            position: absolute position of the first generated token.
+            max_new_tokens: tokens to generate, the first one included.
+            end_id: the token that ends a stream.
+            sampling: the law of the next token.
+            seed: of the request's sampling.
+            forced: the first token, when it is not to be chosen.
+            turn: 0 for a single request; from 1 on the turn of a conversation.
+            inner: blocks ``0 .. inner_layers``, when some decode layers run here.
+
+        Raises:
+            ProtocolError: when the provider refuses.
+            PeerLostError: when it is gone.
+        """
+        first = sampling.choose(logits, seed, 0) if forced is None else [forced] * len(logits)
+        self._request += 1
+        self._turn = turn
+        self._inner = inner
+        self._latest = first
+        self.take(first[self.authentic])
+        if max_new_tokens == 1 or (forced is None and end_id is not None and all(token == end_id for token in first)):
+            return
+        law = torch.tensor([sampling.temperature, sampling.top_p])
+        channel.request(
+            StartDecode(
+                token_tensor(first),
+                token_tensor(tuple(public)),
+                law,
+                self._request,
+                position,
+                max_new_tokens - 1,
+                seed,
+                turn,
+            )
+        )
+
+    def outputs(self, channel: Channel) -> OutputKeys:
+        """Fetch the keys and values that the provider holds of this conversation."""
+        answer = channel.request(OutputRequest(self._request))
+        if not isinstance(answer, OutputKeys):
+            raise ProtocolError(f"the provider answered a request for its keys with {type(answer).__name__}")
+        return answer
+
+    @torch.inference_mode()
+    def handle(self, message: Message) -> Message | None:
+        if isinstance(message, Query):
+            return self._attend(message)
+        if isinstance(message, Tokens):
+            self._latest = message.ids.tolist()
+            self.take(self._latest[self.authentic])
+            return None
+        if isinstance(message, NextHidden):
+            return self._next_hidden(message)
+        return super().handle(message)
+
+    def _attend(self, query: Query) -> PartialAttention:
+        spec = self._specs.get(query.layer)
+        if spec is None or query.request != self._request or query.layer < self._inner_layers:
+            raise ProtocolError(f"query for layer {query.layer} of request {query.request}: no keys here")
+        k, _, _ = self.store.get(query.layer)
+        q = query.q
+        if q.dim() != 3 or q.shape[0] != k.shape[0] or q.shape[2] != k.shape[3] or q.shape[1] % k.shape[1]:
+            raise ProtocolError(f"query of shape {list(q.shape)} does not fit the keys of the prompt")
+        # where no window asks for the position, one query row sees every key
+        position = torch.full((1,), query.position if spec.window else 0, device=k.device)
+        shard = self.store.partial(query.layer, q.to(k).unsqueeze(2), position, spec)
+        return self._reply(shard, query)
+
+    def _reply(self, shard: Partial, query: Query) -> PartialAttention:
+        """What crosses of one shard: rows ``[streams, heads]`` and ``[streams, heads, d]``."""
+        a = shard.a[:, :, 0].to(self._wire_dtype)
+        return PartialAttention(shard.m[:, :, 0], shard.g[:, :, 0], a, query.request, query.layer, query.position)
+
+    def _next_hidden(self, message: NextHidden) -> HiddenStates:
+        if self._inner is None or message.request != self._request:
+            raise ProtocolError(f"no layers run here for request {message.request}")
+        position = torch.tensor([message.position], device=self.store.device)
+        feed = torch.tensor([[token] for token in self._latest], device=self.store.device)
+        hidden = self._inner.forward(LocalAttention(self.store), position, ids=feed)[:, -1]
+        return HiddenStates(hidden.to(self._wire_dtype), message.position)
