@@ -17,14 +17,12 @@ from omegaconf import DictConfig
 
 from experiments import benches
 from experiments.app import launch
+from experiments.declared import SIZES
 from experiments.overrides import UsageError, nearest
 from experiments.progress import say
 
 if TYPE_CHECKING:
     from experiments.benches.case import Case, Modes, Settings
-
-SIZES = ("small", "full")
-"""``small`` fits an hour on two cores, ``full`` a night or an accelerator; each has a file of its own."""
 
 
 def names() -> list[str]:

@@ -1,14 +1,15 @@
-"""``smd table table=NAME``: run what a declared table lacks, then write it as Markdown, CSV and a figure.
+"""``smd table table=NAME``: run what a declared table lacks, then write it as Markdown, CSV, LaTeX and a figure.
 
-``conf/table/NAME.yaml`` holds the ``sweep`` (each line the overrides of a product of cells) and the ``view`` that makes
-a table of their records, with a ``figure`` where one says more; or the ``benches`` whose files make a timing table
-(``smd bench`` measures, a table only reads). Every other key of the command line is passed to each
-cell, so a table can be tried on another model or with fewer prompts.
+``conf/table/NAME.yaml`` holds the ``sweep`` (each line the overrides of a product of cells; one list for each size
+where there are two) or the ``benches`` whose files are read (``smd bench`` measures, a table only reads); the ``view``
+that makes a table of either, a ``figure`` where one says more, and ``claims`` with their rules. Every other key of the
+command line is passed to each cell, so a table can be tried on another model or with fewer prompts. With
+``rerun=never`` nothing is run and what is known is shown: the rest stands as ``...``.
 """
 
 import shlex
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,10 @@ from omegaconf import DictConfig
 from experiments import sweep
 from experiments.app import launch
 from experiments.cells import Plan, composed, plain
+from experiments.declared import Declared, declared, of_benches, of_sweep, write
 from experiments.overrides import UsageError, groups, nearest, parse
 from experiments.run import run_cell
-from smd_research.core.errors import ConfigError
+from smd_research.core.errors import LabError
 from smd_research.core.paths import conf_dir
 
 
@@ -48,42 +50,14 @@ def plans(cfg: Any, words: Sequence[str]) -> Iterator[Plan]:
     """The plan of every cell of a table.
 
     Raises:
-        UsageError: no table is named.
-        ConfigError: its declaration has no sweep.
+        UsageError: no table is named, or a size that does not exist.
+        ConfigError: its declaration has nothing to show.
     """
     if cfg.get("table") is None:
         raise UsageError(f"table=NAME is needed: {nearest('', groups(conf_dir())['table'])}")
-    if not cfg.table.get("sweep"):
-        raise ConfigError("this table declares no sweep: conf/table/NAME.yaml needs a list 'sweep'")
-    common = [word for word in words if not word.startswith(("table=", "-"))]
-    for overrides in expand(list(cfg.table.sweep), common):
+    common = [word for word in words if not word.startswith(("table=", "size=", "-"))]
+    for overrides in expand(declared(plain(cfg.table), str(cfg.size)).sweep, common):
         yield composed(overrides)
-
-
-def write(declared: Mapping[str, Any], folders: Sequence[Path], folder: Path, name: str) -> tuple[Path, ...]:
-    """Render a table of records as Markdown, CSV and PNG; a declared figure takes the PNG's place."""
-    from experiments.build import build
-    from smd_research.records import frame_of, read
-    from smd_research.records.render import write_table
-
-    frame = frame_of([read(record) for record in folders])
-    written = write_table(build(declared["view"])(frame, title=declared["title"]), folder, name)
-    if declared.get("figure"):
-        build(declared["figure"])(frame, folder / f"{name}.png")
-    return written
-
-
-def write_timing(declared: Mapping[str, Any], results_dir: Path, name: str) -> tuple[Path, ...]:
-    """Render bench files, which are the one source of every timing figure.
-
-    Raises:
-        RecordError: when a bench has not been run.
-    """
-    from smd_research.records.bench import bench_table, read_bench
-    from smd_research.records.render import write_table
-
-    cases = [case for bench in declared["benches"] for case in read_bench(results_dir, bench).cases]
-    return write_table(bench_table(cases, declared["title"]), results_dir / "tables", name)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -94,30 +68,34 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if argv is None else argv)
     journal = sweep.Journal.new()
-    declared: list[tuple[str, Mapping[str, Any], Path]] = []
+    asked: list[Plan] = []
+    chosen: list[tuple[str, Declared, Path]] = []
 
     def one(cfg: DictConfig) -> None:
-        name = str(HydraConfig.get().runtime.choices["table"])
-        if cfg.table and cfg.table.get("benches"):
-            for path in write_timing(plain(cfg.table), Path(cfg.results_dir), name):
-                print(path)
-            return
-        asked = list(plans(cfg, words))
-        declared.append((name, plain(cfg.table), asked[0].results_dir))
+        asked.extend(plans(cfg, words))
+        table = declared(plain(cfg.table), str(cfg.size))
+        results_dir = Path(cfg.results_dir).expanduser()
+        chosen.append((str(HydraConfig.get().runtime.choices["table"]), table, results_dir))
         shared: dict[str, Any] = {}
-        for index, one_plan in enumerate(asked):
-            place = (index + 1, len(asked))
-            sweep.attempt(one_plan, partial(run_cell, one_plan, shared), journal, place)
+        for index, plan in enumerate(asked):
+            sweep.attempt(plan, partial(run_cell, plan, shared), journal, (index + 1, len(asked)))
 
     code = launch(one, "table", "smd table", words)
     entries = journal.close()
-    if code or not declared:
+    if code or not chosen:
         return code
-    name, declaration, results_dir = declared[0]
+    name, table, results_dir = chosen[0]
     folders = [Path(entry.folder) for entry in entries if entry.folder]
-    for path in write(declaration, folders, results_dir / "tables", name):
-        print(path)
-    return sweep.verdict(entries, shlex.join(["smd", "table", *words]))
+    again = shlex.join(["smd", "table", *(word for word in words if not word.startswith(("rerun=", "results_dir=")))])
+    cells = [plan.cell for plan in asked]
+    try:
+        measured = of_sweep(cells, folders, again) if table.sweep else of_benches(table, results_dir)
+        for path in write(table, measured, results_dir / "tables", name, again):
+            print(path)
+    except LabError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return sweep.verdict(entries, shlex.join(["smd", "table", *words])) if table.sweep else 0
 
 
 if __name__ == "__main__":

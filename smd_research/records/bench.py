@@ -86,6 +86,28 @@ def read_bench(results_dir: str | os.PathLike[str], name: str, size: str = "smal
         raise RecordError(f"corrupt bench file {path} ({error}): run `{command}` again") from error
 
 
+def sample_of_benches(benches: Sequence[Bench]) -> str:
+    """How often each side was measured, and where: medians of one machine never compare with those of another."""
+    counts = sorted({case.n for bench in benches for case in bench.cases})
+    if not counts:
+        return ""
+    places = dict.fromkeys(place for bench in benches if (place := _place(bench)))
+    measured = f"medians of n = {numbers.span(counts)} measurements, 95 % intervals"
+    return "; ".join([measured, "the sides of a case interleaved in one run", *places])
+
+
+def _place(bench: Bench) -> str:
+    """Processor or accelerator, cores and threads; empty where the file does not say."""
+    environment = bench.environment
+    if environment.get("accelerator"):
+        return str(environment["accelerator"])
+    cpu = environment.get("cpu") or {}
+    if not cpu:
+        return ""
+    name = cpu.get("name") or environment.get("platform", "")
+    return f"{name}, {cpu.get('usable')} cores, {bench.settings.get('threads', 1)} thread(s) a party"
+
+
 def _case(row: Mapping[str, Any]) -> BenchCase:
     value, baseline, ratio = (_spread(row, name) for name in ("value", "baseline", "ratio"))
     return BenchCase(

@@ -1,8 +1,13 @@
 """How numbers are written for people."""
 
 import math
+from collections.abc import Sequence
 
 MISSING = "–"
+"""What stands where there is no figure."""
+
+PENDING = "..."
+"""What stands for a figure that has not been measured yet."""
 
 
 def share(value: float) -> str:
@@ -57,3 +62,13 @@ def interval(low: float, high: float, mean: float) -> str:
         return ""
     ends = [quantity(end, like=mean) for end in (low, high)]
     return "" if ends[0] == ends[1] else "–".join(ends)
+
+
+def label(value: str | int | float | bool | None) -> str:
+    """A parameter as it stands at the head of a row."""
+    return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def span(values: Sequence[int]) -> str:
+    """Sorted numbers as one, or from the first to the last."""
+    return str(values[0]) if len(values) == 1 else f"{values[0]} to {values[-1]}"

@@ -14,11 +14,12 @@ from smd_research.metrics import Estimate
 
 
 class Status(StrEnum):
-    """How a cell ended."""
+    """How a cell ended; ``MISSING`` is one that a table declares and nobody has run: it is shown, never written."""
 
     OK = "ok"
     FAILED = "failed"
     NOT_APPLICABLE = "n/a"
+    MISSING = "missing"
 
 
 @dataclass(frozen=True)

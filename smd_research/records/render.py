@@ -96,17 +96,30 @@ def comma_separated(table: Table) -> str:
     return buffer.getvalue()
 
 
-def write_table(table: Table, folder: Path, name: str) -> tuple[Path, ...]:
+def write_table(table: Table, folder: Path, name: str, claims: Table | None = None) -> tuple[Path, ...]:
     """Write ``name.md``, ``name.csv``, ``name.tex`` and ``name.png`` into a folder.
 
+    Args:
+        table: what was measured.
+        folder: where to.
+        name: of the files.
+        claims: what was expected, beside it and with verdicts: follows in the same files, and as ``name.claims.csv``.
+
     Returns:
-        The four paths.
+        The paths.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for ending, text in (("md", markdown), ("csv", comma_separated), ("tex", latex)):
-        (folder / f"{name}.{ending}").write_text(text(table), encoding="utf-8")
+    shown = [table, *([claims] if claims else [])]
+    texts = {
+        "md": "\n".join(map(markdown, shown)),
+        "csv": comma_separated(table),
+        **({"claims.csv": comma_separated(claims)} if claims else {}),
+        "tex": "\n".join(map(latex, shown)),
+    }
+    for ending, text in texts.items():
+        (folder / f"{name}.{ending}").write_text(text, encoding="utf-8")
     save_png(table, folder / f"{name}.png")
-    return tuple(folder / f"{name}.{ending}" for ending in ("md", "csv", "tex", "png"))
+    return tuple(folder / f"{name}.{ending}" for ending in (*texts, "png"))
 
 
 def _terminal_entry(cell: Entry) -> Text:

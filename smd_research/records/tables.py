@@ -10,6 +10,7 @@ import pandas as pd
 from smd_research.metrics import CARDS
 from smd_research.records import numbers
 from smd_research.records.battery import BASELINES, Battery, Score, batteries, is_baseline
+from smd_research.records.frame import sample_of_frame
 from smd_research.records.record import Status
 
 
@@ -122,7 +123,7 @@ def summary(frame: pd.DataFrame, title: str = "Attacks against defenses") -> Tab
         row.append(_pair(chance))
         row += [entry(battery.common(name), CARDS[name].unit) for name in (*utility, *cost)]
         rows.append(tuple(row))
-    return Table(title, tuple(columns), tuple(rows), _summary_footnotes(frame, found))
+    return Table(title, tuple(columns), tuple(rows), _summary_footnotes(frame, found), sample_of_frame(frame))
 
 
 def leak_matrix(frame: pd.DataFrame, metric: str = "span_exact", title: str | None = None) -> Table:
@@ -153,6 +154,8 @@ def leak_matrix(frame: pd.DataFrame, metric: str = "span_exact", title: str | No
                 row.append(entry(score, shaded=True))
             elif outcome is None:
                 row.append(Entry("", note="not run"))
+            elif outcome.status is Status.MISSING:
+                row.append(Entry(numbers.PENDING, ids=(outcome.id,), note=outcome.reason))
             elif outcome.status is Status.FAILED:
                 row.append(Entry("failed", ids=(outcome.id,), note=outcome.reason))
                 notes[f"{battery.label}, {attack}: failed: {_one_line(outcome.reason)}"] = True
@@ -180,6 +183,8 @@ def _best_attack(battery: Battery) -> Entry:
     spans, tokens = battery.best("span_exact"), battery.best("token_accuracy")
     best = [score for score in (spans, tokens) if score is not None]
     names = list(dict.fromkeys(score.attack for score in best))
+    if not names and any(outcome.status is Status.MISSING for outcome in battery.outcomes()):
+        return Entry(numbers.PENDING)
     if not names:
         return Entry(numbers.MISSING if battery.tested else f"{numbers.MISSING} *")
     text = names[0] if len(names) == 1 else f"{names[0]} (secrets), {names[1]} (tokens)"
@@ -204,9 +209,6 @@ def _summary_footnotes(frame: pd.DataFrame, found: list[Battery]) -> tuple[str, 
         notes.append(f"{failed} of {len(outcomes)} attacks failed and are left out: a row may miss its best attack.")
     if not all(battery.tested for battery in found):
         notes.append("* Nothing in the battery reads what this defense shows: its privacy is untested, not proven.")
-    prompts = sorted(set(frame["n_prompts"].dropna()))
-    if len(prompts) == 1:
-        notes.append(f"{prompts[0]} prompts a cell; 95 % intervals over prompts.")
     if _any(frame, "modelled_s"):
         notes.append("Link time is modelled from counted traffic, not measured.")
     return tuple(notes)

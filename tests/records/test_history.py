@@ -12,7 +12,7 @@ SCHEMAS = sorted((Path(__file__).parent / "history").iterdir())
 @pytest.mark.parametrize("folder", SCHEMAS, ids=lambda folder: f"schema-{folder.name}")
 def test_old_records_are_read(folder: Path) -> None:
     found = {record.status: record for record in Store(folder).records()}
-    assert set(found) == set(Status)
+    assert set(found) == set(Status) - {Status.MISSING}
     assert found[Status.OK].metrics["token_accuracy"].mean == 0.75
     assert read_items(found[Status.OK].items)[0].truth_tokens == ["the", " patient", " Ann", " Lee"]
     assert "went away" in found[Status.FAILED].reason

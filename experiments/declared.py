@@ -1,0 +1,141 @@
+"""A declared table: what ``conf/table/NAME.yaml`` says, and the files made of it and of what was measured."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from experiments.build import build
+from experiments.overrides import UsageError, nearest
+from experiments.progress import say
+from smd_research.core.errors import ConfigError, RecordError
+
+if TYPE_CHECKING:
+    from smd_research.core.cell import Cell
+    from smd_research.records.claims import Claim
+    from smd_research.records.points import Source
+    from smd_research.records.tables import Table
+
+SIZES = ("small", "full")
+"""``small`` fits an hour on two cores, ``full`` a night or an accelerator."""
+
+
+@dataclass(frozen=True)
+class Declared:
+    """A table as it is declared, in one size.
+
+    Attributes:
+        title: heading.
+        sweep: lines of overrides, each a product of cells; or
+        benches: names of benches whose files are read (``smd bench`` measures, a table only reads).
+        view: makes the table of a frame of records, or of the benches' cases.
+        figure: draws the same, in place of the picture of the table.
+        claims: what is expected, each with its rule.
+        size: ``small`` or ``full``.
+    """
+
+    title: str
+    view: Mapping[str, Any]
+    sweep: Sequence[str] = ()
+    benches: Sequence[str] = ()
+    figure: Mapping[str, Any] | None = None
+    claims: Sequence[Mapping[str, Any]] = field(default_factory=tuple)
+    size: str = "small"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What is known for a table: a frame of records or the cases of benches, what it rests on, what is missing."""
+
+    source: "Source"
+    sample: str
+    remarks: tuple[str, ...] = ()
+
+
+def declared(node: Mapping[str, Any], size: str) -> Declared:
+    """Read a declaration.
+
+    Args:
+        node: ``conf/table/NAME.yaml``; its sweep is a list, or one list for each size.
+        size: which of them.
+
+    Raises:
+        UsageError: there is no such size.
+        ConfigError: the table declares nothing to show, or not in this size.
+    """
+    if size not in SIZES:
+        raise UsageError(f"unknown size '{size}': {nearest(size, SIZES)}")
+    sweep, benches = node.get("sweep") or (), node.get("benches") or ()
+    sweeps = sweep if isinstance(sweep, Mapping) else {"small": sweep}
+    if sweep and not sweeps.get(size):
+        raise ConfigError(f"this table declares no sweep of size={size}: there is {', '.join(map(str, sweeps))}")
+    if not sweep and not benches:
+        raise ConfigError("this table declares nothing to show: conf/table/NAME.yaml needs 'sweep' or 'benches'")
+    known = {name: node[name] for name in ("title", "view", "figure", "claims") if node.get(name)}
+    return Declared(**known, sweep=tuple(sweeps.get(size) or ()), benches=tuple(benches), size=size)
+
+
+def claims_of(table: Declared) -> list["Claim"]:
+    """The claims with their rules ready to be applied."""
+    from smd_research.records.claims import Claim
+
+    return [Claim(one["claim"], str(one["expected"]), one["source"], build(one["rule"])) for one in table.claims]
+
+
+def of_sweep(cells: Sequence["Cell"], folders: Sequence[Path], command: str) -> Measured:
+    """What is known of a sweep.
+
+    Args:
+        cells: all that it declares.
+        folders: of the records there are.
+        command: what runs the rest.
+    """
+    from smd_research.records import frame_of_sweep, read
+    from smd_research.records.frame import sample_of_frame
+
+    frame = frame_of_sweep(cells, [read(folder) for folder in folders])
+    absent = int(frame["id"][frame["status"] == "missing"].nunique())
+    remark = f"...: {absent} of {len(cells)} cells have not run yet; fill them with: {command}"
+    return Measured(frame, sample_of_frame(frame), (remark,) if absent else ())
+
+
+def of_benches(table: Declared, results_dir: Path) -> Measured:
+    """What is known of the benches of a table."""
+    from smd_research.records.bench import read_bench, sample_of_benches
+
+    found, remarks = [], []
+    for name in table.benches:
+        try:
+            found.append(read_bench(results_dir, name, table.size))
+        except RecordError as error:
+            remarks.append(f"...: {error}")
+    cases = tuple(case for bench in found for case in bench.cases)
+    return Measured(cases, sample_of_benches(found), tuple(remarks))
+
+
+def write(table: Declared, measured: Measured, folder: Path, name: str, command: str) -> tuple[Path, ...]:
+    """Render what was measured as Markdown, CSV, LaTeX and PNG; a declared figure takes the PNG's place.
+
+    Args:
+        table: the declaration.
+        measured: what is known.
+        folder: where the files go.
+        name: of the files; the full size has its own.
+        command: what makes the table again.
+    """
+    from smd_research.records.claims import claims_table
+    from smd_research.records.points import points
+    from smd_research.records.render import write_table
+
+    made: Table = build(table.view)(measured.source, title=table.title)
+    notes, sample = (*made.footnotes, *measured.remarks), made.sample or measured.sample
+    made = replace(made, footnotes=notes, sample=sample, command=command)
+    expected = claims_table(claims_of(table), points(measured.source), f"{table.title}: expected and found")
+    name = name if table.size == "small" else f"{name}-{table.size}"
+    written = write_table(made, folder, name, expected if expected.rows else None)
+    if table.figure:
+        try:
+            build(table.figure)(measured.source, folder / f"{name}.png")
+        except RecordError as error:  # nothing measured yet: the picture of the table stays
+            say(f"no figure yet: {error}")
+    return written

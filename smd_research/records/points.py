@@ -1,0 +1,156 @@
+"""One measurement with the labels that tell it from the others, whether a cell left it or a bench.
+
+Declared tables, claims and figures ask for points by label, so that they read records and bench files alike.
+"""
+
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import pandas as pd
+
+from smd_research.core.cell import COMPONENTS
+from smd_research.metrics import CARDS
+from smd_research.metrics.spread import Spread
+from smd_research.records.bench import BenchCase
+from smd_research.records.frame import DEPLOYED, DESIGN
+from smd_research.records.record import Status
+
+Label: TypeAlias = str | int | float | bool | None
+Labels: TypeAlias = Mapping[str, Label]
+Where: TypeAlias = Mapping[str, Label | Sequence[Label]]
+Source: TypeAlias = pd.DataFrame | Sequence[BenchCase]
+
+
+@dataclass(frozen=True)
+class Point:
+    """One figure.
+
+    Attributes:
+        labels: parameters by name: of a bench its own; of a cell its design, options as ``defense.epsilon``.
+        quantity: a metric, or ``value``, ``ratio`` or an extra figure of a bench; empty where a cell has no figures.
+        value: the mean or median, with ``low`` and ``high`` its 95 % interval and ``n`` what it rests on.
+        unit: of the value; empty for a share.
+        id: the cell, or the bench's case.
+        status: how the cell ended.
+        reason: why it is not ok.
+    """
+
+    labels: Labels
+    quantity: str = ""
+    value: float = math.nan
+    low: float = math.nan
+    high: float = math.nan
+    n: int = 0
+    unit: str = ""
+    id: str = ""
+    status: Status = Status.OK
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Series:
+    """Which points are meant: those of a quantity whose labels have the values asked for (or one of a list)."""
+
+    quantity: str
+    where: Where = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, declared: Mapping[str, Any]) -> "Series":
+        """A series as configuration declares it: ``{quantity: ratio, where: {mode: smd}}``."""
+        return cls(str(declared["quantity"]), dict(declared.get("where") or {}))
+
+    def points(self, found: Iterable[Point]) -> list[Point]:
+        """The points meant, those without a value left out."""
+        return [p for p in found if p.quantity == self.quantity and not math.isnan(p.value) and fits(p, self.where)]
+
+
+def points(source: Source) -> list[Point]:
+    """Every figure of a frame of records or of the cases of benches."""
+    return list(_of_frame(source) if isinstance(source, pd.DataFrame) else _of_bench(source))
+
+
+def fits(point: Point, where: Where) -> bool:
+    """Whether a point has the labels asked for."""
+    return all(
+        among(point.labels.get(name), wanted if isinstance(wanted, list | tuple) else [wanted])
+        for name, wanted in where.items()
+    )
+
+
+def among(label: object, choices: Iterable[object]) -> bool:
+    """Whether a label is one of several."""
+    return any(same(label, choice) for choice in choices)
+
+
+def same(one: object, other: object) -> bool:
+    """Whether two labels are equal; numbers as numbers, so that 8 and 8.0 are one."""
+    if isinstance(one, int | float) and isinstance(other, int | float):
+        return math.isclose(one, other, rel_tol=1e-9)
+    return one == other
+
+
+def rest(point: Point, names: Iterable[str]) -> tuple[tuple[str, str], ...]:
+    """A point's other labels, by which it is matched with a point that differs in ``names`` only.
+
+    Options go with their part: without ``attack``, ``attack.rounds`` does not count either.
+    """
+    left_out = set(names)
+    kept = {name: label for name, label in point.labels.items() if not left_out & {name, name.partition(".")[0]}}
+    return tuple(sorted((name, _text(label)) for name, label in kept.items()))
+
+
+def matched(found: Sequence[Point], one: Series, other: Series) -> Iterator[tuple[Point, Point]]:
+    """Pairs of points of two series that differ in nothing but the labels either asks for."""
+    names = {*one.where, *other.where}
+    partners = {rest(point, names): point for point in other.points(found)}
+    for point in one.points(found):
+        partner = partners.get(rest(point, names))
+        if partner is not None:
+            yield point, partner
+
+
+def _text(label: Label) -> str:
+    return f"{label:g}" if isinstance(label, float) else str(label)
+
+
+def _of_bench(cases: Sequence[BenchCase]) -> Iterator[Point]:
+    for case in cases:
+        measured = {"value": (case.value_spread, case.unit), "ratio": (case.ratio_spread, "x")}
+        measured |= {name: (spread, name.rpartition("_")[2]) for name, spread in case.extra.items()}
+        for name, (spread, unit) in measured.items():
+            if not math.isnan(spread.median):
+                yield _measured(case, name, spread, unit)
+
+
+def _measured(case: BenchCase, quantity: str, spread: Spread, unit: str) -> Point:
+    return Point(case.labels, quantity, spread.median, spread.low, spread.high, case.n, unit, case.case)
+
+
+def _of_frame(frame: pd.DataFrame) -> Iterator[Point]:
+    labels: dict[str, Labels] = {}
+    for row in frame.to_dict("records"):
+        cell = str(row["id"])
+        if cell not in labels:
+            labels[cell] = _labels(row)
+        status, metric = Status(row["status"]), row["metric"]
+        if status is not Status.OK or not isinstance(metric, str):
+            yield Point(labels[cell], id=cell, status=status, reason=str(row["reason"]))
+            continue
+        unit = CARDS[metric].unit if metric in CARDS else ""
+        yield Point(labels[cell], metric, row["mean"], row["low"], row["high"], int(row["n"]), unit, cell)
+
+
+def _labels(row: Mapping[Any, Any]) -> Labels:
+    labels: dict[str, Label] = {
+        name: None if pd.isna(row[name]) else row[name] for name in DESIGN if not name.endswith("_params")
+    }
+    for part in COMPONENTS:
+        options = json.loads(row[f"{part}_params"])
+        if part == "defense" and row[DEPLOYED]:
+            chosen = json.loads(row[DEPLOYED])
+            options |= {key: chosen[key] for key, value in options.items() if value is None and key in chosen}
+        labels |= {f"{part}.{key}": value for key, value in options.items() if not isinstance(value, list | dict)}
+    return labels

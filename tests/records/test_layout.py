@@ -1,0 +1,88 @@
+import math
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from grid import records
+
+from smd_research.core.errors import RecordError
+from smd_research.metrics.spread import Spread
+from smd_research.records import Status, frame_of, frame_of_sweep
+from smd_research.records.bench import BenchCase
+from smd_research.records.layout import layout
+from smd_research.records.points import Series, points, rest
+from smd_research.records.render import markdown
+from smd_research.records.tables import leak_matrix, summary
+
+
+def bench(users: int, mode: str, value: float, **extra: float) -> BenchCase:
+    return BenchCase(
+        f"m users={users} {mode}", value, math.nan, math.nan, "ms/token", 5, {"users": users, "mode": mode},
+        {name: Spread(x, x, x) for name, x in extra.items()}, Spread(value, 0.9 * value, 1.1 * value),
+    )  # fmt: skip
+
+
+CASES = [bench(1, "none", 4.0), bench(1, "smd", 5.0, peak_mb=20), bench(8, "none", 10.0), bench(8, "smd", 16.0)]
+COLUMNS: list[dict[str, Any]] = [
+    {"title": "none", "quantity": "value", "where": {"mode": "none"}, "unit": "ms/token"},
+    {"title": "SMD", "quantity": "value", "where": {"mode": "smd"}},
+    {"title": "peak", "quantity": "peak_mb", "where": {"mode": "smd"}},
+]
+
+
+def test_rows_and_columns_come_from_labels() -> None:
+    table = layout(CASES, {"users": None}, COLUMNS)
+    assert [[entry.text for entry in row] for row in table.rows] == [
+        ["1", "4.00", "5.00", "20.0"],
+        ["8", "10.0", "16.0", "–"],
+    ]
+    assert table.rows[0][1].interval == "3.60–4.40"
+
+
+def test_declared_rows_stand_before_they_are_measured() -> None:
+    table = layout(CASES, {"users": [1, 2, 8]}, COLUMNS[:2])
+    assert [row[0].text for row in table.rows] == ["1", "2", "8"]
+    assert [entry.text for entry in table.rows[1][1:]] == ["...", "..."]
+    assert [entry.text for row in layout([], {"users": [1]}, COLUMNS).rows for entry in row] == ["1", *["..."] * 3]
+
+
+def test_two_measurements_for_one_place_are_refused_unless_the_best_is_asked_for() -> None:
+    columns = [{"title": "any", "quantity": "value"}]
+    with pytest.raises(RecordError, match="belong in one place of column 'any'"):
+        layout(CASES, {"users": None}, columns)
+    table = layout(CASES, {"users": None}, [{**columns[0], "best": "largest"}])
+    assert [row[1].text for row in table.rows] == ["5.00", "16.0"]
+
+
+def test_cells_are_read_like_benches_and_say_how_they_ended() -> None:
+    found = records()
+    cells = [record.cell for record in found]
+    broken = replace(found[3], status=Status.FAILED, reason="out of memory", metrics={})
+    frame = frame_of_sweep(cells, [*found[:3], broken, *found[5:]])
+    columns = [
+        {"title": name, "quantity": "token_accuracy", "where": {"attack": name}, "show": "leak"}
+        for name in ("random", "nearest_token", "bayes_token", "vocab_matching")
+    ]
+    table = layout(frame, {"defense": None, "defense.layer": None, "defense.epsilon": None}, columns)
+    rows = {(row[0].text, row[2].text): [entry.text for entry in row[3:]] for row in table.rows}
+    assert rows["none", "none"] == ["0 %", "–", "failed", "..."]
+    assert rows["dp_text", "16"][0] == "0 %"
+    assert [row[2].text for row in table.rows if row[0].text == "dp_text"] == ["4", "8", "12", "16"]
+    assert table.rows[0][3].shade == 0.0
+
+
+def test_the_known_tables_show_what_has_not_run() -> None:
+    found = records()
+    frame = frame_of_sweep([record.cell for record in found], found[:-1])
+    assert "..." in markdown(leak_matrix(frame))
+    assert markdown(summary(frame_of_sweep([found[0].cell], []))).count("...") == 1
+
+
+def test_options_go_with_their_part() -> None:
+    found = points(frame_of(records()))
+    smd = Series("token_accuracy", {"defense": "smd"}).points(found)
+    assert {p.labels["attack"] for p in smd} == {"random", "prior", "partial_attention_inversion"}
+    assert len({rest(p, ["attack"]) for p in smd}) == 1
+    epsilon = Series("kl", {"defense": "dp_text", "defense.epsilon": [4, 8.0]}).points(found)
+    assert {p.labels["defense.epsilon"] for p in epsilon} == {4, 8}
+    assert {rest(p, ["defense", "attack"]) for p in epsilon} == {rest(p, ["defense", "attack"]) for p in smd}
