@@ -1,4 +1,4 @@
-"""A channel over a stream socket: the same code for a socket pair between processes and, later, for TCP."""
+"""A channel over a stream socket: the same code for a socket pair between processes and for TCP."""
 
 import select
 import socket
@@ -70,6 +70,14 @@ class StreamChannel(Channel):
         """Whether bytes that were read already wait to be parsed."""
         return self._end > self._start
 
+    @property
+    def ended(self) -> bool:
+        """Whether the peer has closed its end, and everything it sent was read."""
+        try:
+            return not self.buffered and self._sock.recv(1, socket.MSG_PEEK) == b""
+        except OSError:  # nothing there yet; or a broken connection, which reading will report
+            return False
+
     # -- sending -----------------------------------------------------------------------------------------------------
 
     def notify(self, message: Message) -> None:
@@ -99,14 +107,39 @@ class StreamChannel(Channel):
                     if left <= 0:
                         raise PeerLostError(f"the peer took no data for {self._timeout_s:g} s") from None
                     select.select([], [self._sock], [], left)
-        except (BrokenPipeError, ConnectionError):
+        except OSError:
             raise PeerLostError("the peer closed the connection while a message was being sent") from None
 
     # -- receiving ---------------------------------------------------------------------------------------------------
 
+    def receive(self) -> tuple[wire.Header, Message]:
+        """The next frame, for a party that serves several channels and answers when it has the answer.
+
+        Raises:
+            PeerLostError: when the peer has gone or stays silent.
+            ProtocolError: when the frame is malformed, or says that the peer refused.
+        """
+        head = self._take(wire.HEADER.size)
+        header = wire.decode_header(head, self._max_frame)
+        body = self._take(header.length)
+        if header.kind is wire.Kind.FAILURE:
+            raise ProtocolError(f"the peer refused: {bytes(body).decode(errors='replace')}")
+        message = wire.decode(header.type, body)
+        if self._meter:
+            self._meter.enter(Direction.TO_TRUSTED, message, head + body, header.kind)
+        return header, message
+
+    def reply(self, message: Message, sequence: int) -> None:
+        """Answer the request of that sequence number."""
+        self._send(message, wire.Kind.REPLY, sequence)
+
+    def refuse(self, reason: str, sequence: int) -> None:
+        """Answer the request of that sequence number with one line of reason."""
+        self._write(wire.encode_failure(reason, sequence))
+
     def _await_reply(self, sequence: int) -> Message:
         while True:
-            header, message = self._receive()
+            header, message = self.receive()
             if header.kind is wire.Kind.REPLY:
                 if header.sequence != sequence:
                     raise ProtocolError(f"reply {header.sequence} where reply {sequence} was expected")
@@ -115,7 +148,7 @@ class StreamChannel(Channel):
 
     def serve_one(self) -> None:
         """Take one frame from the peer and answer it."""
-        header, message = self._receive()
+        header, message = self.receive()
         self._serve(header, message)
 
     def _serve(self, header: wire.Header, message: Message) -> None:
@@ -130,21 +163,10 @@ class StreamChannel(Channel):
         except LabError as error:
             if header.kind is not wire.Kind.REQUEST:
                 raise
-            self._write(wire.encode_failure(str(error), header.sequence))
+            self.refuse(str(error), header.sequence)
             return
         if header.kind is wire.Kind.REQUEST and reply is not None:
-            self._send(reply, wire.Kind.REPLY, header.sequence)
-
-    def _receive(self) -> tuple[wire.Header, Message]:
-        head = self._take(wire.HEADER.size)
-        header = wire.decode_header(head, self._max_frame)
-        body = self._take(header.length)
-        if header.kind is wire.Kind.FAILURE:
-            raise ProtocolError(f"the peer refused: {bytes(body).decode(errors='replace')}")
-        message = wire.decode(header.type, body)
-        if self._meter:
-            self._meter.enter(Direction.TO_TRUSTED, message, head + body, header.kind)
-        return header, message
+            self.reply(reply, header.sequence)
 
     def _take(self, count: int) -> bytearray:
         """Exactly ``count`` bytes in a buffer of their own, which the message's tensors then share."""
@@ -173,7 +195,7 @@ class StreamChannel(Channel):
                 if time.perf_counter() >= spin_until and not self._poll.poll(self._timeout_s * 1000):
                     raise PeerLostError(f"the peer stayed silent for {self._timeout_s:g} s") from None
                 continue
-            except ConnectionError:
+            except OSError:  # reset, or no sign of life from its host
                 count = 0
             if self._meter:
                 self._meter.ledger.waited_s += time.perf_counter() - began

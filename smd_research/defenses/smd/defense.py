@@ -16,7 +16,8 @@ from smd_research.boundary import Boundary
 from smd_research.core.errors import ConfigError
 from smd_research.core.observable import Observable
 from smd_research.defenses.base import Defense, Deployment, Memory
-from smd_research.defenses.smd.decode import DecodeService, SendOrder, ServiceOptions
+from smd_research.defenses.smd.decode import DecodeService
+from smd_research.defenses.smd.requests import SendOrder, ServiceOptions
 from smd_research.defenses.smd.vault import Vault
 from smd_research.models.bundle import Bundle
 from smd_research.models.hooked import HookedModel
@@ -51,7 +52,6 @@ class SmdDeployment(Deployment):
             self._channel,
             logits,
             public=public,
-            position=len(ids),
             max_new_tokens=max_new_tokens,
             end_id=None if forced is not None else self.bundle.end_id,
             forced=None if forced is None else forced[0],

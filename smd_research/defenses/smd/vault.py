@@ -30,6 +30,7 @@ class Vault(Client):
     """Keys and values of a user's prompts, and the answers to the provider's queries over them.
 
     A request decodes one or several streams of equal length at once; the user reads the stream ``authentic``.
+    ``position`` is where the next token that nobody has processed stands.
 
     Args:
         wire_dtype: type in which attention crosses; ``m`` and ``g`` always cross in fp32.
@@ -44,7 +45,8 @@ class Vault(Client):
         self.store = KVStore()
         self.authentic = 0
         self._request = 0
-        self._turn = 0
+        self._decoded = False
+        self.position = 0
         self._specs: dict[int, AttentionSpec] = {}
         self._latest: Sequence[int] = ()
 
@@ -68,29 +70,35 @@ class Vault(Client):
         self._specs = attention.specs
         if public:
             self.store.drop_first(public, self._inner_layers)
+        self.position = prompts.shape[1]
         return logits
 
-    def prefill_turn(self, model: HookedModel, ids: Sequence[int], position: int, outputs: OutputKeys) -> Tensor:
-        """Process a later turn, which sees the earlier turns' keys of both sides.
+    def prefill_turn(self, model: HookedModel, ids: Sequence[int], channel: Channel) -> Tensor:
+        """Process a later turn of a conversation, which sees the earlier turns' keys of both sides.
 
         Args:
             model: the whole model, not kept.
-            ids: tokens since the last one the provider has processed.
-            position: absolute position of the first of them.
-            outputs: the provider's keys and values of the conversation.
+            ids: tokens since the last answer.
+            channel: to the provider, which is asked for its keys and values of the answers.
 
         Returns:
             Logits ``[1, vocab]`` of the turn's first generated token.
         """
         both = self.store.copy()
-        for layer, k, v in zip(outputs.layers.tolist(), outputs.k, outputs.v, strict=True):
-            both.append(layer, k.to(self.store.dtype), v.to(self.store.dtype), outputs.positions)
-        positions = torch.arange(position, position + len(ids), device=self.store.device)
-        feed = torch.tensor([list(ids)], device=self.store.device)
-        logits = model.forward(LocalAttention(both), positions, ids=feed, last_only=True)[:, -1]
+        if self._decoded:
+            outputs = self._outputs(channel)
+            for layer, k, v in zip(outputs.layers.tolist(), outputs.k, outputs.v, strict=True):
+                both.append(layer, k.to(both.dtype), v.to(both.dtype), outputs.positions)
+        # the last token of the answer was drawn, but its keys were never computed
+        feed = [self._latest[0], *ids]
+        positions = torch.arange(self.position, self.position + len(feed), device=both.device)
+        logits = model.forward(
+            LocalAttention(both), positions, ids=torch.tensor([feed], device=both.device), last_only=True
+        )[:, -1]
         for layer in both.layers:
             k, v, _ = both.get(layer)
-            self.store.append(layer, k[:, :, -len(ids) :], v[:, :, -len(ids) :], positions)
+            self.store.append(layer, k[:, :, -len(feed) :], v[:, :, -len(feed) :], positions)
+        self.position += len(feed)
         return logits
 
     # -- decoding ----------------------------------------------------------------------------------------------------
@@ -101,7 +109,6 @@ class Vault(Client):
         logits: Tensor,
         *,
         public: Sequence[int] = (),
-        position: int,
         max_new_tokens: int,
         end_id: int | None,
         sampling: Sampling = GREEDY,
@@ -116,7 +123,6 @@ class Vault(Client):
             channel: to the provider.
             logits: of the first generated token ``[streams, vocab]``.
             public: the prompt's leading tokens that the provider may know.
-            position: absolute position of the first generated token.
             max_new_tokens: tokens to generate, the first one included.
             end_id: the token that ends a stream.
             sampling: the law of the next token.
@@ -130,13 +136,14 @@ class Vault(Client):
             PeerLostError: when it is gone.
         """
         first = sampling.choose(logits, seed, 0) if forced is None else [forced] * len(logits)
-        self._request += 1
-        self._turn = turn
+        goes_on, self._decoded = self._decoded and turn > 1, False
         self._inner = inner
         self._latest = first
         self.take(first[self.authentic])
         if max_new_tokens == 1 or (forced is None and end_id is not None and all(token == end_id for token in first)):
             return
+        self._request += 1
+        self._decoded = True
         law = torch.tensor([sampling.temperature, sampling.top_p])
         channel.request(
             StartDecode(
@@ -144,15 +151,15 @@ class Vault(Client):
                 token_tensor(tuple(public)),
                 law,
                 self._request,
-                position,
+                self.position,
                 max_new_tokens - 1,
                 seed,
-                turn,
+                turn if goes_on else min(turn, 1),
             )
         )
 
-    def outputs(self, channel: Channel) -> OutputKeys:
-        """Fetch the keys and values that the provider holds of this conversation."""
+    def _outputs(self, channel: Channel) -> OutputKeys:
+        """Keys and values that the provider holds of this conversation."""
         answer = channel.request(OutputRequest(self._request))
         if not isinstance(answer, OutputKeys):
             raise ProtocolError(f"the provider answered a request for its keys with {type(answer).__name__}")
@@ -164,6 +171,7 @@ class Vault(Client):
             return self._attend(message)
         if isinstance(message, Tokens):
             self._latest = message.ids.tolist()
+            self.position += 1
             self.take(self._latest[self.authentic])
             return None
         if isinstance(message, NextHidden):

@@ -1,0 +1,130 @@
+"""The decode service's attention: its own keys here, each prompt's at a vault, merged exactly."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from smd_research.boundary.messages import Message, PartialAttention, Query
+from smd_research.core.errors import ProtocolError
+from smd_research.defenses.smd.requests import Request, SendOrder, ServiceOptions, guarded
+from smd_research.defenses.smd.stages import Stage, StageClock
+from smd_research.mechanisms.partial_attention import NEGATIVE_INFINITY, Partial, merge
+from smd_research.models.attention import AttentionSpec
+from smd_research.models.ragged import RaggedKV
+
+
+class MergedAttention:
+    """The service's attention: its own output keys here, each prompt's keys at its vault."""
+
+    def __init__(self, kv: RaggedKV, options: ServiceOptions, clock: StageClock | None) -> None:
+        self._kv = kv
+        self._options = options
+        self._clock = clock
+        self._private: list[tuple[Request, slice]] = []
+        self._waiting: list[tuple[Request, slice, Callable[[], Message] | None]] = []
+
+    def serve(self, requests: Sequence[tuple[Request, slice]]) -> None:
+        """Name the requests of the step that begins, and their rows in the batch."""
+        self._private = [(request, rows) for request, rows in requests if request.vault]
+
+    def _mark(self, stage: Stage) -> None:
+        if self._clock:
+            self._clock.mark(stage)
+
+    def enter(self) -> None:
+        self._mark(Stage.MLP)
+
+    def ask(self, layer: int, q: Tensor, spec: AttentionSpec) -> None:
+        self._mark(Stage.Q_PROJ)
+        if self._options.send_order is SendOrder.AFTER_Q:
+            self._send(layer, q)
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, positions: Tensor, spec: AttentionSpec) -> Tensor:
+        self._mark(Stage.KV_PROJ)
+        if self._options.send_order is SendOrder.AFTER_KV:
+            self._send(layer, q)
+        self._kv.append(layer, k, v)
+        where = positions.expand(q.shape[0]) if positions.dim() == 1 else positions[:, 0]
+        own = self._kv.partial(layer, q, where, spec)
+        self._mark(Stage.OUT_ATTENTION)
+        if self._options.send_order is SendOrder.AFTER_ATTENTION:
+            self._send(layer, q)
+        if not self._waiting:
+            return own.a
+        theirs = self._collect(layer, q)
+        self._mark(Stage.RECEIVE)
+        merged = merge([theirs, own]).to(v.dtype)
+        self._mark(Stage.MERGE)
+        return merged
+
+    def _send(self, layer: int, q: Tensor) -> None:
+        rows = q[:, :, 0].to(self._options.wire_dtype).cpu()
+        self._waiting = []
+        for request, own in self._private:
+            query = Query(rows[own], request.start.request, layer, request.position)
+            post = guarded(request, partial(request.channel.post, query))
+            self._waiting.append((request, own, post))
+        self._mark(Stage.SEND)
+
+    def _collect(self, layer: int, q: Tensor) -> Partial:
+        """The vaults' shards, as rows of the batch; a request without an answer has an empty one."""
+        whole, heads, _, d = q.shape
+        shards = []
+        for request, rows, reply in self._waiting:
+            answer = reply and guarded(request, partial(_answer, reply, request, layer, heads, d))
+            if answer is not None:
+                shards.append((request, rows, answer))
+        self._waiting = []
+        if len(shards) == 1 and shards[0][2].m.shape[0] == whole:
+            answer = shards[0][2]
+            joined = Partial(*(x.to(q.device).unsqueeze(2) for x in (answer.m, answer.g, answer.a)))
+        else:
+            joined = _joined(shards, q)
+        if shards and not _sound(joined):
+            self._expose(shards, joined)
+        return joined
+
+    def _expose(self, shards: Sequence[tuple[Request, slice, PartialAttention]], joined: Partial) -> None:
+        """Fail the requests whose shard is no attention, and empty it."""
+        for request, rows, answer in shards:
+            if not _sound(Partial(answer.m, answer.g, answer.a)):
+                request.failure = ProtocolError("a vault answered a query with values that are not finite")
+                joined.m[rows] = NEGATIVE_INFINITY
+                joined.g[rows] = 0
+                joined.a[rows] = 0
+
+
+def _answer(reply: Callable[[], Message], request: Request, layer: int, heads: int, d: int) -> PartialAttention:
+    """Wait for a reply and hold it against its query.
+
+    Raises:
+        ProtocolError: saying what does not fit.
+    """
+    answer = reply()
+    if not isinstance(answer, PartialAttention):
+        raise ProtocolError(f"a vault answered a query with {type(answer).__name__}")
+    if (answer.request, answer.layer, answer.position) != (request.start.request, layer, request.position):
+        raise ProtocolError("a vault answered another query than it was asked")
+    rows = (request.streams, heads)
+    if answer.m.shape != rows or answer.g.shape != rows or answer.a.shape != (*rows, d):
+        raise ProtocolError(f"a vault answered with attention of shape {list(answer.a.shape)}, not {[*rows, d]}")
+    return answer
+
+
+def _sound(shard: Partial) -> bool:
+    """Whether a shard can be merged: finite throughout, but for the maximum of an empty row."""
+    total = shard.g.float().sum() + shard.a.float().sum() + shard.m.float().amax().clamp(min=0)
+    return bool(total.isfinite())
+
+
+def _joined(shards: Sequence[tuple[Request, slice, PartialAttention]], q: Tensor) -> Partial:
+    """Shards of all requests as rows of one, empty where there is none."""
+    streams, heads, _, d = q.shape
+    m = torch.full((streams, heads, 1), NEGATIVE_INFINITY, device=q.device)
+    g = torch.zeros(streams, heads, 1, device=q.device)
+    a = torch.zeros(streams, heads, 1, d, device=q.device)
+    for _, rows, answer in shards:
+        m[rows, :, 0], g[rows, :, 0], a[rows, :, 0] = answer.m.to(m), answer.g.to(g), answer.a.to(a)
+    return Partial(m, g, a)
