@@ -1,11 +1,16 @@
-"""Run an attack on every view; it sees views and public knowledge, never a prompt or a defense."""
+"""Run an attack on every view; it sees views and public knowledge, never a prompt or a defense.
+
+An attack that knows templates is handed, beside the view, the prompt with one secret hidden: declared side knowledge.
+"""
 
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from attacks.base import Attack, Public
+from attacks.templates import TemplateAttack
 from experiments.progress import track
+from experiments.templates import Hidden
 from smd_research.boundary import AdversaryView
 from smd_research.core.errors import NotApplicableError
 from smd_research.core.guess import Guess
@@ -15,10 +20,19 @@ from smd_research.core.seeds import generator
 
 @dataclass(frozen=True)
 class Attempt:
-    """A guess and the seconds it took."""
+    """What an attack made of one view.
+
+    Attributes:
+        guess: its guess.
+        seconds: how long it took.
+        hidden: what was hidden from an attack that knows the template, for metrics only.
+        control: such an attack's guess for the same template from another prompt's view.
+    """
 
     guess: Guess
     seconds: float
+    hidden: Hidden | None = None
+    control: Guess | None = None
 
 
 def check(attack: Attack, shows: frozenset[Observable]) -> None:
@@ -32,7 +46,13 @@ def check(attack: Attack, shows: frozenset[Observable]) -> None:
         raise NotApplicableError(f"needs {', '.join(missing)}, which the defense does not show")
 
 
-def recover_all(attack: Attack, public: Public, views: Sequence[tuple[str, AdversaryView]], seed: int) -> list[Attempt]:
+def recover_all(
+    attack: Attack,
+    public: Public,
+    views: Sequence[tuple[str, AdversaryView]],
+    seed: int,
+    hidden: Sequence[Hidden | None] = (),
+) -> list[Attempt]:
     """Fit the attack once, then recover every prompt.
 
     Args:
@@ -40,10 +60,13 @@ def recover_all(attack: Attack, public: Public, views: Sequence[tuple[str, Adver
         public: what is public.
         views: the name of each prompt, which seeds the attack's own randomness, and its view.
         seed: the cell's seed.
+        hidden: for an attack that knows templates: that of each prompt, None where there is nothing to hide.
 
     Raises:
         NotApplicableError: when the attack finds that it cannot be run here.
     """
+    if isinstance(attack, TemplateAttack):
+        return _fill_all(attack, public, views, hidden, seed)
     attack.fit(public)
     attempts = []
     for name, view in track(views, "attack"):
@@ -51,3 +74,39 @@ def recover_all(attack: Attack, public: Public, views: Sequence[tuple[str, Adver
         guess = attack.recover(view, generator(seed, "attack", name))
         attempts.append(Attempt(guess, time.perf_counter() - began))
     return attempts
+
+
+def _fill_all(
+    attack: TemplateAttack,
+    public: Public,
+    views: Sequence[tuple[str, AdversaryView]],
+    hidden: Sequence[Hidden | None],
+    seed: int,
+) -> list[Attempt]:
+    """Fill every template, from its own view and, as a control, from another prompt's."""
+    if not any(hidden):
+        raise NotApplicableError(f"no prompt holds a whole secret of type '{attack.secret}'")
+    attack.fit(public)
+    attempts = []
+    lengths = [view.length or 0 for _, view in views]
+    for position, (name, view) in enumerate(track(views, "attack")):
+        one = hidden[position]
+        if one is None:
+            attempts.append(Attempt(Guess((-1,) * lengths[position]), 0.0))
+            continue
+        began = time.perf_counter()
+        guess = attack.fill(view, one.template, generator(seed, "attack", name))
+        seconds = time.perf_counter() - began
+        other = partner(position, lengths)
+        control = None
+        if other is not None:
+            control = attack.fill(views[other][1], one.template, generator(seed, "control", name))
+        attempts.append(Attempt(guess, seconds, one, control))
+    return attempts
+
+
+def partner(position: int, lengths: Sequence[int]) -> int | None:
+    """The next prompt of the same length, going round; None where there is no other."""
+    same = [i for i, length in enumerate(lengths) if length == lengths[position]]
+    following = same[(same.index(position) + 1) % len(same)]
+    return None if following == position else following

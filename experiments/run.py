@@ -66,6 +66,7 @@ def measure(plan: Plan, workbench: "Workbench") -> "Record":
     import torch
 
     from attacks.base import Attack, Public
+    from attacks.templates import TemplateAttack
     from experiments.attacking import check, recover_all
     from experiments.build import build
     from experiments.scoring import score
@@ -88,7 +89,9 @@ def measure(plan: Plan, workbench: "Workbench") -> "Record":
     attempts = None
     if attack:
         public = Public(bundle, str(cell.defense["name"]), observation.parameters, corpus)
-        attempts = recover_all(attack, public, [(one.prompt.id, one.view) for one in observation.served], cell.seed)
+        views = [(one.prompt.id, one.view) for one in observation.served]
+        hidden = workbench.hidden(plan, attack) if isinstance(attack, TemplateAttack) else ()
+        attempts = recover_all(attack, public, views, cell.seed, hidden)
     attacked = time.perf_counter()
 
     estimates, items = score(bundle, observation, attempts, build(parts["link"], Link))

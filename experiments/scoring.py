@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from experiments.attacking import Attempt
+from experiments.attacking import Attempt, partner
 from experiments.observe import Observation, Served
 from smd_research import metrics
 from smd_research.boundary import Link
@@ -36,7 +36,7 @@ def score(
         if attempts is not None:
             guess = attempts[position].guess
             values |= privacy(one, guess, bundle) | {"attack_s": attempts[position].seconds}
-            values |= _control(position, served, attempts, bundle)
+            values |= _control(position, served, attempts, bundle) | _choice(attempts[position])
         items.append(_item(one, guess, values, bundle))
     return estimates(items, observation), items
 
@@ -60,13 +60,6 @@ def privacy(one: Served, guess: Guess, bundle: Bundle) -> dict[str, float]:
     }
 
 
-def partner(position: int, lengths: Sequence[int]) -> int | None:
-    """The next prompt of the same length, going round; None where there is no other."""
-    same = [i for i, length in enumerate(lengths) if length == lengths[position]]
-    following = same[(same.index(position) + 1) % len(same)]
-    return None if following == position else following
-
-
 def _control(position: int, served: Sequence[Served], attempts: Sequence[Attempt], bundle: Bundle) -> dict[str, float]:
     """The negative control: the same attack on another prompt's view, scored against this prompt."""
     other = partner(position, [len(one.prompt.ids) for one in served])
@@ -76,6 +69,20 @@ def _control(position: int, served: Sequence[Served], attempts: Sequence[Attempt
     return {
         "control_token_accuracy": metrics.token_accuracy(prompt.ids, guess, bundle.special_ids),
         "control_span_exact": metrics.span_exact(prompt.ids, guess, prompt.spans),
+    }
+
+
+def _choice(attempt: Attempt) -> dict[str, float]:
+    """The hidden value of a template among its candidates; nothing where there was no template."""
+    if attempt.hidden is None:
+        return {}
+    truth, among = attempt.hidden.truth, len(attempt.hidden.template.candidates)
+    return {
+        "choice_top1": metrics.choice_found(attempt.guess, truth, 1),
+        "choice_top5": metrics.choice_found(attempt.guess, truth, 5),
+        "choice_chance": 1 / among,
+        "choices": float(among),
+        "control_choice_top1": metrics.choice_found(attempt.control, truth, 1) if attempt.control else math.nan,
     }
 
 

@@ -7,10 +7,13 @@ from typing import Any, TypeVar
 
 from transformers.utils.logging import disable_progress_bar
 
+from attacks.templates import TemplateAttack
 from experiments.build import build
 from experiments.cells import Plan
 from experiments.observe import Observation, Plain, observe, plain_answers
+from experiments.templates import Hidden, Register, hide
 from smd_research.core.errors import ConfigError, PromptError
+from smd_research.core.seeds import generator
 from smd_research.data.prompts import Prompt
 from smd_research.data.tokenise import prompts as tokenise
 from smd_research.defenses.base import Defense
@@ -22,7 +25,7 @@ EVALUATION = "evaluation"
 AUXILIARY = "train"
 AUXILIARY_DOCUMENTS = 2000
 CONTINUATION_TOKENS = 32
-KEPT = {"bundle": 2, "prompts": 4, "corpus": 2, "plain": 4, "observation": 6}
+KEPT = {"bundle": 2, "prompts": 4, "corpus": 2, "plain": 4, "observation": 6, "register": 2}
 
 
 class Workbench:
@@ -68,6 +71,17 @@ class Workbench:
         documents = build(plan.parts["data"]).documents(AUXILIARY, AUXILIARY_DOCUMENTS, cell.seed)
         bundle = self.bundle(plan)
         return tuple(prompt.ids for prompt in tokenise(documents, bundle.tokenizer, bundle.geometry.context, 0))
+
+    def hidden(self, plan: Plan, attack: TemplateAttack) -> tuple[Hidden | None, ...]:
+        """For each prompt the template that is handed to an attack which knows templates."""
+        cell = plan.cell
+        bundle, source = self.bundle(plan), build(plan.parts["data"])
+        key = [cell.model, cell.data, attack.secret, cell.seed]
+        values = self._keep("register", key, lambda: Register.of(source, attack.secret, bundle.tokenizer, cell.seed))
+        return tuple(
+            hide(prompt, bundle.tokenizer, values, attack.candidates, generator(cell.seed, "hide", prompt.id))
+            for prompt in self.prompts(plan)
+        )
 
     def plain(self, plan: Plan) -> tuple[Plain, ...]:
         """The unprotected model's answers."""

@@ -27,6 +27,7 @@ class Guess:
         residual: the value of that check, in the attack's own unit.
         spent: what it cost the attacker.
         exhausted: True when a budget ended the search early.
+        choices: where the attack chooses among public alternatives, their indices, best first.
     """
 
     ids: tuple[int, ...]
@@ -35,3 +36,4 @@ class Guess:
     residual: float | None = None
     spent: Spent = field(default_factory=Spent)
     exhausted: bool = False
+    choices: tuple[int, ...] = ()

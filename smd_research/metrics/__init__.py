@@ -7,6 +7,7 @@ from smd_research.metrics.memory import Mapped, mapped, private_bytes, shared_on
 from smd_research.metrics.privacy import (
     attack_candidates,
     certified,
+    choice_found,
     edit_similarity,
     exact_match,
     rouge_l,
@@ -27,6 +28,7 @@ __all__ = [
     "aggregate",
     "attack_candidates",
     "certified",
+    "choice_found",
     "edit_similarity",
     "exact_match",
     "greedy_equal",

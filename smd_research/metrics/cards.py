@@ -67,6 +67,20 @@ _ALL = (
     _share("span_similarity", "secret similarity", "character edit similarity of secret spans"),
     _share("control_token_accuracy", "tokens, control", f"token_accuracy of {_CONTROL}: the chance level", _PRIOR),
     _share("control_span_exact", "secrets, control", f"span_exact of {_CONTROL}: the chance level", _PRIOR),
+    _share(
+        "choice_top1", "hidden value found", "hidden values that the attack ranks first of the register",
+        "1 / length of the register: choice_chance",
+    ),
+    _share(
+        "choice_top5", "hidden value in top 5", "hidden values among the five best of the register",
+        "5 / length of the register",
+    ),
+    _share("choice_chance", "chance of a value", "1 / number of candidates that fit into the gap", "itself"),
+    Card(
+        "choices", "register", "privacy", "candidates", "higher", "", None, "positive",
+        "candidates that fit into the gap, the hidden value included",
+    ),
+    _share("control_choice_top1", "hidden value, control", f"choice_top1 of {_CONTROL}: the chance level", _PRIOR),
     Card(
         "certified", "certified", "privacy", "", "lower", "", 1.0, "rate",
         "guesses the attack proved right by itself, among those it could check",

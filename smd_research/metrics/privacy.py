@@ -104,6 +104,11 @@ def span_similarity(truth: Sequence[int], guess: Answer, spans: Iterable[TokenSp
     return sum(scores) / len(scores) if scores else math.nan
 
 
+def choice_found(guess: Guess, truth: int, k: int) -> float:
+    """1 when the true one of several public alternatives is among the attack's ``k`` best, else 0."""
+    return float(truth in guess.choices[:k])
+
+
 def attack_candidates(guess: Guess) -> float:
     """How many candidates the attack evaluated."""
     return float(guess.spent.candidates)
