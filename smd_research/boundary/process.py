@@ -1,4 +1,4 @@
-"""The untrusted party in an OS process of its own, joined by a Unix socket pair.
+"""The untrusted party in an OS process of its own, joined by a Unix socket pair or a TCP connection.
 
 Children come from a fork server that has the heavy imports loaded: it never held a secret, never ran a parallel region
 (a fork after one can hang the child), and starts a party in tens of milliseconds instead of an interpreter's seconds.
@@ -10,9 +10,9 @@ import select
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -24,7 +24,7 @@ UntrustedFactory = Callable[[Channel], Untrusted]
 PRELOAD = ["torch", "transformers", "transformers.models.llama.modeling_llama", "smd_research.boundary"]
 
 
-def _context() -> multiprocessing.context.ForkServerContext:
+def fork_server() -> multiprocessing.context.ForkServerContext:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOAD)
     return context
@@ -39,20 +39,47 @@ def _serve(factory: UntrustedFactory, sock: socket.socket, control: Connection, 
         party = factory(channel)
         channel.serve_for(party)
         control.send(None)
-        ready = _Ready(control.fileno(), channel.fileno())
-        while True:
-            while channel.buffered:
-                channel.serve_one()
-            if control.fileno() in ready.wait():
-                name, arguments = control.recv()
-                control.send(getattr(party, name)(*arguments))
-            else:
-                channel.serve_one()
-    except (PeerLostError, EOFError):
+        serve(party, channel, control)
+    except PeerLostError:
         return
     except LabError as error:
         with contextlib.suppress(OSError):
             control.send(error)
+
+
+class Control(Protocol):
+    """Carries calls of the party's measurement methods, and their answers."""
+
+    def fileno(self) -> int: ...
+
+    def recv(self) -> tuple[str, Sequence[Any]]:
+        """The next call; EOFError when the caller has left."""
+
+    def send(self, value: Any, /) -> None: ...
+
+
+def serve(party: Untrusted, channel: StreamChannel, control: Control | None) -> None:
+    """Answer the boundary and, apart from it, the measurement tap, until the peer leaves between two messages.
+
+    Raises:
+        PeerLostError: when the peer vanishes inside a message or a request.
+    """
+    sources = _Ready(channel.fileno(), *([control.fileno()] if control else []))
+    while True:
+        while channel.buffered:
+            channel.serve_one()
+        ready = sources.wait()
+        if channel.fileno() in ready and channel.ended:
+            return
+        if control and control.fileno() in ready:
+            try:
+                name, arguments = control.recv()
+            except EOFError:
+                control, sources = None, _Ready(channel.fileno())
+                continue
+            control.send(getattr(party, name)(*arguments))
+        else:
+            channel.serve_one()
 
 
 class _Ready:
@@ -81,14 +108,22 @@ class ProcessHost:
         meter: counts every frame, at the trusted end.
         timeout_s: how long either side may stay silent inside a request.
         threads: torch threads of the untrusted process.
+        pair: makes the two ends of the connection between them.
     """
 
     def __init__(
-        self, trusted: Party, factory: UntrustedFactory, meter: Meter, *, timeout_s: float, threads: int
+        self,
+        trusted: Party,
+        factory: UntrustedFactory,
+        meter: Meter,
+        *,
+        timeout_s: float,
+        threads: int,
+        pair: Callable[[], tuple[socket.socket, socket.socket]] = socket.socketpair,
     ) -> None:
-        ours, theirs = socket.socketpair()
+        ours, theirs = pair()
         self._control, other = multiprocessing.Pipe()
-        self._process = _context().Process(
+        self._process = fork_server().Process(
             target=_serve, args=(factory, theirs, other, threads, timeout_s), daemon=True, name="untrusted"
         )
         self._process.start()

@@ -1,33 +1,42 @@
 """The boundary: the one place where messages are carried, counted and recorded."""
 
 import os
+import socket
+from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
 
+from smd_research.boundary.addresses import loopback_pair
 from smd_research.boundary.channel import Channel, InProcessChannel, Meter, Party, Untrusted
 from smd_research.boundary.ledger import Direction, Ledger
 from smd_research.boundary.process import ProcessHost, UntrustedFactory
+from smd_research.boundary.remote import Remote, RemoteHost
 from smd_research.boundary.view import AdversaryView
 from smd_research.core.errors import ConfigError, ProtocolError
 from smd_research.core.observable import Observable
 
-Transport = Literal["inproc", "process"]
-TRANSPORTS: tuple[Transport, ...] = ("inproc", "process")
+Transport = Literal["inproc", "process", "tcp"]
+TRANSPORTS: tuple[Transport, ...] = ("inproc", "process", "tcp")
+
+Impostor = Callable[[UntrustedFactory], UntrustedFactory]
+"""Turns the maker of an honest untrusted party into the maker of the one that takes its place."""
 
 
 class Boundary:
     """Joins a trusted and an untrusted party over one of the transports.
 
     Args:
-        transport: ``inproc`` (both parties here, every message still encoded and decoded) or ``process``.
+        transport: ``inproc`` (both parties here, every message still encoded and decoded), ``process`` (the untrusted
+            one in a process of its own) or ``tcp`` (that process at the other end of a TCP connection).
         record: keep every frame, so that ``view`` can be asked for.
         timeout_s: how long a party may stay silent inside a request.
         threads: torch threads of an untrusted process; None takes this process's number.
-        impostor: takes the honest untrusted party's place, for an active attack.
+        impostor: makes of the honest untrusted party the one that takes its place, for an active attack.
+        remote: for ``tcp``, an untrusted party that listens on another host; without it a child process here plays it.
 
     Raises:
-        ConfigError: for an unknown transport.
+        ConfigError: for an unknown transport, or a remote party that this boundary cannot have.
     """
 
     def __init__(
@@ -37,24 +46,37 @@ class Boundary:
         record: bool = True,
         timeout_s: float = 60.0,
         threads: int | None = None,
-        impostor: UntrustedFactory | None = None,
+        impostor: Impostor | None = None,
+        remote: Remote | None = None,
     ) -> None:
         if transport not in TRANSPORTS:
             raise ConfigError(f"transport={transport} is unknown: use one of {', '.join(TRANSPORTS)}")
+        if remote and transport != "tcp":
+            raise ConfigError(f"address={remote.address} needs transport=tcp, not {transport}")
+        if remote and impostor:
+            raise ConfigError("an active attack plays the untrusted party itself: leave address= out")
         self.transport = transport
         self._timeout_s = timeout_s
         self._threads = threads or torch.get_num_threads()
         self._meter = Meter(record=record)
         self._impostor = impostor
-        self._host: ProcessHost | None = None
+        self._remote = remote
+        self._host: ProcessHost | RemoteHost | None = None
         self._untrusted: Untrusted | None = None
         self._public: tuple[int | None, tuple[tuple[int, ...], ...]] = (None, ())
 
     def open(self, trusted: Party, factory: UntrustedFactory) -> Channel:
         """Start the untrusted party and return the trusted party's end of the channel."""
-        factory = self._impostor or factory
-        if self.transport == "process":
-            self._host = ProcessHost(trusted, factory, self._meter, timeout_s=self._timeout_s, threads=self._threads)
+        if self._impostor:
+            factory = self._impostor(factory)
+        if self._remote:
+            self._host = RemoteHost(trusted, self._remote, self._meter, timeout_s=self._timeout_s)
+            return self._host.channel
+        if self.transport != "inproc":
+            pair = loopback_pair if self.transport == "tcp" else socket.socketpair
+            self._host = ProcessHost(
+                trusted, factory, self._meter, timeout_s=self._timeout_s, threads=self._threads, pair=pair
+            )
             return self._host.channel
         outward = InProcessChannel(self._meter, Direction.TO_UNTRUSTED)
         inward = InProcessChannel(self._meter, Direction.TO_TRUSTED)
@@ -94,8 +116,9 @@ class Boundary:
 
     @property
     def pids(self) -> tuple[int, ...]:
-        """Process ids of the parties, this process first."""
-        return (os.getpid(), *((self._host.pid,) if self._host else ()))
+        """Process ids of the parties on this machine, this process first."""
+        there = self._host.pid if self._host else None
+        return (os.getpid(),) if there is None else (os.getpid(), there)
 
     def view(self, shows: frozenset[Observable]) -> AdversaryView:
         """The adversary's view of the request since ``begin``.

@@ -73,8 +73,12 @@ def _run(transport: str) -> tuple[list[int], Ledger, int, bytes]:
         boundary.close()
 
 
-def test_transports_carry_and_count_alike() -> None:
-    (got, ledger, here, bytes_in), (got2, ledger2, there, bytes_out) = _run("inproc"), _run("process")
+APART = [name for name in TRANSPORTS if name != "inproc"]
+
+
+@pytest.mark.parametrize("transport", APART)
+def test_transports_carry_and_count_alike(transport: str) -> None:
+    (got, ledger, here, bytes_in), (got2, ledger2, there, bytes_out) = _run("inproc"), _run(transport)
     assert got == got2 == [6, 10, 16]
     assert (here == os.getpid(), there != os.getpid()) == (True, True)
     ledger2.waited_s = ledger.waited_s = 0.0
@@ -95,8 +99,9 @@ def test_a_refusal_reaches_the_asking_side_as_one_line(transport: str) -> None:
     boundary.close()
 
 
-def test_a_peer_that_dies_in_the_middle_is_noticed() -> None:
-    boundary = Boundary("process")
+@pytest.mark.parametrize("transport", APART)
+def test_a_peer_that_dies_in_the_middle_is_noticed(transport: str) -> None:
+    boundary = Boundary(transport)
     channel = boundary.open(Home(), Vanishing)
     with pytest.raises(PeerLostError, match="disconnected"):
         channel.request(PromptIds(torch.tensor([1], dtype=torch.int32), 1))
@@ -150,7 +155,7 @@ def test_a_message_larger_than_every_buffer_arrives_whole() -> None:
 
 
 def test_an_unknown_transport_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(ConfigError, match="inproc, process"):
+    with pytest.raises(ConfigError, match="inproc, process, tcp"):
         Boundary("pigeon")
 
 
