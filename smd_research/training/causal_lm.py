@@ -62,19 +62,22 @@ class CausalLM(lightning.LightningModule):  # type: ignore[misc]  # Lightning is
         """Loss on rows of the validation split."""
         self.log("validation_loss", self.loss(ids), prog_bar=True)
 
-    def configure_optimizers(self) -> Any:
+    def configure_optimizers(self) -> dict[str, Any]:
         """AdamW and the schedule, stepped every batch."""
-        matrices = [parameter for parameter in self.parameters() if parameter.ndim >= 2]
-        gains = [parameter for parameter in self.parameters() if parameter.ndim < 2]
-        optimisation = self.optimisation
-        optimizer = torch.optim.AdamW(
-            [
-                {"params": matrices, "weight_decay": optimisation.weight_decay},
-                {"params": gains, "weight_decay": 0.0},
-            ],
-            lr=optimisation.learning_rate,
-            betas=optimisation.betas,
-        )
-        share: Callable[[int], float] = optimisation.share
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, share)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return optimizers(self, self.optimisation)
+
+
+def optimizers(module: torch.nn.Module, optimisation: Optimisation) -> dict[str, Any]:
+    """AdamW over the trainable parameters with its schedule, as Lightning takes them; stepped every batch."""
+    trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": [p for p in trainable if p.ndim >= 2], "weight_decay": optimisation.weight_decay},
+            {"params": [p for p in trainable if p.ndim < 2], "weight_decay": 0.0},
+        ],
+        lr=optimisation.learning_rate,
+        betas=optimisation.betas,
+    )
+    share: Callable[[int], float] = optimisation.share
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, share)
+    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
