@@ -57,6 +57,7 @@ def privacy(one: Served, guess: Guess, bundle: Bundle) -> dict[str, float]:
         "certified": metrics.certified(guess),
         "exhausted": float(guess.exhausted),
         "residual": math.nan if guess.residual is None else guess.residual,
+        **metrics.streams(truth, guess, spans),
     }
 
 

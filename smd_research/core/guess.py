@@ -16,6 +16,23 @@ class Spent:
 
 
 @dataclass(frozen=True)
+class Verdict:
+    """Which of several candidate prompts is the real one, by one line of evidence.
+
+    Attributes:
+        judge: the line of evidence.
+        posterior: for each candidate the probability of being real, by this evidence; sums to one.
+        picked: the candidate picked: a most probable one, ties broken at random.
+        requests: after how many requests of the same secret it was sure (0.95), where it may see several; None: never.
+    """
+
+    judge: str
+    posterior: tuple[float, ...]
+    picked: int
+    requests: int | None = None
+
+
+@dataclass(frozen=True)
 class Guess:
     """A reconstruction of one prompt.
 
@@ -27,6 +44,8 @@ class Guess:
         residual: the value of that check, in the attack's own unit.
         spent: what it cost the attacker.
         exhausted: True when a budget ended the search early.
+        candidates: where several prompts stand side by side and one is real: each as the attack read it.
+        verdicts: what each line of evidence says of them; ``ids`` follows the first.
         choices: where the attack chooses among public alternatives, their indices, best first.
     """
 
@@ -36,4 +55,6 @@ class Guess:
     residual: float | None = None
     spent: Spent = field(default_factory=Spent)
     exhausted: bool = False
+    candidates: tuple[tuple[int, ...], ...] = field(default=(), repr=False)
+    verdicts: tuple[Verdict, ...] = ()
     choices: tuple[int, ...] = ()

@@ -17,10 +17,12 @@ from smd_research.metrics.privacy import (
     top5_accuracy,
     top_k_accuracy,
 )
+from smd_research.metrics.streams import JUDGES, streams
 from smd_research.metrics.utility import greedy_equal, kl, logit_error, negative_log_likelihood
 
 __all__ = [
     "CARDS",
+    "JUDGES",
     "Card",
     "Estimate",
     "Mapped",
@@ -43,6 +45,7 @@ __all__ = [
     "shared_once",
     "span_exact",
     "span_similarity",
+    "streams",
     "summarise",
     "token_accuracy",
     "top5_accuracy",

@@ -1,10 +1,11 @@
 """What each metric means: unit, direction, chance level and ceiling."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 from smd_research.metrics.estimate import Estimate, Scale, aggregate
+from smd_research.metrics.streams import JUDGES
 
 _CONTROL = "the same attack on another prompt's view"
 _PRIOR = "the prior-only and random attacks"
@@ -57,6 +58,32 @@ def _cost(
     return Card(name, label, "cost", unit, better, "", None, scale, description)
 
 
+def _streams() -> Iterator[Card]:
+    """Picking the real stream: overall, and by each line of evidence."""
+    chance = "1 / number of streams: stream_chance"
+    yield _share("stream_found", "real stream found", "prompts whose real stream the attack picked", chance)
+    yield _share("stream_chance", "chance", "1 / number of streams", "itself")
+    yield _share("real_stream_read", "real stream read", "prompts whose secrets the attack read in some stream", "none")
+    yield Card(
+        "stream_advantage", "advantage", "privacy", "", "lower", "0", 1.0, "linear",
+        "real streams found minus 1 / number of streams",
+    )
+    yield Card(
+        "requests_needed", "requests needed", "privacy", "requests", "higher", "never", None, "positive",
+        "requests after which intersection was 95 % sure of a stream, over prompts where it was, and right",
+    )
+    for judge, evidence in JUDGES.items():
+        name = judge.replace("_", " ")
+        yield _share(f"found_{judge}", f"found by {name}", f"real streams picked by {evidence}", chance)
+        yield _share(
+            f"max_posterior_{judge}", f"max posterior, {name}",
+            f"largest probability of being real by {evidence}: what picking by it can hope for", chance,
+        )
+        yield _share(
+            f"eps_eff_{judge}", f"eps_eff, {name}", f"max posterior minus 1 / number of streams, by {evidence}", "0"
+        )
+
+
 _ALL = (
     _share("token_accuracy", "tokens recovered", "positions whose token is right, special tokens left out"),
     _share("top5_accuracy", "tokens in top 5", "positions whose token is among the five best candidates"),
@@ -89,6 +116,7 @@ _ALL = (
         "attack_candidates", "candidates", "privacy", "candidates", "higher", "", None, "positive",
         "candidates the attack evaluated for a prompt",
     ),
+    *_streams(),
     Card("attack_s", "attack time", "privacy", "s", "higher", "", None, "positive", "seconds the attack took a prompt"),
     Card(
         "perplexity", "perplexity", "utility", "", "lower", "", None, "log",
