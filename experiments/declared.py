@@ -5,13 +5,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from omegaconf import OmegaConf
+
 from experiments.build import build
 from experiments.overrides import UsageError, nearest
 from experiments.progress import say
 from smd_research.core.errors import ConfigError, RecordError
+from smd_research.core.paths import conf_dir
 
 if TYPE_CHECKING:
+    from smd_research.boundary import Link
     from smd_research.core.cell import Cell
+    from smd_research.records.bench import BenchCase
     from smd_research.records.claims import Claim
     from smd_research.records.points import Source
     from smd_research.records.tables import Table
@@ -28,6 +33,7 @@ class Declared:
         title: heading.
         sweep: lines of overrides, each a product of cells; or
         benches: names of benches whose files are read (``smd bench`` measures, a table only reads).
+        links: links whose seconds are modelled over the traffic that a bench counted, as ``link_<name>_ms``.
         view: makes the table of a frame of records, or of the benches' cases.
         figure: draws the same, in place of the picture of the table.
         claims: what is expected, each with its rule.
@@ -38,6 +44,7 @@ class Declared:
     view: Mapping[str, Any]
     sweep: Sequence[str] = ()
     benches: Sequence[str] = ()
+    links: Sequence[str] = ()
     figure: Mapping[str, Any] | None = None
     claims: Sequence[Mapping[str, Any]] = field(default_factory=tuple)
     size: str = "small"
@@ -71,7 +78,7 @@ def declared(node: Mapping[str, Any], size: str) -> Declared:
         raise ConfigError(f"this table declares no sweep of size={size}: there is {', '.join(map(str, sweeps))}")
     if not sweep and not benches:
         raise ConfigError("this table declares nothing to show: conf/table/NAME.yaml needs 'sweep' or 'benches'")
-    known = {name: node[name] for name in ("title", "view", "figure", "claims") if node.get(name)}
+    known = {name: node[name] for name in ("title", "view", "links", "figure", "claims") if node.get(name)}
     return Declared(**known, sweep=tuple(sweeps.get(size) or ()), benches=tuple(benches), size=size)
 
 
@@ -109,8 +116,28 @@ def of_benches(table: Declared, results_dir: Path) -> Measured:
             found.append(read_bench(results_dir, name, table.size))
         except RecordError as error:
             remarks.append(f"...: {error}")
-    cases = tuple(case for bench in found for case in bench.cases)
+    links = [_link(name) for name in table.links]
+    cases = tuple(over_links(case, links) for bench in found for case in bench.cases)
     return Measured(cases, sample_of_benches(found), tuple(remarks))
+
+
+def _link(name: str) -> "Link":
+    options = OmegaConf.to_container(OmegaConf.load(conf_dir() / "link" / f"{name}.yaml"))
+    assert isinstance(options, dict)
+    made: Link = build({str(key): value for key, value in options.items()})
+    return made
+
+
+def over_links(case: "BenchCase", links: Sequence["Link"]) -> "BenchCase":
+    """A case with the modelled milliseconds of its counted traffic on each link, where it counted any."""
+    from smd_research.metrics.spread import Spread
+
+    counts = [case.extra.get(f"{name}_per_token") for name in ("messages", "rounds", "frame_bytes")]
+    if not all(counts):
+        return case
+    traffic = [count.median for count in counts if count]
+    modelled = {f"link_{link.name}_ms": Spread(link.seconds_of(*traffic) * 1e3) for link in links}
+    return replace(case, extra={**case.extra, **modelled})
 
 
 def write(table: Declared, measured: Measured, folder: Path, name: str, command: str) -> tuple[Path, ...]:

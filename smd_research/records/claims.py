@@ -78,9 +78,7 @@ def within(
 ) -> Finding:
     """Every figure lies between two numbers, ends included; equal ends ask for one exact value."""
     found = Series.of(of).points(points)
-    if not found:
-        return NOT_YET
-    return Finding(_range([p.value for p in found], show), all(low <= p.value <= high for p in found))
+    return _bounded([p.value for p in found], low, high, show)
 
 
 def some_within(
@@ -132,10 +130,7 @@ def between(points: Sequence[Point], of: Declared, low: Declared, high: Declared
 def times(points: Sequence[Point], of: Declared, than: Declared, low: float = 0.0, high: float = math.inf) -> Finding:
     """One series over another, at the same labels, lies between two numbers."""
     pairs = [(p, q) for p, q in matched(points, Series.of(of), Series.of(than)) if q.value]
-    if not pairs:
-        return NOT_YET
-    ratios = [p.value / q.value for p, q in pairs]
-    return Finding(_range(ratios, "ratio"), all(low <= ratio <= high for ratio in ratios))
+    return _bounded([p.value / q.value for p, q in pairs], low, high, "ratio")
 
 
 def grows_slower(points: Sequence[Point], of: Declared, than: Declared, over: str, share: float = 1.0) -> Finding:
@@ -171,6 +166,14 @@ def largest(points: Sequence[Point], of: str, among: Sequence[str], where: Mappi
         return NOT_YET
     wins = sum(figures[of] >= max(figures.values()) for figures in measured)
     return Finding(f"largest in {wins} of {len(measured)}", wins == len(measured))
+
+
+def _bounded(values: Sequence[float], low: float, high: float, show: str) -> Finding:
+    if not values:
+        return NOT_YET
+    inside = sum(low <= value <= high for value in values)
+    ours = f"{inside} of {len(values)} exactly" if low == high else _range(values, show)
+    return Finding(ours, inside == len(values))
 
 
 def _slopes(

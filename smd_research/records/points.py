@@ -30,7 +30,8 @@ class Point:
 
     Attributes:
         labels: parameters by name: of a bench its own; of a cell its design, options as ``defense.epsilon``.
-        quantity: a metric, or ``value``, ``ratio`` or an extra figure of a bench; empty where a cell has no figures.
+        quantity: a metric, or ``value``, ``baseline``, ``ratio`` or an extra figure of a bench; empty where a cell has
+            no figures.
         value: the mean or median, with ``low`` and ``high`` its 95 % interval and ``n`` what it rests on.
         unit: of the value; empty for a share.
         id: the cell, or the bench's case.
@@ -119,6 +120,7 @@ def _text(label: Label) -> str:
 def _of_bench(cases: Sequence[BenchCase]) -> Iterator[Point]:
     for case in cases:
         measured = {"value": (case.value_spread, case.unit), "ratio": (case.ratio_spread, "x")}
+        measured["baseline"] = (Spread(case.baseline), case.unit)
         measured |= {name: (spread, name.rpartition("_")[2]) for name, spread in case.extra.items()}
         for name, (spread, unit) in measured.items():
             if not math.isnan(spread.median):

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from experiments.app import VERSION_BASE
 from experiments.bench import names
@@ -18,6 +18,7 @@ from experiments.overrides import check_choices, groups, parse
 from experiments.table import plans
 from smd_research.core.cell import COMPONENTS
 from smd_research.core.paths import conf_dir
+from smd_research.records.layout import Figures
 
 FOLDER = conf_dir()
 OPTIONS = [(group, option) for group, options in groups(FOLDER).items() for option in options]
@@ -86,17 +87,34 @@ def test_every_experiment_composes_and_its_sweep_names_options_that_exist(experi
 
 @pytest.mark.parametrize("table", groups(FOLDER)["table"])
 def test_every_table_plans_its_cells(table: str) -> None:
-    cfg = composed(f"table={table}", config="table")
-    if cfg.table.get("benches"):
-        assert set(cfg.table.benches) <= set(names())
+    node = composed(f"table={table}", config="table").table
+    if node.get("benches"):
+        assert set(node.benches) <= set(names())
         return
-    asked = list(plans(cfg, [f"table={table}", "n_prompts=3"]))
-    assert len({one.cell.id for one in asked}) == len(asked) > 1
-    assert all(one.cell.n_prompts == 3 for one in asked)
-    for part in ("view", "figure"):
-        if cfg.table.get(part):
-            module, _, name = str(cfg.table[part]["_target_"]).rpartition(".")
-            assert callable(getattr(import_module(module), name))
+    sizes = list(node.sweep) if isinstance(node.sweep, DictConfig) else ["small"]
+    assert "small" in sizes
+    for size in sizes:
+        cfg = composed(f"table={table}", f"size={size}", config="table")
+        asked = list(plans(cfg, [f"table={table}", "n_prompts=3", f"size={size}"]))
+        assert len({one.cell.id for one in asked}) == len(asked) > 1
+        assert all(one.cell.n_prompts == 3 for one in asked)
+
+
+@pytest.mark.parametrize("table", groups(FOLDER)["table"])
+def test_every_table_declares_a_view_a_figure_and_rules_that_take_their_options(table: str) -> None:
+    declared = OmegaConf.to_container(composed(f"table={table}", config="table").table, resolve=True)
+    assert isinstance(declared, dict)
+    nodes: list[tuple[dict[str, Any], list[Any]]] = [({**declared["view"], "title": "t"}, [[]])]
+    nodes += [(declared["figure"], [[], "x.png"])] if declared.get("figure") else []
+    nodes += [(claim["rule"], [[]]) for claim in declared.get("claims", [])]
+    for node, given in nodes:
+        module, _, name = str(node["_target_"]).rpartition(".")
+        assert node["_partial_"] is True
+        options = {key: value for key, value in node.items() if not key.startswith("_")}
+        inspect.signature(getattr(import_module(module), name)).bind(*given, **options)
+    assert all({"claim", "expected", "source", "rule"} == set(claim) for claim in declared.get("claims", []))
+    for column in declared["view"].get("columns", []):
+        Figures(**column)
 
 
 def test_every_bench_is_named_in_the_configuration() -> None:

@@ -1,0 +1,92 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.text import Text
+from PIL import Image
+
+from smd_research.core.errors import RecordError
+from smd_research.records.breakdown_figure import Bar, breakdown, breakdown_figure
+from smd_research.records.lines_figure import Axis, Curve, lines, lines_figure
+from smd_research.records.points import Label, Point
+
+MODES = {"none": 1.0, "smd": 1.4, "full": 3.0}
+USERS = [
+    Point({"model": model, "users": users, "mode": mode}, "value", slow * users, 0.9 * slow * users, 1.2 * slow * users)
+    for model in ("small", "large")
+    for users in (1, 2, 8)
+    for mode, slow in MODES.items()
+]
+CURVES = [Curve(mode, "value", {"mode": mode}, quiet=mode == "none") for mode in MODES]
+STAGES = {"q_ms": "Q proj", "mlp_ms": "MLP"}
+
+
+def stage(quantity: str, value: float, mode: Label) -> Point:
+    return Point({"model": "m", "mode": mode}, quantity, value)
+
+
+STEPS = [stage("q_ms", 1, "none"), stage("mlp_ms", 3, "none"), stage("q_ms", 1, "smd"), stage("mlp_ms", 4, "smd")]
+STEPS += [stage("link_cc_on_ms", 10, "smd")]
+BARS = [Bar("No protection", "none"), Bar("SMD, CC on", "smd", "cc_on"), Bar("SMD", "smd"), Bar("later", "later")]
+
+
+def texts(figure: Figure) -> list[str]:
+    return [text.get_text() for text in figure.findobj(Text) if isinstance(text, Text) and text.get_text()]
+
+
+def test_each_value_of_a_label_has_a_panel_and_each_curve_its_name() -> None:
+    figure = lines_figure(USERS, "users", CURVES, Axis("users", log=True), Axis("ms"), columns="model", reference=1)
+    assert len(figure.axes) == 2
+    for axes, model in zip(figure.axes, ("small", "large"), strict=True):
+        assert axes.get_title(loc="left") == model
+        assert {"none", "smd", "full"} <= {text.get_text() for text in axes.texts}
+        assert [tick.get_text() for tick in axes.get_xticklabels()] == ["1", "2", "8"]
+    curve = figure.axes[0].lines[0]
+    assert list(curve.get_ydata()) == [1, 2, 8]
+
+
+def test_labels_of_curves_stay_inside_the_figure() -> None:
+    long = [Curve("a name of twenty-seven signs", "value", {"mode": mode}) for mode in MODES]
+    figure = lines_figure(USERS, "users", long, Axis("users", log=True), Axis("ms"), columns="model")
+    width = figure.get_window_extent().width
+    for axes in figure.axes:
+        assert all(text.get_window_extent().x1 <= width for text in axes.texts)
+
+
+def test_nothing_to_draw_is_said() -> None:
+    with pytest.raises(RecordError, match="over users"):
+        lines_figure([], "users", CURVES, Axis("users"), Axis("ms"))
+    with pytest.raises(RecordError, match="no stage"):
+        breakdown_figure(USERS, STAGES, BARS)
+
+
+def bars(figure: Figure) -> list[Rectangle]:
+    return [patch for patch in figure.axes[0].patches if isinstance(patch, Rectangle)]
+
+
+def test_bars_are_stacked_beside_no_protection_and_the_link_is_called_modelled() -> None:
+    figure = breakdown_figure(STEPS, STAGES, BARS)
+    found = bars(figure)
+    tops: dict[int, float] = {}
+    for bar in found:
+        place = round(bar.get_x() + bar.get_width() / 2)
+        tops[place] = max(tops.get(place, 0.0), bar.get_y() + bar.get_height())
+    assert tops[0] == pytest.approx(1)
+    assert tops[1] == pytest.approx((5 + 10) / 4)
+    assert tops[2] == pytest.approx(5 / 4)
+    assert sum(bar.get_hatch() is not None for bar in found) == 1
+    assert "link, modelled" in texts(figure)
+    assert any(text.startswith("...") for text in texts(figure)), "a bar that is not measured yet says so"
+
+
+def test_both_are_written_as_pictures(tmp_path: Path) -> None:
+    from test_layout import CASES
+
+    axis: dict[str, Any] = {"title": "users"}
+    curves = [{"title": "SMD", "quantity": "value", "where": {"mode": "smd"}}]
+    with Image.open(lines(CASES, tmp_path / "l.png", "users", curves, axis, {"title": "ms"})) as picture:
+        assert picture.width > 600
+    with pytest.raises(RecordError):
+        breakdown(CASES, tmp_path / "b.png", STAGES, [{"title": "a", "mode": "smd"}])
