@@ -5,6 +5,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from smd_research.models.bundle import Bundle
+from smd_research.models.sampling import GREEDY, Sampling
 
 
 class StockDecoder:
@@ -38,11 +39,18 @@ def plain_logits(bundle: Bundle, prompt: tuple[int, ...], continuation: tuple[in
 
 def plain_greedy(bundle: Bundle, prompt: tuple[int, ...], max_new_tokens: int) -> tuple[int, ...]:
     """The unprotected model's greedy continuation, up to its end token."""
+    return plain_generate(bundle, prompt, max_new_tokens)
+
+
+def plain_generate(
+    bundle: Bundle, prompt: tuple[int, ...], max_new_tokens: int, sampling: Sampling = GREEDY, seed: int = 0
+) -> tuple[int, ...]:
+    """The unprotected model's continuation under a sampling law and a request's seed, up to its end token."""
     decoder = StockDecoder(bundle)
     feed = torch.tensor([list(prompt)], device=bundle.device)
     ids: list[int] = []
     while len(ids) < max_new_tokens:
-        token = int(decoder.step(feed).argmax())
+        (token,) = sampling.choose(decoder.step(feed)[None], seed, len(ids))
         ids.append(token)
         if token == bundle.end_id:
             break
