@@ -133,6 +133,19 @@ def times(points: Sequence[Point], of: Declared, than: Declared, low: float = 0.
     return _bounded([p.value / q.value for p, q in pairs], low, high, "ratio")
 
 
+def exceeds_by(
+    points: Sequence[Point],
+    of: Declared,
+    than: Declared,
+    low: float = -math.inf,
+    high: float = math.inf,
+    show: str = "",
+) -> Finding:
+    """One series minus another, at the same labels, lies between two numbers."""
+    values = [p.value - q.value for p, q in matched(points, Series.of(of), Series.of(than))]
+    return _bounded(values, low, high, show)
+
+
 def grows_slower(points: Sequence[Point], of: Declared, than: Declared, over: str, share: float = 1.0) -> Finding:
     """The slope of one series over a label is below a share of the slope of another, for every curve they share."""
     slopes = [_slopes(points, declared, over, _names(of, than)) for declared in (of, than)]

@@ -14,6 +14,7 @@ COLUMNS = (
     Column("model", align="left"),
     Column("defense", align="left"),
     Column("transport", align="left"),
+    Column("wire", align="left"),
     Column("prompts"),
     Column("tokens", "scored"),
     Column("logit error", "largest, relative"),
@@ -25,26 +26,29 @@ COLUMNS = (
 def exactness(frame: pd.DataFrame, title: str = "Exactness") -> Table:
     """One row a cell: the defended model's logits against the plain model's, teacher-forced.
 
+    Cells that have not run stand as ``...``; failed ones have no row.
+
     Args:
         frame: as :func:`smd_research.records.load` gives it.
         title: heading of the table.
     """
-    cells = frame.drop_duplicates("id").sort_values(["model", "defense", "transport"])
-    rows = [_row(cell) for cell in cells.to_dict("records") if cell["status"] == "ok"]
-    note = "Logit error: max |defended - plain| over the vocabulary, over max |plain|; fp32, all tokens of all prompts."
+    cells = frame.drop_duplicates("id").sort_values(["model", "defense", "transport"], kind="stable")
+    rows = [_row(cell) for cell in cells.to_dict("records") if cell["status"] in ("ok", "missing")]
+    note = "Logit error: max |defended - plain| over the vocabulary, over max |plain|; all tokens of all prompts."
     return Table(title, COLUMNS, tuple(rows), (note,))
 
 
 def _row(cell: Mapping[Hashable, Any]) -> tuple[Entry, ...]:
+    labels = tuple(Entry(str(cell[name])) for name in ("model", "defense", "transport", "wire_dtype"))
+    if cell["status"] == "missing":
+        return (*labels, *[Entry(numbers.PENDING, note=str(cell["reason"]))] * (len(COLUMNS) - len(labels)))
     items = read(Path(str(cell["path"]))).items
     ids = (str(cell["id"]),)
     tokens = items["scored_tokens"]
     equal = float((items["greedy_equal"] * tokens).sum() / tokens.sum())
     figures = [float(items[column].max()) for column in ("logit_error", "kl")]
     return (
-        Entry(str(cell["model"])),
-        Entry(str(cell["defense"])),
-        Entry(str(cell["transport"])),
+        *labels,
         Entry(str(len(items)), n=len(items)),
         Entry(f"{int(tokens.sum()):,}", n=len(items)),
         *(Entry(f"{value:.1e}", value=value, n=len(items), ids=ids) for value in figures),

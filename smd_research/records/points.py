@@ -96,10 +96,15 @@ def same(one: object, other: object) -> bool:
 def rest(point: Point, names: Iterable[str]) -> tuple[tuple[str, str], ...]:
     """A point's other labels, by which it is matched with a point that differs in ``names`` only.
 
-    Options go with their part: without ``attack``, ``attack.rounds`` does not count either.
+    Options go with their part: without ``attack``, ``attack.rounds`` does not count either. And a setting that a part
+    takes over goes with the setting: without ``wire_dtype``, ``defense.wire_dtype`` does not count.
     """
     left_out = set(names)
-    kept = {name: label for name, label in point.labels.items() if not left_out & {name, name.partition(".")[0]}}
+    kept = {
+        name: label
+        for name, label in point.labels.items()
+        if not left_out & {name, name.partition(".")[0], name.rpartition(".")[2]}
+    }
     return tuple(sorted((name, _text(label)) for name, label in kept.items()))
 
 

@@ -13,6 +13,7 @@ from smd_research.records.claims import (
     between,
     claims_table,
     exceeds,
+    exceeds_by,
     flat,
     grows_slower,
     largest,
@@ -61,6 +62,8 @@ BOUND = {"quantity": "bound"}
         (partial(same_order, of=SMD, value=20), False),
         (partial(times, of=FULL, than=SMD, low=1.5), True),
         (partial(times, of=FULL, than=SMD, low=1.6), False),
+        (partial(exceeds_by, of=SMD, than=NONE, low=0.2, high=1.6), True),
+        (partial(exceeds_by, of=SMD, than=NONE, high=1.5), False),
         (partial(grows_slower, of=SMD, than=FULL, over="users", share=0.31), True),
         (partial(grows_slower, of=SMD, than=FULL, over="users", share=0.29), False),
         (partial(flat, of=NONE, over=["users"], tolerance=0.7), True),
@@ -81,6 +84,15 @@ def test_rules_hold_or_do_not_and_wait_for_figures(rule: Rule, holds: bool) -> N
 
 def test_the_slope_is_the_one_of_the_curve() -> None:
     assert grows_slower(USERS, SMD, FULL, "users").ours == "0.30x the slope"
+
+
+def test_a_setting_that_a_part_takes_over_goes_with_it() -> None:
+    wires = [
+        Point({"wire_dtype": wire, "defense": "smd", "defense.wire_dtype": wire}, "error", error)
+        for wire, error in (("fp32", 1e-6), ("fp16", 1e-3))
+    ]
+    of, than = ({"quantity": "error", "where": {"wire_dtype": wire}} for wire in ("fp16", "fp32"))
+    assert times(wires, of, than, low=999).holds
 
 
 def test_verdicts_are_words_for_findings() -> None:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from smd_research.core.cell import Cell
-from smd_research.records import Item, Record, Status, Store, items_frame, load
+from smd_research.records import Item, Record, Status, Store, frame_of_sweep, items_frame, load
 from smd_research.records.exactness import exactness
 
 
@@ -31,10 +31,10 @@ def test_the_largest_error_over_all_tokens_is_shown(tmp_path: Path) -> None:
     store.write(_record("llama", [1e-7, 3e-7, 2e-7]))
     store.write(_record("opt", [5e-7]))
     table = exactness(load(tmp_path))
-    shown = {row[0].text: [entry.text for entry in row[3:]] for row in table.rows}
+    shown = {row[0].text: [entry.text for entry in row[4:]] for row in table.rows}
     assert shown["random-llama"][:3] == ["3", "15", "3.0e-07"]
     assert shown["random-opt"][2] == "5.0e-07"
-    assert all(row[5].ids for row in table.rows)
+    assert all(row[6].ids for row in table.rows)
 
 
 def test_failed_cells_give_no_row(tmp_path: Path) -> None:
@@ -42,3 +42,8 @@ def test_failed_cells_give_no_row(tmp_path: Path) -> None:
     frame = load(tmp_path)
     assert len(frame) > 0
     assert exactness(frame).rows == ()
+
+
+def test_cells_that_have_not_run_wait() -> None:
+    (row,) = exactness(frame_of_sweep([_record("llama", [1e-7]).cell], [])).rows
+    assert [entry.text for entry in row] == ["random-llama", "smd", "inproc", "fp32", *["..."] * 5]
