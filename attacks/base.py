@@ -8,6 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from smd_research.boundary import AdversaryView
+from smd_research.boundary.session import Impostor
 from smd_research.core.guess import Guess
 from smd_research.core.observable import Observable
 from smd_research.models.bundle import Bundle
@@ -31,7 +32,7 @@ class Public:
 
 
 class Attack(ABC):
-    """A reconstruction attack by an honest-but-curious untrusted party.
+    """A reconstruction attack by the untrusted party: honest but curious, or, with an ``impostor``, active.
 
     ``version`` is part of a cell's identity: raise it when a change may change the attack's numbers.
     """
@@ -46,6 +47,14 @@ class Attack(ABC):
             NotApplicableError: when the public parameters or the model rule the attack out.
         """
         self.public = public
+
+    def impostor(self, public: Public) -> Impostor | None:
+        """Who takes the honest provider's place, for an active attack; None, as here, for one that only looks on.
+
+        Args:
+            public: as ``fit`` takes it in.
+        """
+        return None
 
     @abstractmethod
     def recover(self, view: AdversaryView, rng: np.random.Generator) -> Guess:

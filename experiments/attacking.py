@@ -27,12 +27,14 @@ class Attempt:
         seconds: how long it took.
         hidden: what was hidden from an attack that knows the template, for metrics only.
         control: such an attack's guess for the same template from another prompt's view.
+        refused: whether the trusted party refused the request of an active attack; None for one that looks on.
     """
 
     guess: Guess
     seconds: float
     hidden: Hidden | None = None
     control: Guess | None = None
+    refused: bool | None = None
 
 
 def check(attack: Attack, shows: frozenset[Observable]) -> None:
@@ -52,6 +54,7 @@ def recover_all(
     views: Sequence[tuple[str, AdversaryView]],
     seed: int,
     hidden: Sequence[Hidden | None] = (),
+    refused: Sequence[bool] = (),
 ) -> list[Attempt]:
     """Fit the attack once, then recover every prompt.
 
@@ -61,6 +64,7 @@ def recover_all(
         views: the name of each prompt, which seeds the attack's own randomness, and its view.
         seed: the cell's seed.
         hidden: for an attack that knows templates: that of each prompt, None where there is nothing to hide.
+        refused: for an active attack, which requests the trusted party refused.
 
     Raises:
         NotApplicableError: when the attack finds that it cannot be run here.
@@ -69,10 +73,11 @@ def recover_all(
         return _fill_all(attack, public, views, hidden, seed)
     attack.fit(public)
     attempts = []
-    for name, view in track(views, "attack"):
+    for position, (name, view) in enumerate(track(views, "attack")):
         began = time.perf_counter()
         guess = attack.recover(view, generator(seed, "attack", name))
-        attempts.append(Attempt(guess, time.perf_counter() - began))
+        stopped = refused[position] if refused else None
+        attempts.append(Attempt(guess, time.perf_counter() - began, refused=stopped))
     return attempts
 
 

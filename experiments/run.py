@@ -21,6 +21,10 @@ from smd_research.core.errors import NotApplicableError
 if TYPE_CHECKING:
     from experiments.observe import Observation
     from experiments.workbench import Workbench
+    from smd_research.boundary import AdversaryView
+    from smd_research.boundary.session import Impostor
+    from smd_research.defenses.base import Defense
+    from smd_research.models.bundle import Bundle
     from smd_research.records import Record
 
 
@@ -89,15 +93,38 @@ def measure(plan: Plan, workbench: "Workbench") -> "Record":
     attempts = None
     if attack:
         public = Public(bundle, str(cell.defense["name"]), observation.parameters, corpus)
-        views = [(one.prompt.id, one.view) for one in observation.served]
         hidden = workbench.hidden(plan, attack) if isinstance(attack, TemplateAttack) else ()
-        attempts = recover_all(attack, public, views, cell.seed, hidden)
+        views, refused = seen(plan, defense, bundle, observation, attack.impostor(public))
+        attempts = recover_all(attack, public, views, cell.seed, hidden, refused)
     attacked = time.perf_counter()
 
     estimates, items = score(bundle, observation, attempts, build(parts["link"], Link))
     wall = {"observe": observed - began, "attack": attacked - observed, "score": time.perf_counter() - attacked}
     where = {**environment(cell.device, wall), **public_facts(observation)}
     return Record(Status.OK, cell, metrics=estimates, items=items_frame(items), environment=where)
+
+
+def seen(
+    plan: Plan, defense: "Defense", bundle: "Bundle", observation: "Observation", impostor: "Impostor | None"
+) -> tuple[list[tuple[str, "AdversaryView"]], list[bool]]:
+    """Names and views of the prompts, the honest provider's or an impostor's, and which requests were refused to it."""
+    from experiments.impersonate import impersonated
+
+    if impostor is None:
+        return [(one.prompt.id, one.view) for one in observation.served], []
+    cell = plan.cell
+    found = impersonated(
+        defense,
+        bundle,
+        [one.prompt for one in observation.served],
+        impostor,
+        max_new_tokens=cell.max_new_tokens,
+        transport=cell.transport,
+        threads=plan.threads,
+        seed=cell.seed,
+    )
+    names = [one.prompt.id for one in observation.served]
+    return list(zip(names, (one.view for one in found), strict=True)), [one.refused for one in found]
 
 
 def public_facts(observation: "Observation") -> dict[str, Any]:

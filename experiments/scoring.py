@@ -36,7 +36,7 @@ def score(
         if attempts is not None:
             guess = attempts[position].guess
             values |= privacy(one, guess, bundle) | {"attack_s": attempts[position].seconds}
-            values |= _control(position, served, attempts, bundle) | _choice(attempts[position])
+            values |= _control(position, served, attempts, bundle) | _special(attempts[position])
         items.append(_item(one, guess, values, bundle))
     return estimates(items, observation), items
 
@@ -73,8 +73,10 @@ def _control(position: int, served: Sequence[Served], attempts: Sequence[Attempt
     }
 
 
-def _choice(attempt: Attempt) -> dict[str, float]:
-    """The hidden value of a template among its candidates; nothing where there was no template."""
+def _special(attempt: Attempt) -> dict[str, float]:
+    """The hidden value of a template among its candidates, and whether an active attack was refused, where it was."""
+    if attempt.refused is not None:
+        return {"refused": float(attempt.refused)}
     if attempt.hidden is None:
         return {}
     truth, among = attempt.hidden.truth, len(attempt.hidden.template.candidates)

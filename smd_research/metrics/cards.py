@@ -102,6 +102,10 @@ _ALL = (
         "choice_top5", "hidden value in top 5", "hidden values among the five best of the register",
         "5 / length of the register",
     ),
+    Card(
+        "refused", "refused", "privacy", "", "higher", "", 1.0, "rate",
+        "requests of an active attack that the trusted party noticed and ended",
+    ),
     _share("choice_chance", "chance of a value", "1 / number of candidates that fit into the gap", "itself"),
     Card(
         "choices", "register", "privacy", "candidates", "higher", "", None, "positive",

@@ -1,0 +1,56 @@
+"""Serve every prompt once more with an impostor in the honest provider's place, for an attack that is active.
+
+Utility, traffic and time stay those of the honest run: they are what the defense costs, not what an attack costs.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from experiments.progress import track
+from smd_research.boundary import AdversaryView, Boundary
+from smd_research.boundary.messages import Tokens
+from smd_research.boundary.session import Impostor
+from smd_research.core.errors import ProtocolError
+from smd_research.data.prompts import Prompt
+from smd_research.defenses.base import Defense
+from smd_research.models.bundle import Bundle
+
+
+@dataclass(frozen=True, repr=False)
+class Impersonated:
+    """One prompt served by an impostor.
+
+    Attributes:
+        view: what it saw, up to the refusal if there was one.
+        refused: whether the trusted party noticed and ended the request.
+    """
+
+    view: AdversaryView
+    refused: bool
+
+
+def impersonated(
+    defense: Defense,
+    bundle: Bundle,
+    prompts: Sequence[Prompt],
+    impostor: Impostor,
+    *,
+    max_new_tokens: int,
+    transport: str,
+    threads: int,
+    seed: int,
+) -> list[Impersonated]:
+    """Serve prompts, each with parties of its own: a refusal ends them."""
+    found = []
+    for prompt in track(prompts, "impersonate"):
+        boundary = Boundary(transport, record=True, threads=threads, impostor=impostor)
+        with defense.deploy(bundle, boundary, seed) as deployment:
+            refused = False
+            try:
+                deployment.generate(prompt, max_new_tokens)
+            except ProtocolError:
+                refused = True
+                sent = tuple(zip(*(m.ids.tolist() for m in boundary.view(deployment.shows).of(Tokens)), strict=True))
+                boundary.publish(length=len(prompt.ids), outputs=sent)
+            found.append(Impersonated(boundary.view(deployment.shows), refused))
+    return found
