@@ -62,7 +62,7 @@ BOUND = {"quantity": "bound"}
         (partial(same_order, of=SMD, value=20), False),
         (partial(times, of=FULL, than=SMD, low=1.5), True),
         (partial(times, of=FULL, than=SMD, low=1.6), False),
-        (partial(exceeds_by, of=SMD, than=NONE, low=0.2, high=1.6), True),
+        (partial(exceeds_by, of=SMD, than=NONE, low=0.1, high=1.7), True),
         (partial(exceeds_by, of=SMD, than=NONE, high=1.5), False),
         (partial(grows_slower, of=SMD, than=FULL, over="users", share=0.31), True),
         (partial(grows_slower, of=SMD, than=FULL, over="users", share=0.29), False),
