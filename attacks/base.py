@@ -11,6 +11,7 @@ from smd_research.boundary import AdversaryView
 from smd_research.boundary.session import Impostor
 from smd_research.core.guess import Guess
 from smd_research.core.observable import Observable
+from smd_research.data.prompts import TokenSpan
 from smd_research.models.bundle import Bundle
 
 
@@ -23,12 +24,14 @@ class Public:
         defense: short name of the defense, e.g. ``split``.
         parameters: the deployment's public parameters.
         corpus: token ids of an auxiliary corpus of the same kind of text, disjoint from what is attacked.
+        spans: the secrets marked in each document of the corpus; empty where none are marked.
     """
 
     bundle: Bundle
     defense: str
     parameters: Mapping[str, object]
     corpus: tuple[tuple[int, ...], ...] = ()
+    spans: tuple[tuple[TokenSpan, ...], ...] = ()
 
 
 class Attack(ABC):

@@ -63,14 +63,18 @@ class Workbench:
 
     def corpus(self, plan: Plan) -> tuple[tuple[int, ...], ...]:
         """Token ids of public text of the same kind, disjoint from the prompts."""
-        cell = plan.cell
-        return self._keep("corpus", [cell.model, cell.data, cell.seed], lambda: self._corpus(plan))
+        return tuple(document.ids for document in self.public_text(plan))
 
-    def _corpus(self, plan: Plan) -> tuple[tuple[int, ...], ...]:
+    def public_text(self, plan: Plan) -> tuple[Prompt, ...]:
+        """The same with its secrets marked."""
+        cell = plan.cell
+        return self._keep("corpus", [cell.model, cell.data, cell.seed], lambda: self._public_text(plan))
+
+    def _public_text(self, plan: Plan) -> tuple[Prompt, ...]:
         cell = plan.cell
         documents = build(plan.parts["data"]).documents(AUXILIARY, AUXILIARY_DOCUMENTS, cell.seed)
         bundle = self.bundle(plan)
-        return tuple(prompt.ids for prompt in tokenise(documents, bundle.tokenizer, bundle.geometry.context, 0))
+        return tuple(tokenise(documents, bundle.tokenizer, bundle.geometry.context, 0))
 
     def hidden(self, plan: Plan, attack: TemplateAttack) -> tuple[Hidden | None, ...]:
         """For each prompt the template that is handed to an attack which knows templates."""
