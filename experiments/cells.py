@@ -35,6 +35,7 @@ class Plan:
         rerun: what to do when the cell is known.
         logger: where a written record is sent besides.
         threads: torch threads of each party.
+        address: where the untrusted party listens, when it is on another host.
     """
 
     cell: Cell
@@ -43,6 +44,7 @@ class Plan:
     rerun: "Rerun"
     logger: Mapping[str, Any]
     threads: int
+    address: str | None = None
 
 
 def plan(cfg: DictConfig, choices: Mapping[str, Any], overrides: Sequence[str]) -> Plan:
@@ -67,7 +69,8 @@ def plan(cfg: DictConfig, choices: Mapping[str, Any], overrides: Sequence[str]) 
         device=cfg.device,
         command=" ".join(["smd run", *map(shlex.quote, overrides)]),
     )
-    return Plan(cell, parts, Path(cfg.results_dir).expanduser(), cfg.rerun, plain(cfg.logger), cfg.threads)
+    results_dir = Path(cfg.results_dir).expanduser()
+    return Plan(cell, parts, results_dir, cfg.rerun, plain(cfg.logger), cfg.threads, cfg.address)
 
 
 def composed(overrides: Sequence[str]) -> Plan:

@@ -9,6 +9,7 @@ COMMANDS = {
     "train": "train the embedded model",
     "table": "run what a table lacks, then write it",
     "bench": "measure speed, both sides in one run",
+    "serve": "play the untrusted party for runs on other hosts",
     "report": "show one cell prompt by prompt",
     "list": "say what there is to choose from",
 }

@@ -9,6 +9,7 @@ from torch import Tensor
 from experiments.progress import track
 from smd_research import metrics
 from smd_research.boundary import AdversaryView, Boundary, Ledger
+from smd_research.boundary.remote import Remote
 from smd_research.core.guarantee import Guarantee
 from smd_research.data.prompts import Prompt
 from smd_research.defenses.base import Defense, Deployment, Generation
@@ -81,14 +82,16 @@ def observe(
     transport: str,
     threads: int,
     seed: int,
+    remote: Remote | None = None,
 ) -> Observation:
     """Deploy a defense and serve every prompt.
 
     Raises:
-        LabError: whatever the defense refuses.
+        LabError: whatever the defense refuses, or the untrusted party on another host.
     """
-    timed = _time(defense, bundle, prompts, max_new_tokens, Boundary(transport, record=False, threads=threads), seed)
-    boundary = Boundary(transport, record=True, threads=threads)
+    unrecorded = Boundary(transport, record=False, threads=threads, remote=remote)
+    timed = _time(defense, bundle, prompts, max_new_tokens, unrecorded, seed)
+    boundary = Boundary(transport, record=True, threads=threads, remote=remote)
     served = []
     with defense.deploy(bundle, boundary, seed) as deployment:
         for prompt, answer, generation in zip(track(prompts, "record"), plain, timed, strict=True):

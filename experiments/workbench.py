@@ -11,6 +11,7 @@ from attacks.templates import TemplateAttack
 from experiments.build import build
 from experiments.cells import Plan
 from experiments.observe import Observation, Plain, observe, plain_answers
+from experiments.pairing import remote
 from experiments.templates import Hidden, Register, hide
 from smd_research.core.errors import ConfigError, PromptError
 from smd_research.core.seeds import generator
@@ -111,6 +112,7 @@ class Workbench:
                 self.plain(plan),
                 max_new_tokens=cell.max_new_tokens,
                 transport=cell.transport,
+                remote=remote(plan, self.bundle(plan)),
                 threads=plan.threads,
                 seed=cell.seed,
             ),

@@ -98,7 +98,7 @@ class Cell:
         seed: root of every random generator of the cell.
         dtype: arithmetic of the model.
         wire_dtype: arithmetic of tensors that cross the boundary.
-        transport: ``inproc`` or ``process``; see the module text for why it counts.
+        transport: ``inproc``, ``process`` or ``tcp``; see the module text for why it counts.
         versions: integer version of each component by kind, e.g. ``{"attack": 2}``; raised when its numbers may change.
         device: where the model ran; recorded, not identity.
         command: the command that runs this cell again; recorded, not identity.
