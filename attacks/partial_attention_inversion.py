@@ -31,8 +31,8 @@ class PartialAttentionInversion(Attack):
 
     Args:
         shortlist: most candidates kept at one position.
-        equations: most scalar equations drawn for one whitened detection.
-        work: multiply-adds that one detection may take; fewer equations are drawn for more candidates.
+        equations: most scalar equations drawn for one round of a whitened detection.
+        work: multiply-adds that one such round may take; fewer equations are drawn for more candidates.
         rounds: detections and refutations of one start, the anytime budget.
         sweeps: coordinate and pair sweeps over one complete assignment.
         restarts: further starts when the measurements stay unexplained.
@@ -40,13 +40,14 @@ class PartialAttentionInversion(Attack):
         ranked: candidates reported at each position.
     """
 
+    version = 2
     needs = frozenset({Observable.QUERIES, Observable.PARTIAL_ATTENTION})
 
     def __init__(
         self,
         shortlist: int = 8192,
-        equations: int = 2048,
-        work: float = 4e9,
+        equations: int = 16384,
+        work: float = 1e11,
         rounds: int = 24,
         sweeps: int = 12,
         restarts: int = 3,
@@ -80,7 +81,7 @@ class PartialAttentionInversion(Attack):
             ranked=solution.ranked,
             certified=solution.certified,
             residual=solution.residual,
-            spent=Spent(candidates=solution.candidates, steps=solution.rounds),
+            spent=Spent(candidates=solution.candidates, flops=solution.flops, steps=solution.rounds),
             exhausted=solution.exhausted,
         )
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from attacks.unmixing.certificate import misfit
 from attacks.unmixing.deduction import ContradictionError, Rows, propagate
 from attacks.unmixing.measurements import Candidates, Measurements
-from attacks.unmixing.pursuit import Equations, detect, polish
+from attacks.unmixing.pursuit import Belief, Decision, detect, equations_for, polish
 
 Assumption = list[tuple[int, int]]
 """(position, token) pairs taken for true together."""
@@ -24,8 +24,8 @@ class Effort:
 
     Attributes:
         shortlist: most candidates kept at a position.
-        equations: most linear equations drawn for one whitened detection.
-        work: multiply-adds that one detection's whitening may take; fewer equations are drawn for more candidates.
+        equations: most linear equations drawn for one round of a detection.
+        work: multiply-adds that one such round may take; fewer equations are drawn for more candidates.
         rounds: detections and refutations of one start; the anytime budget.
         sweeps: coordinate and pair sweeps over one complete assignment.
         restarts: further starts, guided by the language-model prior where there is one.
@@ -34,8 +34,8 @@ class Effort:
     """
 
     shortlist: int = 8192
-    equations: int = 2048
-    work: float = 4e9
+    equations: int = 16384
+    work: float = 1e11
     rounds: int = 24
     sweeps: int = 12
     restarts: int = 3
@@ -57,7 +57,9 @@ class Search:
         residual: its misfit, in units of rounding.
         scored: (position, token) pairs scored.
         rounds: detections and refutations.
+        flops: floating-point operations of the detections.
         exhausted: whether a start ran out of rounds.
+        beliefs: what the last detection held of every position.
     """
 
     seen: Measurements
@@ -69,7 +71,9 @@ class Search:
     residual: float = float("inf")
     scored: int = 0
     rounds: int = 0
+    flops: float = 0.0
     exhausted: bool = False
+    beliefs: list[Belief] = field(default_factory=list)
 
     @property
     def explained(self) -> bool:
@@ -79,60 +83,62 @@ class Search:
     def start(self, state: list[Candidates], bias: Sequence[Tensor] | None) -> None:
         """One depth-first descent from a state to a complete assignment, most certain decisions first.
 
-        Every assumption is propagated. A refuted batch is retried with its most certain member alone; a refuted single
-        assumption removes that token (sound, as far as the tolerances are), and then the one before it. The assignment
-        is offered as it is, and polished if the measurements stay unexplained.
+        What a detection believes is offered at once; while that leaves the measurements unexplained, the most certain
+        of it is assumed and propagated. A refuted batch is retried with its most certain member alone; a refuted single
+        assumption removes that token (sound, as far as the tolerances are), and then the one before it. In the end the
+        last beliefs are polished.
 
         Args:
             state: possible tokens of each position, deduced.
             bias: log prior ``[vocabulary]`` of each position, or None.
         """
-        settled = self._settle(self._descend(state, bias), bias)
-        chosen = [index_of(c, token) for c, token in zip(state, settled, strict=True)]
-        self._offer(state, chosen)
-        if not self.explained:
-            self.scored += sum(map(len, state))
-            self._offer(state, polish(self.equations(state), state, chosen, self.rng, self.effort.sweeps))
+        self._descend(state, bias)
+        if self.explained or not any(len(c) > 1 for c in state):
+            return
+        shortlist = [belief.candidates for belief in self.beliefs]
+        self.scored += sum(map(len, shortlist))
+        work, limit = self.effort.work, self.effort.equations
+        equations = equations_for(self.seen, self.rows, shortlist, work, limit, self.rng)[0]
+        self._offer(state, polish(equations, self.beliefs, self.rng, self.effort.sweeps))
 
-    def _descend(self, state: list[Candidates], bias: Sequence[Tensor] | None) -> list[Candidates]:
-        """Assume and refute until one token a position is left, no assumption is, or no round is."""
+    def _descend(self, state: list[Candidates], bias: Sequence[Tensor] | None) -> None:
+        """Assume and refute until the measurements are explained, no assumption is left, or no round is."""
         trail: list[tuple[list[Candidates], Assumption]] = []
         last = self.rounds + self.effort.rounds
         while any(len(c) > 1 for c in state):
+            decisions = self._detect(state, bias)
+            if self.explained:
+                return
             if self.rounds >= last:
                 self.exhausted = True
-                break
-            decisions = self._detect(state, bias)
+                return
             certain = decisions[0][0] * _TOGETHER
             assumed = [(p, token) for margin, p, token in decisions if margin >= certain]
             advanced = self._try(state, assumed, trail) or self._retreat(trail, last)
             if advanced is None:
-                break
+                return
             state = advanced
-        return state
+        self._offer(state, [int(c.ids[0]) for c in state])
 
-    def _settle(self, state: list[Candidates], bias: Sequence[Tensor] | None) -> list[int]:
-        """The most likely token of every position."""
-        if any(len(c) > 1 for c in state):
-            state = _fix(state, [(p, token) for _, p, token in self._detect(state, bias)])
-        return [int(c.ids[0]) for c in state]
-
-    def equations(self, candidates: Sequence[Candidates]) -> Equations:
-        """As many equations as the work allows for these candidates."""
-        open_columns = sum(len(c) for c in candidates if len(c) > 1)
-        affordable = int((self.effort.work / max(1, open_columns)) ** 0.5)
-        return Equations.sample(self.seen, self.rows, max(64, min(self.effort.equations, affordable)), self.rng)
-
-    def _detect(self, state: Sequence[Candidates], bias: Sequence[Tensor] | None) -> list[tuple[float, int, int]]:
+    def _detect(self, state: Sequence[Candidates], bias: Sequence[Tensor] | None) -> list[Decision]:
         self.rounds += 1
-        self.scored += sum(len(c) for c in state if len(c) > 1)
         local = None if bias is None else [row[c.ids] for row, c in zip(bias, state, strict=True)]
-        return detect(self.equations(state), state, local, self.rng)
+        work, limit = self.effort.work, self.effort.equations
+        decisions: list[Decision] = []
+        for found in detect(self.seen, self.rows, state, local, self.rng, work=work, limit=limit):
+            self.scored += found.scored
+            self.flops += found.flops
+            self.beliefs, decisions = found.beliefs, found.decisions
+            self._offer(state, _tokens(state, decisions))
+            if self.explained:
+                break
+        return decisions
 
-    def _offer(self, state: Sequence[Candidates], chosen: Sequence[int]) -> None:
+    def _offer(self, state: Sequence[Candidates], tokens: Sequence[int]) -> None:
+        chosen = [index_of(c, token) for c, token in zip(state, tokens, strict=True)]
         residual = misfit(self.seen, self.rows, state, chosen)
         if residual < self.residual or not self.best:
-            self.best, self.residual = [int(c.ids[i]) for c, i in zip(state, chosen, strict=True)], residual
+            self.best, self.residual = list(tokens), residual
 
     def _narrow(self, candidates: list[Candidates]) -> list[Candidates] | None:
         """Deduce, where the row maxima are consistent; None for a contradiction."""
@@ -168,6 +174,12 @@ class Search:
 def _fix(state: Sequence[Candidates], assumed: Assumption) -> list[Candidates]:
     fixed = dict(assumed)
     return [c.only(fixed[i]) if i in fixed else c for i, c in enumerate(state)]
+
+
+def _tokens(state: Sequence[Candidates], decisions: Sequence[Decision]) -> list[int]:
+    """The decided token of every open position, and the one of every other."""
+    decided = {position: token for _, position, token in decisions}
+    return [decided.get(position, int(c.ids[0])) for position, c in enumerate(state)]
 
 
 def index_of(candidates: Candidates, token: int) -> int:

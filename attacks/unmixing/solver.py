@@ -19,7 +19,7 @@ Prior = Callable[[Sequence[int]], Tensor]
 # Rounding tolerances to try before the row maxima are taken for inconsistent: fp32 kernels that differ, then 16-bit
 # arithmetic whose last bit differs.
 _SLACKS = (1.0, 8.0, 64.0, 4096.0)
-
+_RANKING = 512  # equations that rank the alternatives
 
 # Most memory for the scores of all shortlists; long prompts shorten theirs.
 _SHORTLIST_BYTES = 2**30
@@ -37,6 +37,7 @@ class Solution:
         deduced: positions that exact deduction alone settled.
         candidates: (position, token) pairs scored.
         rounds: detections and refutations used.
+        flops: floating-point operations of screening and detections.
         exhausted: whether the budget ended the search.
     """
 
@@ -47,6 +48,7 @@ class Solution:
     deduced: int
     candidates: int
     rounds: int
+    flops: float
     exhausted: bool
 
 
@@ -86,12 +88,13 @@ def solve(
     chosen = [index_of(c, token) for c, token in zip(root, search.best, strict=True)]
     return Solution(
         ids=tuple(search.best),
-        ranked=_rank(search.equations(root), root, chosen, effort.ranked),
+        ranked=_rank(Equations.sample(seen, rows, _RANKING, rng), root, chosen, effort.ranked),
         certified=search.explained and unique(seen, rows, root, chosen),
         residual=search.residual,
         deduced=sum(len(c) == 1 for c in state),
         candidates=search.scored,
         rounds=search.rounds,
+        flops=search.flops + 2.0 * length * table(0)[0][:, 0].numel() * seen.maximum.numel(),
         exhausted=search.exhausted and not search.explained,
     )
 
@@ -120,11 +123,11 @@ def _rank(
     equations: Equations, root: Sequence[Candidates], chosen: Sequence[int], top: int
 ) -> tuple[tuple[int, ...], ...]:
     """Candidates of each position by the residual they would leave with all others as chosen."""
-    columns = [equations.columns(c) for c in root]
-    residual = equations.target - torch.stack([c[:, i] for c, i in zip(columns, chosen, strict=True)]).sum(0)
+    taken = [equations.columns(c.keep(torch.tensor([i])))[:, 0] for c, i in zip(root, chosen, strict=True)]
+    residual = equations.target - torch.stack(taken).sum(0)
     ranked = []
-    for candidate, column, index in zip(root, columns, chosen, strict=True):
-        energy = (residual[:, None] + column[:, index, None] - column).square().sum(0)
+    for candidate, own, index in zip(root, taken, chosen, strict=True):
+        energy = ((residual + own)[:, None] - equations.columns(candidate)).square().sum(0)
         energy[index] = -1  # the choice itself stands first, whatever rounding says
         ranked.append(tuple(candidate.ids[energy.topk(min(top, len(candidate)), largest=False).indices].tolist()))
     return tuple(ranked)
