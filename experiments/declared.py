@@ -1,7 +1,7 @@
 """A declared table: what ``conf/table/NAME.yaml`` says, and the files made of it and of what was measured."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,7 +63,7 @@ def declared(node: Mapping[str, Any], size: str) -> Declared:
     """Read a declaration.
 
     Args:
-        node: ``conf/table/NAME.yaml``; its sweep is a list, or one list for each size.
+        node: ``conf/table/NAME.yaml``; wherever sizes differ, a value for each: ``{small: ..., full: ...}``.
         size: which of them.
 
     Raises:
@@ -72,14 +72,21 @@ def declared(node: Mapping[str, Any], size: str) -> Declared:
     """
     if size not in SIZES:
         raise UsageError(f"unknown size '{size}': {nearest(size, SIZES)}")
-    sweep, benches = node.get("sweep") or (), node.get("benches") or ()
-    sweeps = sweep if isinstance(sweep, Mapping) else {"small": sweep}
-    if sweep and not sweeps.get(size):
-        raise ConfigError(f"this table declares no sweep of size={size}: there is {', '.join(map(str, sweeps))}")
-    if not sweep and not benches:
+    if not node.get("sweep") and not node.get("benches"):
         raise ConfigError("this table declares nothing to show: conf/table/NAME.yaml needs 'sweep' or 'benches'")
-    known = {name: node[name] for name in ("title", "view", "links", "figure", "claims") if node.get(name)}
-    return Declared(**known, sweep=tuple(sweeps.get(size) or ()), benches=tuple(benches), size=size)
+    if size == "full" and isinstance(node.get("sweep"), list):
+        raise ConfigError("this table's sweep has one size: leave out size=full")
+    known = {field.name: sized(node[field.name], size) for field in fields(Declared) if node.get(field.name)}
+    return Declared(**known, size=size)
+
+
+def sized(value: Any, size: str) -> Any:
+    """A declared value in one size: wherever a node has nothing but sizes, its value of this size."""
+    if isinstance(value, Mapping):
+        if value and set(value) <= set(SIZES):
+            return sized(value.get(size), size)
+        return {key: sized(item, size) for key, item in value.items()}
+    return [sized(item, size) for item in value] if isinstance(value, list) else value
 
 
 def claims_of(table: Declared) -> list["Claim"]:

@@ -93,8 +93,8 @@ def sample_of_benches(benches: Sequence[Bench]) -> str:
         return ""
     places = dict.fromkeys(place for bench in benches if (place := _place(bench)))
     if counts == [1]:
-        return "; ".join(["counted once", *places])
-    measured = f"medians of n = {numbers.span(counts)} measurements, 95 % intervals"
+        return "; ".join(["Counted once", *places])
+    measured = f"Medians of n = {numbers.span(counts)} measurements, 95 % intervals"
     return "; ".join([measured, "the sides of a case interleaved in one run", *places])
 
 

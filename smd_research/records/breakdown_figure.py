@@ -87,7 +87,7 @@ def _panel(axes: Axes, members: Sequence[Point], stages: Mapping[str, str], bars
         if link:
             axes.bar(place, link / unit, bottom=height, width=0.66, color=PAPER, edgecolor=INK, hatch="////", lw=0.6)
             height += link / unit
-        text = f"{height:.2g}" if height else numbers.PENDING
+        text = f"{height:.2f}" if height else numbers.PENDING
         axes.text(place, height, f"{text}\n", ha="center", va="center", size=8.5, color=INK if height else QUIET)
     axes.set_xticks(range(len(bars)), [bar.title.replace(", ", ",\n") for bar in bars], size=8)
     axes.tick_params(axis="x", length=0)

@@ -114,13 +114,9 @@ def exceeds(points: Sequence[Point], of: Declared, bound: Declared, show: str = 
 
 def between(points: Sequence[Point], of: Declared, low: Declared, high: Declared) -> Finding:
     """Each figure lies between those of two other series at the same labels."""
-    one = Series.of(of)
-    lows = {rest(p, _names(of, low, high)): other for p, other in matched(points, one, Series.of(low))}
-    pairs = [
-        (p, lows[key], other)
-        for p, other in matched(points, one, Series.of(high))
-        if (key := rest(p, _names(of, low, high))) in lows
-    ]
+    lows = {rest(p, ()): bottom for p, bottom in matched(points, Series.of(of), Series.of(low))}
+    highs = matched(points, Series.of(of), Series.of(high))
+    pairs = [(p, lows[rest(p, ())], top) for p, top in highs if rest(p, ()) in lows]
     if not pairs:
         return NOT_YET
     inside = sum(bottom.value <= p.value <= top.value for p, bottom, top in pairs)
@@ -146,9 +142,14 @@ def exceeds_by(
     return _bounded(values, low, high, show)
 
 
-def grows_slower(points: Sequence[Point], of: Declared, than: Declared, over: str, share: float = 1.0) -> Finding:
-    """The slope of one series over a label is below a share of the slope of another, for every curve they share."""
-    slopes = [_slopes(points, declared, over, _names(of, than)) for declared in (of, than)]
+def grows_slower(
+    points: Sequence[Point], of: Declared, than: Declared, over: str, share: float = 1.0, along: Sequence[str] = ()
+) -> Finding:
+    """The slope of one series over a label is below a share of the slope of another, for every curve they share.
+
+    ``along`` names labels that change with it, as the model's name does with its size.
+    """
+    slopes = [_slopes(points, declared, over, {*_shared(of, than), *along}) for declared in (of, than)]
     shared = slopes[0].keys() & slopes[1].keys()
     if not shared:
         return NOT_YET
@@ -205,8 +206,9 @@ def _slopes(
     }
 
 
-def _names(*declared: Declared) -> set[str]:
-    return {name for one in declared for name in one.get("where") or {}}
+def _shared(one: Declared, other: Declared) -> set[str]:
+    """The labels that both series ask for, and so may differ in."""
+    return set(one.get("where") or {}) & set(other.get("where") or {})
 
 
 def _low(point: Point) -> float:

@@ -3,7 +3,7 @@
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -51,6 +51,7 @@ def lines(
     curves: Sequence[Mapping[str, Any]],
     x: Mapping[str, Any],
     y: Mapping[str, Any],
+    by: str | None = None,
     rows: str | None = None,
     columns: str | None = None,
     title: str = "",
@@ -58,12 +59,25 @@ def lines(
 ) -> Path:
     """Write :func:`lines_figure` as PNG.
 
+    Args:
+        source: a frame of records, or the cases of benches.
+        path: of the picture.
+        over: label on the horizontal axis.
+        curves: options of each :class:`Curve`.
+        x: options of the horizontal :class:`Axis`.
+        y: options of the vertical one.
+        by: label of which each value has a curve of its own, its value written for ``{}`` in the curve's title.
+        rows: label of which each value has a row of panels.
+        columns: the same for columns.
+        title: heading of the figure.
+        reference: height of a dashed line.
+
     Returns:
         The path.
     """
-    made = lines_figure(
-        points(source), over, [Curve(**one) for one in curves], Axis(**x), Axis(**y), rows, columns, title, reference
-    )
+    found, drawn = points(source), [Curve(**one) for one in curves]
+    drawn = [each for curve in drawn for each in _split(curve, found, by)] if by else drawn
+    made = lines_figure(found, over, drawn, Axis(**x), Axis(**y), rows, columns, title, reference)
     return save(made, Path(path))
 
 
@@ -85,7 +99,7 @@ def lines_figure(
         over: label on the horizontal axis.
         curves: what is drawn.
         x: horizontal axis.
-        y: vertical axis, shared by all panels of a row.
+        y: vertical axis; shares have one scale in all panels.
         rows: label of which each value has a row of panels.
         columns: the same for columns.
         title: heading of the figure.
@@ -102,7 +116,7 @@ def lines_figure(
     downs, acrosses = (_values(drawn, name) for name in (rows, columns))
     with house_style():
         figure = new_figure(1.0 + 4.9 * len(acrosses), 0.6 + 3.3 * len(downs))
-        grid = figure.subplots(len(downs), len(acrosses), squeeze=False, sharey="row")
+        grid = figure.subplots(len(downs), len(acrosses), squeeze=False, sharey=y.show == "share")
         ends: list[tuple[Axes, dict[str, tuple[float, float]]]] = []
         for axes_row, down in zip(grid, downs, strict=True):
             for axes, across in zip(axes_row, acrosses, strict=True):
@@ -121,6 +135,16 @@ def lines_figure(
         for axes, names in ends:
             place_labels(axes, list(names.values()), list(names), right_first=True)
         return figure
+
+
+def _split(curve: Curve, found: Sequence[Point], by: str) -> list[Curve]:
+    """A curve for each value of a label, the smallest first."""
+    values = _values(Series(curve.quantity, curve.where).points(found), by)
+    values.sort(key=lambda value: (isinstance(value, str), value))
+    return [
+        replace(curve, title=curve.title.format(numbers.label(value)), where={**curve.where, by: value})
+        for value in values
+    ]
 
 
 def _values(drawn: Sequence[Point], name: str | None) -> list[Label]:

@@ -109,8 +109,8 @@ def rest(point: Point, names: Iterable[str]) -> tuple[tuple[str, str], ...]:
 
 
 def matched(found: Sequence[Point], one: Series, other: Series) -> Iterator[tuple[Point, Point]]:
-    """Pairs of points of two series that differ in nothing but the labels either asks for."""
-    names = {*one.where, *other.where}
+    """Pairs of points of two series that differ in nothing but the labels that both ask for."""
+    names = one.where.keys() & other.where.keys()
     partners = {rest(point, names): point for point in other.points(found)}
     for point in one.points(found):
         partner = partners.get(rest(point, names))

@@ -17,15 +17,22 @@ VIEW = {"_target_": "smd_research.records.tables.summary"}
 
 
 def test_a_sweep_has_one_list_or_one_for_each_size() -> None:
-    assert declared({"title": "t", "view": VIEW, "sweep": ["a=1"]}, "small").sweep == ("a=1",)
+    assert declared({"title": "t", "view": VIEW, "sweep": ["a=1"]}, "small").sweep == ["a=1"]
     both = {"title": "t", "view": VIEW, "sweep": {"small": ["a=1"], "full": ["a=1,2"]}}
-    assert declared(both, "full").sweep == ("a=1,2",)
-    with pytest.raises(ConfigError, match="no sweep of size=full: there is small"):
+    assert declared(both, "full").sweep == ["a=1,2"]
+    with pytest.raises(ConfigError, match="has one size"):
         declared({"title": "t", "view": VIEW, "sweep": ["a=1"]}, "full")
     with pytest.raises(ConfigError, match="nothing to show"):
         declared({"title": "t", "view": VIEW}, "small")
     with pytest.raises(UsageError, match="unknown size 'ful'"):
         declared(both, "ful")
+
+
+def test_any_value_may_differ_by_size() -> None:
+    view = {**VIEW, "rows": {"users": {"small": [1, 2], "full": None}, "mode": ["smd"]}}
+    node = {"title": "t", "view": view, "benches": ["b"]}
+    assert declared(node, "small").view["rows"] == {"users": [1, 2], "mode": ["smd"]}
+    assert declared(node, "full").view["rows"] == {"users": None, "mode": ["smd"]}
 
 
 def test_link_seconds_are_modelled_from_what_was_counted() -> None:
@@ -46,7 +53,7 @@ def test_a_table_of_benches_reads_the_files_of_its_size(tmp_path: Path) -> None:
     found = of_benches(declared(node, "full"), tmp_path)
     assert isinstance(found.source, tuple)
     assert found.remarks == ()
-    assert found.sample.startswith("medians of n = 3")
+    assert found.sample.startswith("Medians of n = 3")
 
 
 def test_a_table_is_shown_before_it_is_complete(

@@ -95,6 +95,13 @@ def test_a_setting_that_a_part_takes_over_goes_with_it() -> None:
     assert times(wires, of, than, low=999).holds
 
 
+def test_a_label_that_only_one_series_asks_for_is_the_same_in_both() -> None:
+    two = [*USERS, *(Point({**p.labels, "model": "slow"}, p.quantity, 100 * p.value) for p in USERS)]
+    of = {"quantity": "value", "where": {"mode": "full", "users": 8, "model": "m"}}
+    assert times(two, of, SMD).ours == "2.65x"
+    assert between(two, SMD, NONE, FULL).ours == "8 of 8 between"
+
+
 def test_verdicts_are_words_for_findings() -> None:
     claim = Claim("c", "5", "abstract", partial(within, of=SMD))
     assert [verdict(claim, Finding("", holds)) for holds in (True, False, None)] == ["holds", "does not", "..."]

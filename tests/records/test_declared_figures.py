@@ -88,5 +88,7 @@ def test_both_are_written_as_pictures(tmp_path: Path) -> None:
     curves = [{"title": "SMD", "quantity": "value", "where": {"mode": "smd"}}]
     with Image.open(lines(CASES, tmp_path / "l.png", "users", curves, axis, {"title": "ms"})) as picture:
         assert picture.width > 600
+    split = [{"title": "{} users", "quantity": "value"}]
+    lines(CASES, tmp_path / "s.png", "users", split, axis, {"title": "ms"}, by="mode")
     with pytest.raises(RecordError):
         breakdown(CASES, tmp_path / "b.png", STAGES, [{"title": "a", "mode": "smd"}])
