@@ -180,7 +180,7 @@ def _place(point: Point, over: str) -> float:
 
 def _room(letters: int) -> float:
     """How far the axis goes on after the last place, as a share of the range, so that labels fit."""
-    share = 0.04 + 0.0137 * letters
+    share = 0.06 + 0.0145 * letters
     return share / (1 - share)
 
 
