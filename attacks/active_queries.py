@@ -28,24 +28,26 @@ from smd_research.core.errors import ConfigError, NotApplicableError
 from smd_research.core.guess import Guess, Spent
 from smd_research.core.observable import Observable
 from smd_research.core.seeds import generator
+from smd_research.mechanisms.query_audit import AuditLevel, NormBound, SpreadBound
 from smd_research.models.bundle import Bundle
 from smd_research.models.calibration import calibrate
 from smd_research.models.sources import DTYPES
 
-_WITHIN = 0.98  # of the bound: a 16-bit wire rounds the norm too
+_WITHIN = 0.98  # of a bound: a 16-bit wire rounds too
 
 
 class ActiveQueries(Attack):
     """Reads a prompt by chosen queries.
 
     The budget is in queries beyond those of an honest decode. With ``stealth`` there are none beyond: chosen queries
-    stand in for the honest ones of layer 0, on schedule, clipped to the norm that an audit of the defense allows.
+    stand in for the honest ones of layer 0, on schedule, within what an audit of the defense allows.
 
     Args:
         queries: budget for a request.
         per_token: most queries asked between two tokens.
         norm: Euclidean norm of a chosen query.
-        stealth: keep to what an honest provider would send: its schedule and its norms.
+        stealth: keep to what an honest provider would send: its schedule, its norms, and its directions where the
+            defense audits them.
         fallback: where chosen queries did not read everything, give all answers to the passive inversion.
 
     Raises:
@@ -88,10 +90,12 @@ class ActiveQueries(Attack):
 
     def impostor(self, public: Public) -> Impostor:
         _check(public)
-        bounds = None
+        bounds: tuple[NormBound | SpreadBound, ...] = ()
         if self._stealth:
-            slack = float(str(public.parameters.get("audit_slack", 1.0)))
-            bounds = calibrate(public.bundle, public.corpus).query_norm[0] * slack * _WITHIN
+            slack = float(str(public.parameters.get("audit_slack", 1.0))) * _WITHIN
+            queries = calibrate(public.bundle, public.corpus).queries[:1]
+            bounds = (SpreadBound.of(queries, slack), NormBound.of(queries, slack))
+            bounds = bounds if public.parameters.get("audit") == AuditLevel.RANK else bounds[1:]
         wire_dtype = DTYPES[str(public.parameters.get("wire_dtype", "fp32"))]
         plan = Plan(self._queries, self._per_token, self._norm, bounds, wire_dtype)
         return partial(_instead, public.bundle, plan)
@@ -136,14 +140,15 @@ class Plan:
         queries: budget for a request, beyond those of an honest decode.
         per_token: most queries asked between two tokens.
         norm: Euclidean norm of a chosen query.
-        bounds: norms of honest layer-0 queries ``[heads]``, for an impostor that keeps to them and to the schedule.
+        bounds: of honest layer-0 queries, for an impostor that keeps to them and to the schedule; empty for one that
+            does not.
         wire_dtype: in which queries cross.
     """
 
     queries: int
     per_token: int
     norm: float
-    bounds: Tensor | None
+    bounds: tuple[NormBound | SpreadBound, ...]
     wire_dtype: torch.dtype
 
 
@@ -202,7 +207,7 @@ class QueryingProvider(Untrusted):
     @torch.inference_mode()
     def ask(self) -> None:
         """Ask until the share of this token, or the budget, or the prompt is exhausted."""
-        if self._plan.bounds is not None or self._start is None:
+        if self._plan.bounds or self._start is None:
             return
         for _ in range(min(self._plan.per_token, self._plan.queries - self._spent)):
             if self._all_read():
@@ -216,22 +221,22 @@ class QueryingProvider(Untrusted):
     @torch.inference_mode()
     def disguised(self, query: Query) -> Query:
         """The query that crosses in place of an honest one, for an impostor that keeps to the schedule."""
-        swapped = self._plan.bounds is not None and query.layer == 0 and self.forced is None and not self._all_read()
+        swapped = bool(self._plan.bounds) and query.layer == 0 and self.forced is None and not self._all_read()
         return self._chosen(query.position) if swapped else query
 
     def overheard(self, query: Query, answer: Message) -> None:
         """Learn from the answer to a disguised query."""
-        if self._plan.bounds is not None and query.layer == 0 and isinstance(answer, PartialAttention):
+        if bool(self._plan.bounds) and query.layer == 0 and isinstance(answer, PartialAttention):
             self._learn(query, answer)
 
     def _chosen(self, position: int) -> Query:
         assert self._start is not None
-        norms = torch.full((self._heads,), self._plan.norm)
-        if self._plan.bounds is not None:
-            norms = self._plan.bounds.minimum(norms)
-        directions = torch.stack([self._direction(known) for known in self._known])
-        q = (directions * norms.to(directions)[:, None]).to(self._plan.wire_dtype)
-        return Query(q.cpu(), self._start.request, 0, position)
+        q = torch.stack([self._direction(known) for known in self._known]) * self._plan.norm
+        if self._plan.bounds:  # first as long as an honest one may be: what is drawn in keeps more of its direction
+            q = self._plan.bounds[-1].within(q, 0)
+        for bound in self._plan.bounds:
+            q = bound.within(q, 0)
+        return Query(q.to(self._plan.wire_dtype).cpu(), self._start.request, 0, position)
 
     def _direction(self, known: Mapping[int, int]) -> Tensor:
         positions = self._positions()

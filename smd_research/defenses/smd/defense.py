@@ -14,12 +14,15 @@ from torch import Tensor
 
 from smd_research.boundary import Boundary
 from smd_research.core.errors import ConfigError
+from smd_research.core.guarantee import Guarantee
 from smd_research.core.observable import Observable
 from smd_research.defenses.base import Defense, Deployment, Memory
 from smd_research.defenses.smd.decode import DecodeService
+from smd_research.defenses.smd.guards import GuardOptions, Guards
 from smd_research.defenses.smd.requests import SendOrder, ServiceOptions
 from smd_research.defenses.smd.vault import Vault
 from smd_research.models.bundle import Bundle
+from smd_research.models.calibration import Calibration, calibrate
 from smd_research.models.hooked import HookedModel
 from smd_research.models.sources import DTYPES
 
@@ -29,9 +32,9 @@ SHOWS = frozenset({Observable.QUERIES, Observable.PARTIAL_ATTENTION, Observable.
 class SmdDeployment(Deployment):
     """A vault and a decode service."""
 
-    def __init__(self, bundle: Bundle, boundary: Boundary, defense: "Smd") -> None:
+    def __init__(self, bundle: Bundle, boundary: Boundary, defense: "Smd", guards: Guards | None = None) -> None:
         options = defense.service_options
-        self.vault = Vault(options.wire_dtype, options.inner_layers)
+        self.vault = Vault(options.wire_dtype, options.inner_layers, guards)
         super().__init__(bundle, boundary, self.vault, defense.shows)
         self._defense = defense
         self._prefill_model = HookedModel(bundle)
@@ -75,6 +78,17 @@ class Smd(Defense):
         public_tokens: leading prompt tokens that are no secret (a system prompt); their keys are the provider's.
         inner_layers: decode layers that run in the vault before the provider's first, a counter-measure: their queries
             and replies never cross, the states after them do.
+        audit: what the vault looks at in a query, a counter-measure against a provider that chooses its queries:
+            ``none``, ``schedule`` (each layer once a token, in order), ``norm`` (and its length) or ``rank`` (and its
+            direction); what it refuses ends the request.
+        audit_slack: factor on what public text's queries reach, for ``norm`` and ``rank``.
+        noise_multiplier: Gaussian noise on ``A``, as deviation over sensitivity. Breaks output invariance, and hides
+            nothing by itself: ``m`` and ``g`` stay exact.
+        noise_epsilon: sets ``noise_multiplier`` by the analytic Gaussian mechanism, for ``A`` of one reply.
+        noise_delta: its delta, and that of the guarantee.
+        noise_log_weight: Gaussian noise on ``m + log g``, in nats; with both there is a guarantee. Breaks invariance.
+        reply_bits: mantissa bits that ``m``, ``g`` and ``A`` are rounded to before they cross; None keeps all. Breaks
+            invariance.
 
     Raises:
         ConfigError: for a value out of range.
@@ -83,7 +97,18 @@ class Smd(Defense):
     version = 2
 
     def __init__(
-        self, wire_dtype: str = "fp32", send_order: str = "after_q", public_tokens: int = 0, inner_layers: int = 0
+        self,
+        wire_dtype: str = "fp32",
+        send_order: str = "after_q",
+        public_tokens: int = 0,
+        inner_layers: int = 0,
+        audit: str = "none",
+        audit_slack: float = 1.1,
+        noise_multiplier: float = 0.0,
+        noise_epsilon: float | None = None,
+        noise_delta: float = 1e-5,
+        noise_log_weight: float = 0.0,
+        reply_bits: int | None = None,
     ) -> None:
         if wire_dtype not in DTYPES:
             raise ConfigError(f"wire_dtype={wire_dtype} is unknown: use one of {', '.join(DTYPES)}")
@@ -95,6 +120,11 @@ class Smd(Defense):
         self.send_order = send_order
         self.public_tokens = public_tokens
         self.inner_layers = inner_layers
+        self.guards = GuardOptions(
+            audit, audit_slack, noise_multiplier, noise_epsilon, noise_delta, noise_log_weight, reply_bits
+        )
+        self._calibration: tuple[Bundle, Calibration] | None = None
+        self._promise: Guarantee | None = None
 
     @property
     def service_options(self) -> ServiceOptions:
@@ -109,6 +139,7 @@ class Smd(Defense):
             "send_order": self.send_order,
             "public_tokens": self.public_tokens,
             "inner_layers": self.inner_layers,
+            **self.guards.parameters,
         }
 
     @property
@@ -121,4 +152,22 @@ class Smd(Defense):
                 f"defense.inner_layers={self.inner_layers} leaves the provider no layer: {bundle.name} has "
                 f"{bundle.geometry.layers}"
             )
-        return SmdDeployment(bundle, boundary, self)
+        return SmdDeployment(bundle, boundary, self, self._guards(bundle, seed))
+
+    def _guards(self, bundle: Bundle, seed: int) -> Guards | None:
+        if not self.guards.parameters:
+            return None
+        if self.guards.calibrated and (self._calibration is None or self._calibration[0] is not bundle):
+            self._calibration = bundle, calibrate(bundle, self.corpus)
+        guards = Guards.of(
+            self.guards,
+            self._calibration[1] if self._calibration else None,
+            range(self.inner_layers, bundle.geometry.layers),
+            seed,
+        )
+        self._promise = guards.guarantee(bundle.geometry.heads, self.guards.noise_delta)
+        return guards
+
+    def guarantee(self) -> Guarantee | None:
+        """With noise on everything in a reply, the mechanism's promise, known once deployed; else none."""
+        return self._promise

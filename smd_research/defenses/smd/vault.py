@@ -20,6 +20,7 @@ from smd_research.boundary.messages import (
 )
 from smd_research.core.errors import ProtocolError
 from smd_research.defenses.base import Client
+from smd_research.defenses.smd.guards import Guards
 from smd_research.mechanisms.partial_attention import Partial
 from smd_research.models.attention import AttentionSpec, KVStore, LocalAttention
 from smd_research.models.hooked import HookedModel
@@ -35,12 +36,14 @@ class Vault(Client):
     Args:
         wire_dtype: type in which attention crosses; ``m`` and ``g`` always cross in fp32.
         inner_layers: decode layers that run here, before the provider's first.
+        guards: looks at queries, and changes replies, before they pass.
     """
 
-    def __init__(self, wire_dtype: torch.dtype, inner_layers: int = 0) -> None:
+    def __init__(self, wire_dtype: torch.dtype, inner_layers: int = 0, guards: Guards | None = None) -> None:
         super().__init__()
         self._wire_dtype = wire_dtype
         self._inner_layers = inner_layers
+        self._guards = guards
         self._inner: HookedModel | None = None
         self.store = KVStore()
         self.authentic = 0
@@ -144,6 +147,8 @@ class Vault(Client):
             return
         self._request += 1
         self._decoded = True
+        if self._guards:
+            self._guards.begin(self.position, max_new_tokens - 1)
         law = torch.tensor([sampling.temperature, sampling.top_p])
         channel.request(
             StartDecode(
@@ -186,6 +191,8 @@ class Vault(Client):
         q = query.q
         if q.dim() != 3 or q.shape[0] != k.shape[0] or q.shape[2] != k.shape[3] or q.shape[1] % k.shape[1]:
             raise ProtocolError(f"query of shape {list(q.shape)} does not fit the keys of the prompt")
+        if self._guards:
+            self._guards.check(query)
         # where no window asks for the position, one query row sees every key
         position = torch.full((1,), query.position if spec.window else 0, device=k.device)
         shard = self.store.partial(query.layer, q.to(k).unsqueeze(2), position, spec)
@@ -193,6 +200,8 @@ class Vault(Client):
 
     def _reply(self, shard: Partial, query: Query) -> PartialAttention:
         """What crosses of one shard: rows ``[streams, heads]`` and ``[streams, heads, d]``."""
+        if self._guards:
+            shard = self._guards.released(shard, query.layer)
         a = shard.a[:, :, 0].to(self._wire_dtype)
         return PartialAttention(shard.m[:, :, 0], shard.g[:, :, 0], a, query.request, query.layer, query.position)
 
