@@ -65,3 +65,15 @@ def shared_once(pids: Iterable[int], inode: int, name: str = "") -> int:
 def private_bytes(pid: int) -> int:
     """Unique set size: bytes that would be free if the process ended, the shared ones not among them."""
     return int(psutil.Process(pid).memory_full_info().uss)
+
+
+def resident_once(pids: Iterable[int]) -> int:
+    """Bytes resident in a set of processes, shared pages divided among those that share them (proportional set size)."""
+    return sum(_rollup(pid) for pid in pids)
+
+
+def _rollup(pid: int) -> int:
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="utf-8").splitlines():
+        if line.startswith("Pss:"):
+            return _bytes(line.split(":", 1)[1])
+    return 0

@@ -38,17 +38,22 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
             "attention_types": [[["global", "local"], 2]],
         },
     ),
-    "100m": (
-        "llama",
-        {
-            "hidden_size": 768,
-            "num_hidden_layers": 12,
-            "num_attention_heads": 12,
-            "num_key_value_heads": 4,
-            "intermediate_size": 2048,
-            "vocab_size": 32000,
-        },
-    ),
+}
+
+
+def _llama(width: int, layers: int, heads: int, kv_heads: int, inner: int, vocab: int) -> tuple[str, dict[str, Any]]:
+    shape = {"hidden_size": width, "num_hidden_layers": layers, "num_attention_heads": heads}
+    return "llama", {**shape, "num_key_value_heads": kv_heads, "intermediate_size": inner, "vocab_size": vocab}
+
+
+# Llama shapes by size, for measurements of speed and memory; the last three are those of Llama 3.2 1B and 3B and 3 8B.
+SIZES: dict[str, tuple[str, dict[str, Any]]] = {
+    "5m": _llama(256, 5, 8, 4, 768, 4096),
+    "25m": _llama(512, 8, 8, 4, 1536, 4096),
+    "100m": _llama(768, 12, 12, 4, 2048, 32000),
+    "1b": _llama(2048, 16, 32, 8, 8192, 128256),
+    "3b": _llama(3072, 28, 24, 8, 8192, 128256),
+    "8b": _llama(4096, 32, 32, 8, 14336, 128256),
 }
 
 
@@ -104,14 +109,15 @@ def hub(name: str, revision: str = "main", device: str = "cpu", dtype: str = "fp
 
 
 def random(family: str, seed: int = 0, device: str = "cpu", dtype: str = "fp32") -> Bundle:
-    """Random weights of a named shape, with the shipped tokenizer.
+    """Random weights of a family's small shape or of a named size, with the shipped tokenizer.
 
     Raises:
         ConfigError: for an unknown family.
     """
-    if family not in FAMILIES:
-        raise ConfigError(f"model.family={family} is unknown: use one of {', '.join(FAMILIES)}")
-    kind, sizes = FAMILIES[family]
+    shapes = FAMILIES | SIZES
+    if family not in shapes:
+        raise ConfigError(f"model.family={family} is unknown: use one of {', '.join(shapes)}")
+    kind, sizes = shapes[family]
     shape = {"vocab_size": 4096, "max_position_embeddings": 512, "tie_word_embeddings": True, **sizes}
     config = CONFIG_MAPPING[kind](bos_token_id=0, eos_token_id=1, pad_token_id=None, **shape)
     with torch.random.fork_rng(devices=[]):

@@ -112,7 +112,8 @@ class Service:
             (every user a model copy and a process, no batch).
         options: public configuration.
         transport: ``unix`` or ``tcp``: the sockets that users and provider meet over.
-        threads: torch threads of the provider; a user's process has one.
+        threads: torch threads of the provider.
+        user_threads: torch threads of a user's process.
         timeout_s: how long a vault may stay silent in a step before its request fails.
         patience_s: how long an answer may take in all.
         users: how many are expected: parties only stay awake between messages when each has a core.
@@ -130,6 +131,7 @@ class Service:
         *,
         transport: str = "unix",
         threads: int = 1,
+        user_threads: int = 1,
         timeout_s: float = 10.0,
         patience_s: float = 600.0,
         users: int = 2,
@@ -141,6 +143,7 @@ class Service:
         self._options = options or ServiceOptions()
         self._transport = transport
         self._threads = threads
+        self._user_threads = user_threads
         self._timeout_s = timeout_s
         self._patience_s = patience_s
         self._spin_s = SPIN_S if users < multiprocessing.cpu_count() else 0.0
@@ -180,7 +183,7 @@ class Service:
         Raises:
             LabError: when it cannot be set up.
         """
-        options = UserOptions(self._protection, self._options, self._patience_s, 1, self._spin_s)
+        options = UserOptions(self._protection, self._options, self._patience_s, self._user_threads, self._spin_s)
         child = Child("user", live, self.weights, self.address, options)
         child.recv(START_S)
         user = User(child, self._patience_s)
