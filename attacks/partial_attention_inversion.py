@@ -65,6 +65,8 @@ class PartialAttentionInversion(Attack):
     @torch.inference_mode()
     def recover(self, view: AdversaryView, rng: np.random.Generator) -> Guess:
         length = public_length(view)
+        if view.streams > 1:  # which one is real is another question (pick_stream); here any will do
+            view = view.stream(int(rng.integers(view.streams)))
         exchanges = _layer0(view)
         if not exchanges:  # the first token ended the text: the provider was never asked to decode
             return Guess((-1,) * length, certified=False)
@@ -102,10 +104,12 @@ class PartialAttentionInversion(Attack):
 
 
 def _layer0(view: AdversaryView) -> list[tuple[Query, PartialAttention]]:
-    """Layer-0 queries with their answers; a query is answered before the next one is sent."""
+    """Layer-0 queries of the first request with their answers; a query is answered before the next one is sent."""
     pairs, pending = [], None
     for _, message in view.messages:
         if isinstance(message, Query):
+            if pairs and message.request != pairs[0][0].request:
+                break
             pending = message
         elif isinstance(message, PartialAttention) and pending is not None:
             if pending.layer == 0:

@@ -1,7 +1,7 @@
 """Serve every prompt under a defense, twice: once recorded, for privacy and utility, once unrecorded, for time."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -41,6 +41,7 @@ class Served:
         ledger: messages and bytes.
         timed: the unrecorded generation.
         kv_bytes: KV caches held by the trusted and the untrusted party at the end.
+        facts: what the trusted party says of the request, by metric.
     """
 
     prompt: Prompt
@@ -49,6 +50,7 @@ class Served:
     ledger: Ledger
     timed: Generation
     kv_bytes: tuple[int, int]
+    facts: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, repr=False)
@@ -97,8 +99,10 @@ def observe(
         for prompt, answer, generation in zip(track(prompts, "record"), plain, timed, strict=True):
             deployment.generate(prompt, max_new_tokens)
             view, ledger, held = boundary.view(deployment.shows), boundary.ledger, deployment.memory()
+            facts = dict(deployment.facts)
             utility = _utility(deployment, prompt, answer)
-            served.append(Served(prompt, view, utility, ledger, generation, (held.kv_trusted, held.kv_untrusted)))
+            kv_bytes = (held.kv_trusted, held.kv_untrusted)
+            served.append(Served(prompt, view, utility, ledger, generation, kv_bytes, facts))
         return Observation(
             served=tuple(served),
             parameters=dict(deployment.parameters),

@@ -31,7 +31,7 @@ def score(
     served = observation.served
     items = []
     for position, one in enumerate(served):
-        values = {**one.utility, **_cost(one, link)}
+        values = {**one.utility, **one.facts, **_cost(one, link)}
         guess = None
         if attempts is not None:
             guess = attempts[position].guess

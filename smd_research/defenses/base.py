@@ -140,6 +140,11 @@ class Deployment(ABC):
         return torch.stack(logits).float().cpu()
 
     @property
+    def facts(self) -> Mapping[str, float]:
+        """What the trusted party says of the last request besides its answer, for the record: metrics by name."""
+        return {}
+
+    @property
     def outputs(self) -> tuple[tuple[int, ...], ...]:
         """Generated tokens of every stream, as the untrusted party knows them."""
         return (tuple(self.client.ids),)

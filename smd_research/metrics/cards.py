@@ -65,23 +65,69 @@ def _streams() -> Iterator[Card]:
     yield _share("stream_chance", "chance", "1 / number of streams", "itself")
     yield _share("real_stream_read", "real stream read", "prompts whose secrets the attack read in some stream", "none")
     yield Card(
-        "stream_advantage", "advantage", "privacy", "", "lower", "0", 1.0, "linear",
+        "stream_advantage",
+        "advantage",
+        "privacy",
+        "",
+        "lower",
+        "0",
+        1.0,
+        "linear",
         "real streams found minus 1 / number of streams",
     )
     yield Card(
-        "requests_needed", "requests needed", "privacy", "requests", "higher", "never", None, "positive",
+        "requests_needed",
+        "requests needed",
+        "privacy",
+        "requests",
+        "higher",
+        "never",
+        None,
+        "positive",
         "requests after which intersection was 95 % sure of a stream, over prompts where it was, and right",
     )
     for judge, evidence in JUDGES.items():
         name = judge.replace("_", " ")
         yield _share(f"found_{judge}", f"found by {name}", f"real streams picked by {evidence}", chance)
         yield _share(
-            f"max_posterior_{judge}", f"max posterior, {name}",
-            f"largest probability of being real by {evidence}: what picking by it can hope for", chance,
+            f"max_posterior_{judge}",
+            f"max posterior, {name}",
+            f"largest probability of being real by {evidence}: what picking by it can hope for",
+            chance,
         )
         yield _share(
             f"eps_eff_{judge}", f"eps_eff, {name}", f"max posterior minus 1 / number of streams, by {evidence}", "0"
         )
+
+
+def _obfuscation() -> Iterator[Card]:
+    """What a vault that hides a prompt among virtual ones says of its fakes."""
+    yield Card(
+        "eps_eff",
+        "eps_eff",
+        "privacy",
+        "",
+        "lower",
+        "0",
+        1.0,
+        "linear",
+        "largest posterior of a stream under the sampler's own model and law, minus 1 / number of streams",
+    )
+    yield _share(
+        "nominal_bound", "claimed bound", "success that is claimed to be the most: 1 / streams + epsilon", "itself"
+    )
+    yield Card(
+        "widened_epsilon",
+        "widened epsilon",
+        "privacy",
+        "",
+        "lower",
+        "",
+        1.0,
+        "linear",
+        "largest epsilon that a secret's bins were widened to, to find enough fakes",
+    )
+    yield _cost("sampling_ms", "sampling", "ms", "drawing the fakes of a prompt, part of the time to its first token")
 
 
 _ALL = (
@@ -121,6 +167,7 @@ _ALL = (
         "candidates the attack evaluated for a prompt",
     ),
     *_streams(),
+    *_obfuscation(),
     Card("attack_s", "attack time", "privacy", "s", "higher", "", None, "positive", "seconds the attack took a prompt"),
     Card(
         "perplexity", "perplexity", "utility", "", "lower", "", None, "log",

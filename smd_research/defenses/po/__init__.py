@@ -1,0 +1,5 @@
+"""Prompt Obfuscation: an authentic prompt among virtual ones, on top of secure multi-party decoding."""
+
+from smd_research.defenses.po.defense import Po, PoDeployment
+
+__all__ = ["Po", "PoDeployment"]

@@ -1,0 +1,264 @@
+"""Prompt Obfuscation (PO; arXiv 2409.19134 v1-v4, dropped in v5) on top of secure multi-party decoding.
+
+The provider decodes ``lambda + 1`` streams at once: the authentic prompt and virtual ones, whose secret spans are fakes
+that the model finds about as likely (Greedy Quantized Sampling, ``mechanisms.quantised_sampling``). All streams look
+alike in messages, sizes and schedule; which one is authentic is uniform, and only the user knows. It caps what an
+attacker gains who reads every stream's prompt: which is real stays open, up to the posterior that the fakes leave.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from functools import partial
+from itertools import groupby
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from smd_research.boundary import Boundary
+from smd_research.core.errors import ConfigError, PromptError
+from smd_research.core.guarantee import Guarantee
+from smd_research.core.observable import Observable
+from smd_research.core.seeds import generator
+from smd_research.data.prompts import Prompt, TokenSpan
+from smd_research.data.tagger import tag_prompt
+from smd_research.defenses.base import Defense, Deployment, Generation, Memory
+from smd_research.defenses.po.vault import PoVault
+from smd_research.defenses.smd import Smd
+from smd_research.defenses.smd.decode import DecodeService
+from smd_research.mechanisms.quantised_sampling import Decoys, Metric, Quantiser, claimed_bound
+from smd_research.models.bundle import Bundle
+from smd_research.models.hooked import HookedModel
+
+Construction = Literal["full", "multiplexed"]
+SpanSource = Literal["gold", "tagger"]
+Unmarked = Literal["whole", "refuse"]
+
+
+class PoDeployment(Deployment):
+    """A vault of several streams and an ordinary decode service."""
+
+    def __init__(self, bundle: Bundle, boundary: Boundary, defense: "Po", seed: int) -> None:
+        options = defense.transport.service_options
+        self.vault = PoVault(options.wire_dtype, defense.quantiser, defense.sticky)
+        super().__init__(bundle, boundary, self.vault, defense.shows)
+        self._defense = defense
+        self._seed = seed
+        self._served = 0
+        self._prompt: Prompt | None = None
+        self._facts: dict[str, float] = {}
+        self._model = HookedModel(bundle)
+        self._channel = boundary.open(self.vault, partial(DecodeService, bundle, options))
+
+    @property
+    def parameters(self) -> Mapping[str, object]:
+        return self._defense.parameters
+
+    @property
+    def facts(self) -> Mapping[str, float]:
+        return dict(self._facts)
+
+    @property
+    def outputs(self) -> tuple[tuple[int, ...], ...]:
+        return tuple(map(tuple, self.vault.outputs))
+
+    def generate(self, prompt: Prompt, max_new_tokens: int) -> Generation:
+        """Serve a prompt, ``requests`` times over; the answer and its times are the first request's.
+
+        Raises:
+            PromptError: as every defense, and for a secret that too few fakes are found for.
+        """
+        self._prompt = prompt
+        return super().generate(prompt, max_new_tokens)
+
+    def _request(self, ids: Sequence[int], max_new_tokens: int, forced: Sequence[int] | None) -> list[Tensor]:
+        spans = self._defense.spans_of(self._prompt_of(ids), self.bundle)
+        if forced is not None:
+            return self._one(ids, spans, max_new_tokens, forced)
+        self._facts = {}
+        answers = []
+        for _ in range(self._defense.requests):
+            self.client.restart()
+            self._one(ids, spans, max_new_tokens, None)
+            answers.append((self.vault.ids, self.vault.times, self.vault.outputs))
+        self.vault.ids, self.vault.times, self.vault.outputs = answers[0]
+        return []
+
+    def _prompt_of(self, ids: Sequence[int]) -> Prompt:
+        """The prompt last served when these are its ids, else one without marks."""
+        if self._prompt is not None and self._prompt.ids == tuple(ids):
+            return self._prompt
+        return Prompt("", self.bundle.decode(list(ids)), tuple(ids))
+
+    def _one(
+        self, ids: Sequence[int], spans: Sequence[TokenSpan], max_new_tokens: int, forced: Sequence[int] | None
+    ) -> list[Tensor]:
+        """One request: disguise, prefill, decode."""
+        self._served += 1
+        began = time.perf_counter()
+        decoys = self.vault.disguise(self.bundle, ids, spans, generator(self._seed, "po", "fakes", self._served))
+        if not self._facts:
+            self._facts = self._defense.facts(decoys, time.perf_counter() - began)
+        place = int(generator(self._seed, "po", "place", self._served).integers(len(decoys.ids)))
+        prompts = torch.cat([decoys.ids[1 : place + 1], decoys.ids[:1], decoys.ids[place + 1 :]])
+        self.vault.authentic = place
+        if self._defense.construction == "full":
+            logits = self.vault.prefill_full(self._model, prompts, spans[0].start)
+        else:
+            logits = self.vault.prefill_multiplexed(self._model, prompts, spans)
+        end_id = self.bundle.end_id if forced is None else None
+        self.vault.expect(end_id)
+        if forced is not None:
+            self.boundary.tap("arm", forced[1:])
+        self.vault.decode(
+            self._channel,
+            logits,
+            max_new_tokens=max_new_tokens,
+            end_id=end_id,
+            forced=None if forced is None else forced[0],
+        )
+        return [] if forced is None else [logits[place], *(step[place] for step in self.tapped())]
+
+    def memory(self) -> Memory:
+        held = self.boundary.tap("memory")
+        return Memory(held["weights"], self.vault.store.nbytes, held["kv"])
+
+
+class Po(Defense):
+    """Prompt Obfuscation.
+
+    Args:
+        fakes: virtual prompts beside the authentic one (the paper's lambda).
+        metric: bins of the sampler: ``grid``, ``rel`` or ``abs``; see ``Quantiser``.
+        epsilon: their width.
+        temperature: of the sampler's model.
+        tries: paths drawn for each stream before a bin is widened.
+        widenings: how often it may be widened before the prompt is refused.
+        construction: ``full`` prefills every virtual prompt whole; ``multiplexed`` is the released code's, which shares
+            the text after a secret and gives the authentic stream away.
+        sticky: a secret keeps its fakes, over requests and prompts; else every request draws new ones.
+        spans: ``gold`` (the marks that came with the data) or ``tagger`` (rules; see ``data.tagger``).
+        unmarked: a prompt without a secret is treated as secret as a ``whole``, or ``refuse``d.
+        requests: how often the user sends each prompt.
+        wire_dtype: as for ``smd``.
+        send_order: as for ``smd``.
+
+    Raises:
+        ConfigError: for an unknown name or a value out of range.
+    """
+
+    def __init__(
+        self,
+        fakes: int = 7,
+        metric: Metric = "grid",
+        epsilon: float = 0.1,
+        temperature: float = 1.0,
+        tries: int = 4,
+        widenings: int = 6,
+        construction: Construction = "full",
+        sticky: bool = True,
+        spans: SpanSource = "gold",
+        unmarked: Unmarked = "whole",
+        requests: int = 1,
+        wire_dtype: str = "fp32",
+        send_order: str = "after_q",
+    ) -> None:
+        for name, value, known in (
+            ("construction", construction, get_args(Construction)),
+            ("spans", spans, get_args(SpanSource)),
+            ("unmarked", unmarked, get_args(Unmarked)),
+        ):
+            if value not in known:
+                raise ConfigError(f"defense.{name}={value} is unknown: use one of {', '.join(known)}")
+        if requests < 1:
+            raise ConfigError(f"defense.requests={requests}: at least 1")
+        self.quantiser = Quantiser(metric, epsilon, temperature, fakes, tries, widenings)
+        self.construction = construction
+        self.sticky = sticky
+        self.spans = spans
+        self.unmarked = unmarked
+        self.requests = requests
+        self.transport = Smd(wire_dtype, send_order)
+
+    @property
+    def shows(self) -> frozenset[Observable]:
+        return self.transport.shows
+
+    @property
+    def parameters(self) -> Mapping[str, object]:
+        """Public parameters."""
+        return {
+            **self.transport.parameters,
+            "fakes": self.quantiser.fakes,
+            "metric": self.quantiser.metric,
+            "epsilon": self.quantiser.epsilon,
+            "temperature": self.quantiser.temperature,
+            "tries": self.quantiser.tries,
+            "widenings": self.quantiser.widenings,
+            "construction": self.construction,
+            "sticky": self.sticky,
+            "spans": self.spans,
+            "unmarked": self.unmarked,
+            "requests": self.requests,
+        }
+
+    def spans_of(self, prompt: Prompt, bundle: Bundle) -> tuple[TokenSpan, ...]:
+        """What of a prompt is secret.
+
+        Raises:
+            PromptError: where nothing is, and that is refused.
+        """
+        spans = prompt.spans if self.spans == "gold" else tag_prompt(prompt, bundle.tokenizer)
+        if spans:
+            return spans
+        if self.unmarked == "refuse":
+            raise PromptError("the prompt marks no secret: mark one, or set defense.unmarked=whole to hide all of it")
+        return _text_spans(prompt.ids, bundle)
+
+    def facts(self, decoys: Decoys, seconds: float) -> dict[str, float]:
+        """What the vault can say of a request's fakes, and the seconds they took."""
+        quantiser = self.quantiser
+        levels = [level for level in decoys.widened if level is not None]
+        return {
+            "eps_eff": decoys.weights.eps_eff,
+            "nominal_bound": claimed_bound(quantiser.fakes, quantiser.epsilon),
+            "widened_epsilon": quantiser.epsilons[max(levels, default=0)],
+            "sampling_ms": seconds * 1e3,
+        }
+
+    def deploy(self, bundle: Bundle, boundary: Boundary, seed: int = 0) -> PoDeployment:
+        return PoDeployment(bundle, boundary, self, seed)
+
+    def guarantee(self) -> Guarantee | None:
+        """The claim of PO, with what it rests on; the released construction keeps no promise at all."""
+        if self.construction != "full":
+            return None
+        quantiser = self.quantiser
+        return Guarantee(
+            notion="success in naming the authentic stream at most 1/(fakes+1) + epsilon",
+            unit="request",
+            epsilon=quantiser.epsilon,
+            adjacency=f"{quantiser.fakes} fakes, metric {quantiser.metric}",
+            composition="sticky fakes: no more over repeated requests"
+            if self.sticky
+            else "repeated requests intersect",
+            assumptions=(
+                "secrets as the sampler's own model draws them given the text before them, no widening, spans of one "
+                "prompt; real secrets, other models and text after a span give more: see eps_eff and the attackers"
+            ),
+            verified="tests/mechanisms/test_quantised_sampling.py",
+            source="arXiv 2409.19134 v1-v4, bound second-hand",
+        )
+
+
+def _text_spans(ids: Sequence[int], bundle: Bundle) -> tuple[TokenSpan, ...]:
+    """All stretches of tokens that are not special."""
+    spans, start = [], 0
+    for special, group in groupby(ids, key=lambda token: token in bundle.special_ids):
+        end = start + len(list(group))
+        if not special:
+            spans.append(TokenSpan(start, end, "prompt"))
+        start = end
+    if not spans:
+        raise PromptError("the prompt holds special tokens only: there is nothing to hide")
+    return tuple(spans)
