@@ -40,14 +40,14 @@ class ActiveQueries(Attack):
     """Reads a prompt by chosen queries.
 
     The budget is in queries beyond those of an honest decode. With ``stealth`` there are none beyond: chosen queries
-    stand in for the honest ones of layer 0, on schedule, within what an audit of the defense allows.
+    stand in for the honest ones of layer 0, on schedule (the tokens until the prompt is read are then a little odd).
 
     Args:
         queries: budget for a request.
         per_token: most queries asked between two tokens.
         norm: Euclidean norm of a chosen query.
-        stealth: keep to what an honest provider would send: its schedule, its norms, and its directions where the
-            defense audits them.
+        stealth: what an audit looks at and the impostor keeps to: ``none``, ``schedule``, ``norm`` or ``rank``, each
+            with those before.
         fallback: where chosen queries did not read everything, give all answers to the passive inversion.
 
     Raises:
@@ -61,7 +61,7 @@ class ActiveQueries(Attack):
         queries: int = 128,
         per_token: int = 16,
         norm: float = 1e4,
-        stealth: bool = False,
+        stealth: str = "none",
         fallback: bool = True,
     ) -> None:
         for name, value in (("queries", queries), ("per_token", per_token)):
@@ -69,6 +69,8 @@ class ActiveQueries(Attack):
                 raise ConfigError(f"attack.{name}={value} is out of range: give at least 1")
         if not 0 < norm < 6e4:
             raise ConfigError(f"attack.norm={norm:g} is out of range: use more than 0 and less than 6e4 (fp16)")
+        if stealth not in list(AuditLevel):
+            raise ConfigError(f"attack.stealth={stealth} is unknown: use one of {', '.join(AuditLevel)}")
         self._queries = queries
         self._per_token = per_token
         self._norm = norm
@@ -91,13 +93,13 @@ class ActiveQueries(Attack):
     def impostor(self, public: Public) -> Impostor:
         _check(public)
         bounds: tuple[NormBound | SpreadBound, ...] = ()
-        if self._stealth:
+        if self._stealth in (AuditLevel.NORM, AuditLevel.RANK):
             slack = float(str(public.parameters.get("audit_slack", 1.0))) * _WITHIN
             queries = calibrate(public.bundle, public.corpus).queries[:1]
             bounds = (SpreadBound.of(queries, slack), NormBound.of(queries, slack))
-            bounds = bounds if public.parameters.get("audit") == AuditLevel.RANK else bounds[1:]
+            bounds = bounds if self._stealth == AuditLevel.RANK else bounds[1:]
         wire_dtype = DTYPES[str(public.parameters.get("wire_dtype", "fp32"))]
-        plan = Plan(self._queries, self._per_token, self._norm, bounds, wire_dtype)
+        plan = Plan(self._queries, self._per_token, self._norm, self._stealth != AuditLevel.NONE, bounds, wire_dtype)
         return partial(_instead, public.bundle, plan)
 
     @torch.inference_mode()
@@ -140,14 +142,15 @@ class Plan:
         queries: budget for a request, beyond those of an honest decode.
         per_token: most queries asked between two tokens.
         norm: Euclidean norm of a chosen query.
-        bounds: of honest layer-0 queries, for an impostor that keeps to them and to the schedule; empty for one that
-            does not.
+        stealth: chosen queries stand in for honest ones.
+        bounds: of honest layer-0 queries, which the chosen ones keep.
         wire_dtype: in which queries cross.
     """
 
     queries: int
     per_token: int
     norm: float
+    stealth: bool
     bounds: tuple[NormBound | SpreadBound, ...]
     wire_dtype: torch.dtype
 
@@ -207,7 +210,7 @@ class QueryingProvider(Untrusted):
     @torch.inference_mode()
     def ask(self) -> None:
         """Ask until the share of this token, or the budget, or the prompt is exhausted."""
-        if self._plan.bounds or self._start is None:
+        if self._plan.stealth or self._start is None:
             return
         for _ in range(min(self._plan.per_token, self._plan.queries - self._spent)):
             if self._all_read():
@@ -221,12 +224,12 @@ class QueryingProvider(Untrusted):
     @torch.inference_mode()
     def disguised(self, query: Query) -> Query:
         """The query that crosses in place of an honest one, for an impostor that keeps to the schedule."""
-        swapped = bool(self._plan.bounds) and query.layer == 0 and self.forced is None and not self._all_read()
+        swapped = self._plan.stealth and query.layer == 0 and self.forced is None and not self._all_read()
         return self._chosen(query.position) if swapped else query
 
     def overheard(self, query: Query, answer: Message) -> None:
         """Learn from the answer to a disguised query."""
-        if bool(self._plan.bounds) and query.layer == 0 and isinstance(answer, PartialAttention):
+        if self._plan.stealth and query.layer == 0 and isinstance(answer, PartialAttention):
             self._learn(query, answer)
 
     def _chosen(self, position: int) -> Query:

@@ -1,14 +1,16 @@
 """An impostor reads prompts by queries of its own choice, within a budget, while the user sees an honest decode."""
 
+from collections.abc import Callable, Sequence
 from functools import cache
 
 import numpy as np
 import pytest
+import torch
 
 from attacks.active_queries import ActiveQueries
 from attacks.base import Public
-from smd_research.boundary import AdversaryView, Boundary
-from smd_research.boundary.messages import Query
+from smd_research.boundary import AdversaryView, Boundary, Channel, Direction, Untrusted
+from smd_research.boundary.messages import Done, Message, PartialAttention, Query, StartDecode, token_tensor
 from smd_research.core.errors import ConfigError, NotApplicableError
 from smd_research.core.guess import Guess
 from smd_research.data.prompts import Prompt
@@ -16,7 +18,9 @@ from smd_research.data.synthetic import generate
 from smd_research.data.tokenise import prompts as tokenised
 from smd_research.defenses.smd import Smd
 from smd_research.models import sources
+from smd_research.models.attention import LocalAttention
 from smd_research.models.bundle import Bundle
+from smd_research.models.hooked import HookedModel
 
 NEW = 8
 
@@ -130,6 +134,55 @@ def test_what_was_not_read_falls_to_the_passive_attack() -> None:
     assert np.mean([a == b for a, b in zip(guess.ids, prompts(24)[0].ids, strict=True)]) > 0.9
 
 
+class _TwoStreams(Channel):
+    """The line to a vault that holds two prompts as streams of one request."""
+
+    def __init__(self, bundle: Bundle, ids: Sequence[Sequence[int]]) -> None:
+        self._attention = LocalAttention()
+        positions = torch.arange(len(ids[0]))
+        HookedModel(bundle).forward(self._attention, positions, ids=torch.tensor(ids), last_only=True)
+        self.messages: list[tuple[Direction, Message]] = []
+
+    def notify(self, message: Message) -> None:
+        raise AssertionError
+
+    def post(self, message: Message) -> Callable[[], Message]:
+        assert isinstance(message, Query)
+        spec = self._attention.specs[message.layer]
+        shard = self._attention.store.partial(message.layer, message.q.unsqueeze(2), torch.tensor([0]), spec)
+        where = message.request, message.layer, message.position
+        answer = PartialAttention(shard.m[..., 0], shard.g[..., 0], shard.a[:, :, 0], *where)
+        self.messages += [(Direction.TO_UNTRUSTED, message), (Direction.TO_TRUSTED, answer)]
+        return lambda: answer
+
+
+class _Idle(Untrusted):
+    def handle(self, message: Message) -> Message:
+        return Done()
+
+
+def test_every_stream_of_a_request_is_read() -> None:
+    attack, known = ActiveQueries(fallback=False, per_token=64), public(embedded())
+    attack.fit(known)
+    ids = [prompt.ids for prompt in prompts(24)[:2]]
+    line = _TwoStreams(embedded(), ids)
+    start = StartDecode(
+        token_tensor([3, 4]),
+        token_tensor([]),
+        torch.tensor([0.0, 1.0]),
+        request=1,
+        position=24,
+        max_new_tokens=4,
+        seed=0,
+        turn=0,
+    )
+    attack.impostor(known)(lambda _: _Idle())(line).handle(start)
+    messages = ((Direction.TO_UNTRUSTED, start), *line.messages)
+    view = AdversaryView(messages, attack.needs, 24, ((3,), (4,)))
+    assert [read_by(attack, view.stream(number)).ids for number in range(2)] == ids
+    assert read_by(attack, view).ids in ids
+
+
 def test_it_works_from_a_process_of_its_own() -> None:
     attack = ActiveQueries(fallback=False)
     prompt = prompts(24)[0]
@@ -138,7 +191,7 @@ def test_it_works_from_a_process_of_its_own() -> None:
 
 
 def test_stealth_keeps_the_schedule_and_the_norms() -> None:
-    attack = ActiveQueries(stealth=True, fallback=False)
+    attack = ActiveQueries(stealth="norm", fallback=False)
     prompt = prompts(24)[0]
     view, _ = attacked(embedded(), prompt.ids, attack)
     plain, _ = honest(embedded(), prompt.ids)
@@ -157,7 +210,9 @@ def test_it_does_not_apply_where_layer_0_stays_in_the_vault() -> None:
         ActiveQueries().fit(public(embedded(), inner_layers=1))
 
 
-@pytest.mark.parametrize("options", [{"queries": 0}, {"per_token": 0}, {"norm": 0.0}, {"norm": 1e6}])
+@pytest.mark.parametrize(
+    "options", [{"queries": 0}, {"per_token": 0}, {"norm": 0.0}, {"norm": 1e6}, {"stealth": "much"}]
+)
 def test_numbers_out_of_range_are_refused(options: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match=next(iter(options))):
         ActiveQueries(**options)  # type: ignore[arg-type]
