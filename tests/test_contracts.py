@@ -1,7 +1,9 @@
 """What every defense and every attack must hold to, run over all that are configured."""
 
+import contextlib
 import dataclasses
 import json
+import threading
 from collections.abc import Iterator
 from functools import cache
 from typing import Any
@@ -16,9 +18,13 @@ from experiments.app import VERSION_BASE
 from experiments.attacking import check
 from experiments.build import build
 from experiments.overrides import groups
+from experiments.serve import Offer, host, provider
 from smd_research.boundary import AdversaryView, Boundary
+from smd_research.boundary.addresses import address_of, listen
 from smd_research.boundary.messages import token_tensor
-from smd_research.core.errors import LabError, NotApplicableError, PromptError
+from smd_research.boundary.remote import Remote
+from smd_research.boundary.session import TRANSPORTS
+from smd_research.core.errors import ConfigError, LabError, NotApplicableError, PromptError
 from smd_research.core.guess import Guess
 from smd_research.core.paths import conf_dir
 from smd_research.core.seeds import generator
@@ -65,10 +71,10 @@ class Run:
     parameters: dict[str, object]
 
 
-def _run(option: str, transport: str = "inproc", seed: int = 0) -> Run:
+def _run(option: str, transport: str = "inproc", seed: int = 0, remote: Remote | None = None) -> Run:
     defense: Defense = _built("defense", option, Defense)
     defense.calibrate(_corpus())
-    boundary = Boundary(transport)
+    boundary = Boundary(transport, remote=remote)
     views, received, generations = [], [], []
     with defense.deploy(_bundle(), boundary, seed) as deployment:
         for prompt in _prompts():
@@ -92,12 +98,30 @@ def test_a_defense_is_deterministic_by_its_seed(defense: str) -> None:
     assert [g.ids for g in one.generations] == [g.ids for g in two.generations]
 
 
-def test_both_transports_show_the_same(defense: str) -> None:
-    one, two = _cached(defense), _run(defense, "process")
-    assert [g.ids for g in one.generations] == [g.ids for g in two.generations]
-    assert [[type(m) for _, m in view.messages] for view in one.views] == [
-        [type(m) for _, m in view.messages] for view in two.views
-    ]
+def _same(one: Run, two: Run) -> bool:
+    kinds, others = ([[type(m) for _, m in view.messages] for view in run.views] for run in (one, two))
+    return kinds == others and [g.ids for g in one.generations] == [g.ids for g in two.generations]
+
+
+@pytest.mark.parametrize("transport", [name for name in TRANSPORTS if name != "inproc"])
+def test_all_transports_show_the_same(defense: str, transport: str) -> None:
+    assert _same(_cached(defense), _run(defense, transport))
+
+
+def test_a_provider_started_apart_shows_the_same_or_cannot_be(defense: str) -> None:
+    """As ``smd serve`` starts it: from the configuration alone, without the user's seed or data."""
+    configured: Defense = _built("defense", defense, Defense)
+    if defense == "split_permuted":  # its provider's weights carry the user's secret order
+        with pytest.raises(ConfigError, match="use transport=process"):
+            provider(configured, _bundle())
+        return
+    factory = provider(configured, _bundle())
+    with contextlib.closing(listen("127.0.0.1:0")) as listener:
+        server = threading.Thread(target=host, args=(listener, Offer(factory, {"defense": defense}), 1))
+        server.start()
+        there = _run(defense, "tcp", remote=Remote(address_of(listener), {"defense": defense}))
+        server.join()
+    assert _same(_cached(defense), there)
 
 
 def test_a_defense_leaves_the_bundle_as_it_found_it(defense: str) -> None:
