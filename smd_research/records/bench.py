@@ -95,7 +95,9 @@ def sample_of_benches(benches: Sequence[Bench]) -> str:
     if counts == [1]:
         return "; ".join(["Counted once", *places])
     measured = f"Medians of n = {numbers.span(counts)} measurements, 95 % intervals"
-    return "; ".join([measured, "the sides of a case interleaved in one run", *places])
+    compared = any(not math.isnan(case.ratio) for bench in benches for case in bench.cases)
+    sides = ["the sides of a case interleaved in one run"] if compared else []
+    return "; ".join([measured, *sides, *places])
 
 
 def _place(bench: Bench) -> str:

@@ -17,7 +17,9 @@ _STYLE = {Verdict.RECOVERED: "bold green", Verdict.WRONG: "red", Verdict.ABSTAIN
 _ABSTAINED = "·"
 
 
-def show_prompts(record: Record, console: Console | None = None, limit: int | None = None) -> None:
+def show_prompts(
+    record: Record, console: Console | None = None, limit: int | None = None, secret: str | None = None
+) -> None:
     """Print the prompts of a record: the truth, and under it the guess where it differs.
 
     Recovered tokens are green, wrong ones red, abstentions grey; secrets are underlined.
@@ -26,11 +28,16 @@ def show_prompts(record: Record, console: Console | None = None, limit: int | No
         record: of an attacked cell.
         console: where to print; a terminal by default.
         limit: how many prompts; all by default.
+        secret: show only prompts that hold a secret of this type, e.g. ``name``.
 
     Raises:
-        RecordError: when the record holds no prompts.
+        RecordError: when the record holds no prompts, or none with such a secret.
     """
     items = read_items(record.items)
+    if items and secret:
+        items = [item for item in items if any(span.type == secret for span in item.spans)]
+        if not items:
+            raise RecordError(f"{record.path or record.cell.readable}: no prompt holds a secret of type '{secret}'")
     if not items:
         reason = f" ({record.reason})" if record.reason else ""
         raise RecordError(

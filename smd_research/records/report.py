@@ -76,7 +76,7 @@ def table_html(table: Table) -> str:
         "<tr>" + "".join(_cell_html(c, col.align) for c, col in zip(row, table.columns, strict=True)) + "</tr>\n"
         for row in table.rows
     )
-    notes = "".join(f"<li>{escape(note)}</li>" for note in table.footnotes)
+    notes = "".join(f"<li>{escape(note)}</li>" for note in table.notes)
     return (
         f'<section><h2>{escape(table.title)}</h2><div class="wide"><table><thead><tr>{heads}</tr></thead>\n'
         f"<tbody>{rows}</tbody></table></div>{f'<ul class=quiet>{notes}</ul>' if notes else ''}</section>\n"
