@@ -7,7 +7,7 @@ the protocol does not make it send.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -15,14 +15,18 @@ from torch import Tensor
 
 from attacks.base import Attack, Public
 from attacks.random import public_length
-from attacks.unmixing.measurements import Measurements, Table
+from attacks.unmixing.measurements import Disturbance, Measurements, Table
+from attacks.unmixing.replay import Exchange, Replay, mend
 from attacks.unmixing.search import Effort
-from attacks.unmixing.solver import Prior, solve
+from attacks.unmixing.solver import Prior, Solution, solve
 from smd_research.boundary import AdversaryView
-from smd_research.boundary.messages import PartialAttention, Query
+from smd_research.boundary.messages import PartialAttention, Query, StartDecode
+from smd_research.core.errors import NotApplicableError
 from smd_research.core.guess import Guess, Spent
 from smd_research.core.observable import Observable
+from smd_research.mechanisms.reply_noise import ReplyNoise
 from smd_research.models.bundle import Bundle, rotate
+from smd_research.models.calibration import calibrate
 from smd_research.models.extension import ExtensionEngine
 
 
@@ -38,6 +42,8 @@ class PartialAttentionInversion(Attack):
         restarts: further starts when the measurements stay unexplained.
         prior_weight: weight of the language model in a restart; 0 leaves it out.
         ranked: candidates reported at each position.
+        alternatives: tokens of one doubtful position that are held against the layers above the first.
+        replays: most guesses prefilled for that.
     """
 
     version = 2
@@ -53,7 +59,10 @@ class PartialAttentionInversion(Attack):
         restarts: int = 3,
         prior_weight: float = 1.0,
         ranked: int = 10,
+        alternatives: int = 64,
+        replays: int = 1024,
     ) -> None:
+        self._alternatives, self._replays = alternatives, replays
         self._effort = Effort(shortlist, equations, work, rounds, sweeps, restarts, prior_weight, ranked)
 
     def fit(self, public: Public) -> None:
@@ -67,27 +76,51 @@ class PartialAttentionInversion(Attack):
         length = public_length(view)
         if view.streams > 1:  # which one is real is another question (pick_stream); here any will do
             view = view.stream(int(rng.integers(view.streams)))
-        exchanges = _layer0(view)
+        exchanges = _exchanges(view)
         if not exchanges:  # the first token ended the text: the provider was never asked to decode
             return Guess((-1,) * length, certified=False)
+        if 0 not in exchanges:
+            raise NotApplicableError("layer 0 decodes in the vault: its queries and replies never cross")
+        public = [token for start in view.of(StartDecode)[:1] for token in start.public.tolist()]
+        noise = _disturbances(self.public)
         solution = solve(
-            self._measurements(exchanges),
+            self._measurements(exchanges[0], len(public), noise(0)),
             _table(self._engine),
-            length,
+            length - len(public),
             rng,
-            prior=_prior(self.public.bundle) if self._effort.prior_weight else None,
+            prior=_prior(self.public.bundle, public) if self._effort.prior_weight else None,
             effort=self._effort,
         )
+        return self._verified(solution, _replay(self.public.bundle, exchanges, public, noise), public)
+
+    def _verified(self, solution: Solution, replay: Replay, public: list[int]) -> Guess:
+        """The solution held against the layers above, and mended where it can be."""
+        doubts = solution.doubts if len(replay.exchanges) > 1 else {}
+        options = {position: tokens[: self._alternatives] for position, tokens in doubts.items()}
+        ids, error = mend(replay, solution.ids, options, self._replays)
+        explained = error <= 1
+        certified = explained and solution.explained and self._settled(solution, replay, ids)
+        ranked = tuple((own, *(t for t in row if t != own)) for own, row in zip(ids, solution.ranked, strict=True))
+        spent = Spent(candidates=solution.candidates, flops=solution.flops, steps=solution.rounds)
         return Guess(
-            ids=solution.ids,
-            ranked=solution.ranked,
-            certified=solution.certified,
-            residual=solution.residual,
-            spent=Spent(candidates=solution.candidates, flops=solution.flops, steps=solution.rounds),
-            exhausted=solution.exhausted,
+            ids=(*public, *ids),
+            ranked=(*((token,) for token in public), *ranked),
+            certified=certified,
+            residual=max(error, 0.0 if tuple(ids) != solution.ids else solution.residual),
+            spent=spent + replay.spent,
+            exhausted=solution.exhausted and not explained,
         )
 
-    def _measurements(self, exchanges: Sequence[tuple[Query, PartialAttention]]) -> Measurements:
+    def _settled(self, solution: Solution, replay: Replay, ids: list[int]) -> bool:
+        """Whether each token that layer 0 would take as well is refuted above it."""
+        return all(
+            len(tokens) <= self._alternatives and _refuted(replay, ids, position, tokens)
+            for position, tokens in solution.doubts.items()
+        )
+
+    def _measurements(
+        self, exchanges: Sequence[tuple[Query, PartialAttention]], first: int, disturbance: Disturbance
+    ) -> Measurements:
         spec, bundle = self._base.spec, self.public.bundle
         return Measurements.from_steps(
             torch.cat([query.q for query, _ in exchanges]),
@@ -100,22 +133,64 @@ class PartialAttentionInversion(Attack):
             softcap=spec.softcap,
             window=spec.window,
             computed_in=bundle.dtype,
+            first=first,
+            disturbance=disturbance,
         )
 
 
-def _layer0(view: AdversaryView) -> list[tuple[Query, PartialAttention]]:
-    """Layer-0 queries of the first request with their answers; a query is answered before the next one is sent."""
-    pairs, pending = [], None
+def _exchanges(view: AdversaryView) -> dict[int, list[tuple[Query, PartialAttention]]]:
+    """Queries of the first request with their answers, by layer; a query is answered before the next one is sent."""
+    layers: dict[int, list[tuple[Query, PartialAttention]]] = {}
+    pending, request = None, None
     for _, message in view.messages:
         if isinstance(message, Query):
-            if pairs and message.request != pairs[0][0].request:
+            if request not in (None, message.request):
                 break
-            pending = message
+            pending, request = message, message.request
         elif isinstance(message, PartialAttention) and pending is not None:
-            if pending.layer == 0:
-                pairs.append((pending, message))
+            layers.setdefault(pending.layer, []).append((pending, message))
             pending = None
-    return pairs
+    return layers
+
+
+def _disturbances(public: Public) -> Callable[[int], Disturbance]:
+    """What the vault adds to a layer's replies, by its public parameters; noise is sized on public text."""
+    multiplier = float(public.parameters.get("noise_multiplier") or 0.0)  # type: ignore[arg-type]
+    log_weight = float(public.parameters.get("noise_log_weight") or 0.0)  # type: ignore[arg-type]
+    bits = public.parameters.get("reply_bits")
+    rounding = 0.0 if bits is None else 2.0 ** -int(bits)  # type: ignore[call-overload]
+    if not multiplier:
+        return lambda _: Disturbance(0.0, log_weight, rounding)
+    if not public.corpus:
+        raise NotApplicableError("the size of the vault's noise is set on public text, and there is none")
+    norms = calibrate(public.bundle, public.corpus).value_norm
+    sizes = ReplyNoise(multiplier, log_weight, norms, norms)
+    return lambda layer: Disturbance(sizes.sigma(layer, public.bundle.geometry.heads), log_weight, rounding)
+
+
+def _replay(
+    bundle: Bundle,
+    exchanges: Mapping[int, Sequence[tuple[Query, PartialAttention]]],
+    public: list[int],
+    noise: Callable[[int], Disturbance],
+) -> Replay:
+    layers = {}
+    for layer, pairs in exchanges.items():
+        mass = torch.cat([reply.g for _, reply in pairs]).float()
+        layers[layer] = Exchange(
+            queries=torch.cat([query.q for query, _ in pairs]),
+            log_weight=torch.cat([reply.m for _, reply in pairs]).float() + mass.log(),
+            average=torch.cat([reply.a for _, reply in pairs]),
+            positions=torch.tensor([query.position for query, _ in pairs]),
+            disturbance=noise(layer),
+        )
+    return Replay(bundle, layers, tuple(public))
+
+
+def _refuted(replay: Replay, ids: Sequence[int], position: int, tokens: Sequence[int]) -> bool:
+    """Whether no other token at a position reproduces the replies of all layers."""
+    others = [[*ids[:position], token, *ids[position + 1 :]] for token in tokens if token != ids[position]]
+    return not others or bool((replay.errors(others)[:, 0] > 1).all())
 
 
 def _table(engine: ExtensionEngine) -> Table:
@@ -133,13 +208,13 @@ def _table(engine: ExtensionEngine) -> Table:
     return at
 
 
-def _prior(bundle: Bundle) -> Prior:
+def _prior(bundle: Bundle, public: Sequence[int]) -> Prior:
     """The public model's log-probability of every token at each position, given the guess before it."""
 
     def score(ids: Sequence[int]) -> Tensor:
-        logits = bundle.model(torch.tensor([ids], device=bundle.device)).logits[0].float().cpu()
+        logits = bundle.model(torch.tensor([[*public, *ids]], device=bundle.device)).logits[0].float().cpu()
         logs = torch.log_softmax(logits, -1)
         uniform = torch.full_like(logs[:1], -math.log(logs.shape[1]))
-        return torch.cat([uniform, logs[:-1]])
+        return torch.cat([uniform, logs[:-1]])[len(public) :]
 
     return score

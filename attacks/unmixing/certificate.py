@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from attacks.unmixing.deduction import Rows
-from attacks.unmixing.measurements import Candidates, Measurements
+from attacks.unmixing.measurements import SIGMAS, Candidates, Measurements
 
 _EPS = torch.finfo(torch.float32).eps
 
@@ -28,28 +28,36 @@ def misfit(seen: Measurements, rows: Rows, candidates: Sequence[Candidates], cho
     average = torch.bmm(weights.view(heads, per_head, -1), values.to(weights.dtype)) / mass.view(heads, per_head, 1)
     slack_mass, slack_average = _slacks(seen, rows, values.abs().amax((1, 2)))
     errors = (
-        excess.amax(1).abs() / rows.tolerance,
+        excess.amax(1).abs() / rows.tolerance if rows.named else torch.zeros(1),
         (mass - rows.mass).abs() / slack_mass,
         (average - seen.average).abs() / slack_average,
     )
     return max(float(error.max()) for error in errors)
 
 
-def unique(seen: Measurements, rows: Rows, candidates: Sequence[Candidates], chosen: Sequence[int]) -> bool:
-    """Whether replacing any one token by another candidate would be seen above rounding."""
+def indistinguishable(
+    seen: Measurements, rows: Rows, candidates: Sequence[Candidates], chosen: Sequence[int]
+) -> dict[int, list[int]]:
+    """Tokens that could replace the chosen one of a position without being seen above rounding, by position."""
     heads, per_head, _ = seen.average.shape
     largest = torch.stack([c.values[i] for c, i in zip(candidates, chosen, strict=True)]).abs().amax((0, 2))
     slack_mass, slack_average = _slacks(seen, rows, largest)
-    for candidate, index in zip(candidates, chosen, strict=True):
+    found: dict[int, list[int]] = {}
+    for position, (candidate, index) in enumerate(zip(candidates, chosen, strict=True)):
         weights = candidate.excess.exp()
         same = ((weights - weights[:, index, None]).abs() <= 2 * slack_mass[:, None]).all(0)
         same[index] = False
-        for other in same.nonzero()[:, 0].tolist():
-            share = (weights[:, [index, other]] / rows.mass[:, None]).view(heads, per_head, 2, 1)
-            columns = share * candidate.values[[index, other]].transpose(0, 1)[:, None]
-            if bool(((columns[:, :, 0] - columns[:, :, 1]).abs() <= 2 * slack_average).all()):
-                return False
-    return True
+        others = same.nonzero()[:, 0]
+        if bool(weights[:, index].any()):
+            kept = []
+            for other in others.tolist():
+                share = (weights[:, [index, other]] / rows.mass[:, None]).view(heads, per_head, 2, 1)
+                columns = share * candidate.values[[index, other]].transpose(0, 1)[:, None]
+                kept.append(bool(((columns[:, :, 0] - columns[:, :, 1]).abs() <= 2 * slack_average).all()))
+            others = others[torch.tensor(kept, dtype=torch.bool)]
+        if len(others):
+            found[position] = candidate.ids[others].tolist()
+    return found
 
 
 def _slacks(seen: Measurements, rows: Rows, largest: Tensor) -> tuple[Tensor, Tensor]:
@@ -57,5 +65,5 @@ def _slacks(seen: Measurements, rows: Rows, largest: Tensor) -> tuple[Tensor, Te
     relative = 2 * rows.tolerance + 8 * _EPS
     shape = seen.maximum.shape
     error = 2 * relative.view(*shape, 1) + seen.value_precision
-    average = seen.precision * seen.average.abs() + error * largest.view(-1, 1, 1)
+    average = seen.precision * seen.average.abs() + error * largest.view(-1, 1, 1) + SIGMAS * seen.disturbance.average
     return rows.mass * relative, average

@@ -31,10 +31,12 @@ class Rows:
     Attributes:
         mass: ``g`` ``[rows]``.
         tolerance: of ``s - m`` ``[rows]``.
+        named: whether ``m`` is the score of one of the keys (it is not where a vault noises it).
     """
 
     mass: Tensor
     tolerance: Tensor
+    named: bool = True
 
 
 def screen(
@@ -55,15 +57,15 @@ def screen(
     kept: list[Candidates] = []
     tolerance = torch.zeros_like(seen.maximum)
     for position in range(length):
-        keys, values = table(position)
+        keys, values = table(seen.first + position)
         tolerance = torch.maximum(tolerance, slack * seen.tolerance(keys))
-        excess = seen.excess(keys, position).flatten(0, 1)
+        excess = seen.excess(keys, seen.first + position).flatten(0, 1)
         violation = (excess - tolerance.flatten()[:, None]).amax(0)
         ids = (violation <= 0).nonzero()[:, 0]
         if ids.numel() == 0 or ids.numel() > limit:
             ids = violation.topk(min(limit, violation.numel()), largest=False).indices
         kept.append(Candidates(ids, excess[:, ids], values[ids]))
-    return kept, Rows(seen.mass.flatten(), tolerance.flatten())
+    return kept, Rows(seen.mass.flatten(), tolerance.flatten(), seen.names_maxima)
 
 
 def propagate(candidates: Sequence[Candidates], rows: Rows) -> list[Candidates]:
@@ -88,6 +90,8 @@ def propagate(candidates: Sequence[Candidates], rows: Rows) -> list[Candidates]:
 
 def _match_maxima(candidates: Sequence[Candidates], rows: Rows) -> list[Candidates]:
     """Rows whose maximum has a single explanation fix that token."""
+    if not rows.named:
+        return list(candidates)
     hits = [c.excess.abs() <= rows.tolerance[:, None] for c in candidates]
     counts = torch.stack([hit.sum(1) for hit in hits], 1)
     explanations = counts.sum(1)

@@ -16,6 +16,25 @@ _SCORE_UNITS = 6.0
 
 
 @dataclass(frozen=True)
+class Disturbance:
+    """What a vault adds to its replies beside rounding; public by Kerckhoffs.
+
+    Attributes:
+        average: standard deviation of the Gaussian noise on each coordinate of ``A``.
+        log_weight: that of the noise on ``l = m + log g``, in nats; with any, ``m`` stands for ``l`` and ``g`` is one.
+        rounding: relative rounding of ``m``, ``g`` and ``A``.
+    """
+
+    average: float = 0.0
+    log_weight: float = 0.0
+    rounding: float = 0.0
+
+
+UNDISTURBED = Disturbance()
+SIGMAS = 6.0  # of Gaussian noise that a certificate grants
+
+
+@dataclass(frozen=True)
 class Measurements:
     """Layer-0 queries and the triples they were answered by, grouped by key/value head.
 
@@ -35,6 +54,8 @@ class Measurements:
         score_precision: relative rounding of ``m`` and ``g``.
         softcap: Gemma-2's ``cap * tanh(s / cap)``, or None.
         window: sliding-window length, or None.
+        first: absolute position of the first key.
+        disturbance: what the vault adds to its replies.
     """
 
     queries: Tensor
@@ -47,6 +68,13 @@ class Measurements:
     score_precision: float
     softcap: float | None = None
     window: int | None = None
+    first: int = 0
+    disturbance: Disturbance = UNDISTURBED
+
+    @property
+    def names_maxima(self) -> bool:
+        """Whether ``m`` is the score of one of the keys."""
+        return self.disturbance.log_weight == 0
 
     @classmethod
     def from_steps(
@@ -62,6 +90,8 @@ class Measurements:
         softcap: float | None = None,
         window: int | None = None,
         computed_in: torch.dtype = torch.float32,
+        first: int = 0,
+        disturbance: Disturbance = UNDISTURBED,
     ) -> "Measurements":
         """Group a decode's layer-0 exchange by key/value head.
 
@@ -76,6 +106,8 @@ class Measurements:
             softcap: cap of the scores, where the model has one.
             window: sliding window of layer 0, where the model has one.
             computed_in: dtype of the vault's keys and values.
+            first: absolute position of the vault's first key.
+            disturbance: what the vault adds to its replies.
         """
         answered = maximum.isfinite().all(1) & (mass > 0).all(1)
         positions = positions[answered]
@@ -92,11 +124,13 @@ class Measurements:
             mass=grouped(mass)[..., 0],
             average=grouped(average),
             positions=positions.repeat_interleave(heads // kv_heads),
-            precision=torch.finfo(average.dtype).eps,
+            precision=max(torch.finfo(average.dtype).eps, disturbance.rounding),
             value_precision=torch.finfo(computed_in).eps,
             score_precision=max(torch.finfo(maximum.dtype).eps, torch.finfo(mass.dtype).eps),
             softcap=softcap,
             window=window,
+            first=first,
+            disturbance=disturbance,
         )
 
     def excess(self, keys: Tensor, position: int) -> Tensor:
@@ -123,7 +157,9 @@ class Measurements:
         """Largest error of ``s - m`` that rounding explains ``[kv_heads, rows]``, given all keys of a position."""
         longest = torch.linalg.vector_norm(keys.float(), dim=-1).amax(0)
         bound: Tensor = torch.linalg.vector_norm(self.queries.float(), dim=-1) * longest[:, None]
-        return self.score_precision * (_SCORE_UNITS * bound + 2 * self.maximum.abs() + 1)
+        rounding = self.score_precision * (_SCORE_UNITS * bound + 2 * self.maximum.abs() + 1)
+        coarse = self.disturbance.rounding * (self.maximum.abs() + 1)
+        return rounding + coarse + SIGMAS * self.disturbance.log_weight
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from attacks.unmixing.deduction import Rows
-from attacks.unmixing.measurements import Candidates, Measurements
+from attacks.unmixing.measurements import SIGMAS, Candidates, Measurements
 
 _PER_POSITION = 60  # equations for each open position that a detection asks for
 _FEWEST = 384  # equations, however few positions are open
@@ -83,8 +83,9 @@ class Equations:
         averages = seen.average.flatten(0, 1)[torch.from_numpy(averaged), torch.from_numpy(component)]
         row = torch.from_numpy(np.concatenate([masses, averaged]))
         target = torch.cat([torch.full((masses.size,), balance), averages])
-        noise = rows.tolerance[row] * balance
+        noise = _deviation(seen, rows)[row] * balance
         noise[masses.size :] += seen.precision * averages.abs() + seen.value_precision * balance
+        noise[masses.size :] += seen.disturbance.average
         where = torch.from_numpy(np.concatenate([np.zeros_like(masses), 1 + averaged // per_head * dim + component]))
         return cls(row, where, rows.mass[row], target, noise, balance)
 
@@ -280,6 +281,12 @@ def _share(sizes: Sequence[int], total: int) -> int:
     return max(cap, *sizes, 16)
 
 
+def _deviation(seen: Measurements, rows: Rows) -> Tensor:
+    """Relative standard deviation of what a row's mass and averages are read with ``[rows]``."""
+    deviation: Tensor = rows.tolerance - (SIGMAS - 1) * seen.disturbance.log_weight
+    return deviation
+
+
 def _factorise(covariance: Tensor, ridge: float) -> Tensor:
     """Lower Cholesky factor of a covariance ``[e, e]``, whose diagonal is loaded until it exists."""
     load = ridge * float(covariance.diagonal().mean())
@@ -303,14 +310,15 @@ def _spread(columns: Tensor, mean: Tensor, weights: Tensor, rng: np.random.Gener
         return (columns - mean) * weights.sqrt()
     share = weights.double().numpy()
     chosen = rng.choice(columns.shape[1], _SAMPLE, p=share / share.sum())
-    return (columns[:, torch.from_numpy(chosen)] - mean) * _SAMPLE**-0.5
+    return (columns[:, torch.from_numpy(chosen)] - mean) / math.sqrt(_SAMPLE)
 
 
 def _among(bias: Tensor, candidates: Candidates, pool: Candidates) -> Tensor:
     """A prior over ``candidates``, read at those that are still in the pool."""
     everywhere: Tensor = bias.new_zeros(int(candidates.ids.max()) + 1)
     everywhere[candidates.ids] = bias
-    return everywhere[pool.ids]
+    read: Tensor = everywhere[pool.ids]
+    return read
 
 
 def _decide(pool: Sequence[Candidates], scores: dict[int, Tensor]) -> list[Decision]:

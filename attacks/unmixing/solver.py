@@ -1,5 +1,6 @@
 """Attention unmixing from end to end: screen, deduce, search, certify."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -7,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from attacks.unmixing.certificate import unique
+from attacks.unmixing.certificate import indistinguishable
 from attacks.unmixing.deduction import ContradictionError, Rows, propagate, screen
 from attacks.unmixing.measurements import Candidates, Measurements, Table
 from attacks.unmixing.pursuit import Equations
@@ -32,7 +33,9 @@ class Solution:
     Attributes:
         ids: one token id per position.
         ranked: candidates of each position, best first.
-        certified: whether the ids, and no single replacement, reproduce the measurements.
+        explained: whether the ids reproduce the measurements.
+        doubts: further tokens at doubtful positions, most doubtful first: where the measurements are explained those
+            that would explain them as well, else the most likely ones.
         residual: largest error in units of rounding (at most one: explained).
         deduced: positions that exact deduction alone settled.
         candidates: (position, token) pairs scored.
@@ -43,13 +46,19 @@ class Solution:
 
     ids: tuple[int, ...]
     ranked: tuple[tuple[int, ...], ...]
-    certified: bool
+    explained: bool
+    doubts: dict[int, tuple[int, ...]]
     residual: float
     deduced: int
     candidates: int
     rounds: int
     flops: float
     exhausted: bool
+
+    @property
+    def certified(self) -> bool:
+        """Whether the ids, and no single replacement, reproduce the measurements."""
+        return self.explained and not self.doubts
 
 
 def solve(
@@ -68,7 +77,7 @@ def solve(
         table: layer-0 keys and values of the vocabulary at each position.
         length: prompt length.
         rng: draws equations and covariance samples.
-        prior: language model that guides restarts.
+        prior: language model that guides restarts; None leaves it out.
         effort: how hard to try.
 
     Returns:
@@ -76,6 +85,7 @@ def solve(
     """
     effort = effort or Effort()
     root, state, rows, sound = _deduce(seen, table, length, effort.shortlist)
+    state = [_blind(c) for c in state]
     search = Search(seen, rows, sound, effort, rng, scored=length * table(0)[0].shape[0])
     search.start(state, None)
     for _ in range(effort.restarts):
@@ -89,7 +99,8 @@ def solve(
     return Solution(
         ids=tuple(search.best),
         ranked=_rank(Equations.sample(seen, rows, _RANKING, rng), root, chosen, effort.ranked),
-        certified=search.explained and unique(seen, rows, root, chosen),
+        explained=search.explained,
+        doubts=_twins(seen, rows, root, chosen) if search.explained else _doubts(search, effort.ranked),
         residual=search.residual,
         deduced=sum(len(c) == 1 for c in state),
         candidates=search.scored,
@@ -117,6 +128,30 @@ def _deduce(
             continue
     root, rows = screen(seen, table, length, limit)
     return root, root, rows, False
+
+
+def _twins(
+    seen: Measurements, rows: Rows, root: Sequence[Candidates], chosen: Sequence[int]
+) -> dict[int, tuple[int, ...]]:
+    """Tokens that explain the measurements as well as the chosen ones; the fewer at a position, the earlier."""
+    twins = indistinguishable(seen, rows, root, chosen)
+    return {p: tuple(tokens) for p, tokens in sorted(twins.items(), key=lambda item: len(item[1]))}
+
+
+def _doubts(search: Search, top: int) -> dict[int, tuple[int, ...]]:
+    """The most likely tokens of the positions that the last detection left open."""
+    open_ones = [(float(b.weights.max()), p, b) for p, b in enumerate(search.beliefs) if not b.known]
+    doubts = {}
+    for _, position, belief in sorted(open_ones, key=lambda item: item[:2]):
+        best = belief.weights.topk(min(top, len(belief.candidates))).indices
+        doubts[position] = tuple(belief.candidates.ids[best].tolist())
+    return doubts
+
+
+def _blind(candidates: Candidates) -> Candidates:
+    """Only the first candidate of a position that no query sees: nothing tells them apart here."""
+    unseen = bool((candidates.excess == -math.inf).all())
+    return candidates.keep(torch.zeros(1, dtype=torch.long)) if unseen else candidates
 
 
 def _rank(
