@@ -6,15 +6,17 @@ import signal
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from hydra import compose, initialize_config_dir
 from tests_support import numbers
 
+from experiments.app import VERSION_BASE
 from experiments.cli import main as smd
-from experiments.pairing import card
-from experiments.serve import Offer, host, provider
+from experiments.serve import Offer, host, offer, provider
 from smd_research.boundary import Channel, Untrusted
 from smd_research.boundary.addresses import address_of, connect, listen
 from smd_research.boundary.control import ControlStream
@@ -22,8 +24,8 @@ from smd_research.boundary.messages import Message
 from smd_research.boundary.remote import Remote, RemoteHost
 from smd_research.boundary.session import Boundary
 from smd_research.core.errors import ConfigError, PeerLostError, ProtocolError
+from smd_research.core.paths import conf_dir
 from smd_research.defenses.none import NoDefense
-from smd_research.defenses.smd import Smd
 from smd_research.defenses.split import Split
 from smd_research.models import Bundle, sources
 
@@ -48,17 +50,11 @@ class Server:
         self.listener.close()
 
 
-def _smd_card(bundle: Bundle, wire_dtype: str = "fp32") -> dict[str, object]:
-    options = {
-        "name": "smd",
-        "wire_dtype": wire_dtype,
-        **{k: v for k, v in Smd().parameters.items() if k != "wire_dtype"},
-    }
-    return card(bundle, options, Smd.version)
-
-
-def _offer(bundle: Bundle, **more: object) -> Offer:
-    return Offer(provider(Smd(), bundle), _smd_card(bundle), **more)  # type: ignore[arg-type]
+@pytest.fixture(scope="module")
+def offered(bundle: Bundle) -> Offer:
+    """What ``smd serve`` offers as it is configured."""
+    with initialize_config_dir(str(conf_dir()), version_base=VERSION_BASE):
+        return offer(compose("serve"), "smd")
 
 
 def one_error(capsys: pytest.CaptureFixture[str]) -> tuple[str, list[str]]:
@@ -69,11 +65,11 @@ def one_error(capsys: pytest.CaptureFixture[str]) -> tuple[str, list[str]]:
 
 
 def test_two_hosts_give_the_numbers_of_one(
-    bundle: Bundle, in_folder: Path, small: list[str], capsys: pytest.CaptureFixture[str]
+    offered: Offer, in_folder: Path, small: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["run", "defense=smd", "attack=prior", "transport=tcp", *small]
     assert smd([*words, "results_dir=results/here"]) == 0
-    server = Server(_offer(bundle), connections=2)
+    server = Server(offered, connections=2)
     assert smd([*words, f"address={server.address}", "results_dir=results/there"]) == 0
     server.wait()
     said = capsys.readouterr().err.splitlines()
@@ -97,9 +93,9 @@ def test_a_known_cell_needs_no_server(bundle: Bundle, in_folder: Path, small: li
     ],
 )
 def test_a_run_of_something_else_is_refused_on_both_sides(
-    bundle: Bundle, in_folder: Path, small: list[str], capsys: pytest.CaptureFixture[str], word: str, says: str
+    offered: Offer, in_folder: Path, small: list[str], capsys: pytest.CaptureFixture[str], word: str, says: str
 ) -> None:
-    server = Server(_offer(bundle), connections=1)
+    server = Server(offered, connections=1)
     words = ["run", "defense=smd", "attack=none", "transport=tcp", f"address={server.address}", *small, word]
     assert smd(words) == 1
     server.wait()
@@ -110,9 +106,9 @@ def test_a_run_of_something_else_is_refused_on_both_sides(
 
 
 def test_a_run_without_the_tap_says_how_to_mend_it(
-    bundle: Bundle, in_folder: Path, small: list[str], capsys: pytest.CaptureFixture[str]
+    offered: Offer, in_folder: Path, small: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    server = Server(_offer(bundle, tap=False), connections=1)
+    server = Server(replace(offered, tap=False), connections=1)
     assert smd(["run", "attack=none", "transport=tcp", f"address={server.address}", *small]) == 1
     server.wait()
     assert "tap=true" in one_error(capsys)[0]
@@ -145,21 +141,21 @@ class Leaving(Untrusted):
 
 
 def test_a_server_that_leaves_in_the_middle_fails_the_cell_with_one_line(
-    bundle: Bundle, in_folder: Path, small: list[str], capsys: pytest.CaptureFixture[str]
+    offered: Offer, in_folder: Path, small: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    server = Server(Offer(Leaving, _smd_card(bundle)), connections=1)
+    server = Server(replace(offered, factory=Leaving), connections=1)
     assert smd(["run", "attack=none", "transport=tcp", f"address={server.address}", *small]) == 1
     server.wait()
     assert "is failed: the peer disconnected" in one_error(capsys)[0]
 
 
 def test_the_server_outlives_strangers_and_what_does_not_fit_its_model(
-    bundle: Bundle, capsys: pytest.CaptureFixture[str]
+    bundle: Bundle, offered: Offer, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    server = Server(_offer(bundle), connections=4)
+    server = Server(offered, connections=4)
     with contextlib.closing(connect(server.address)) as stranger:
         stranger.sendall(b"GET / HTTP/1.1\r\n\r\n")
-    remote = Remote(server.address, _smd_card(bundle))
+    remote = Remote(server.address, offered.card)
     broken = RemoteHost(Leaving(None), remote, Boundary()._meter, timeout_s=5)  # type: ignore[arg-type]
     broken.channel._sock.send(b"MS\2\1\0\0\0\0\0\0\0\0\1\0\0\0x")
     assert broken._tap is not None
