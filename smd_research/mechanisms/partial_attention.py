@@ -87,6 +87,8 @@ def merge(shards: Sequence[Partial]) -> Tensor:
     """
     if not shards:
         raise ValueError("merge needs at least one shard")
+    if len(shards) == 1:
+        return shards[0].a
     if len(shards) == 2:
         return _merge_two(*shards)
     logs = torch.stack([shard.m + shard.g.log() for shard in shards])

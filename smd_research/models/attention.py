@@ -3,7 +3,7 @@
 Causality and sliding windows follow from absolute positions, on whichever side of a boundary the keys are.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -15,11 +15,23 @@ from smd_research.mechanisms.partial_attention import Partial, merge, partial_at
 
 @dataclass(frozen=True)
 class AttentionSpec:
-    """A layer's attention besides its weights: score ``scale``, ``softcap``, sliding ``window`` in tokens."""
+    """A layer's attention besides its projections: score ``scale``, ``softcap``, sliding ``window`` in tokens.
+
+    ``sink [heads]`` is the logit of an attention sink, a weight: part of every softmax, with no value. Whoever merges
+    the shards counts it, once.
+    """
 
     scale: float
     softcap: float | None = None
     window: int | None = None
+    sink: Tensor | None = field(default=None, compare=False, repr=False)
+
+    def sinks(self, q: Tensor) -> list[Partial]:
+        """The sink as a shard for queries ``[batch, heads, rows, d]``; nothing where there is none."""
+        if self.sink is None:
+            return []
+        m = self.sink.float()[None, :, None].expand(q.shape[:3])
+        return [Partial(m, torch.ones_like(m), torch.zeros_like(q))]
 
 
 class AttentionRuntime(Protocol):
@@ -178,11 +190,11 @@ class LocalAttention:
         self.specs[layer] = spec
         self.store.append(layer, k, v, positions)
         keys, values, key_positions = self.store.get(layer)
-        if spec.softcap:
+        if spec.softcap or spec.sink is not None:
             shard = partial_attention(
                 q, keys, values, spec.scale, spec.softcap, visible(positions, key_positions, spec.window)
             )
-            return shard.a
+            return merge([shard, *spec.sinks(q)]).to(v.dtype)
         mask = visible(positions, key_positions, spec.window)
         grouped = q.shape[1] != keys.shape[1]
         return functional.scaled_dot_product_attention(
@@ -205,9 +217,9 @@ class SharedPrefixAttention:
         self.own[layer] = (k, v)
         itself = partial_attention(q, k, v, spec.scale, spec.softcap)
         if self.prefix.length(layer) == 0:
-            return itself.a
+            return merge([itself, *spec.sinks(q)]).to(v.dtype)
         # one prefix for all candidates: the batch becomes rows of a single batch entry
         rows = q.transpose(0, 2)
         shard = self.prefix.partial(layer, rows, positions.expand(rows.shape[2]), spec)
         past = Partial(*(part.transpose(0, 2) for part in shard))
-        return merge([past, itself]).to(v.dtype)
+        return merge([past, itself, *spec.sinks(q)]).to(v.dtype)

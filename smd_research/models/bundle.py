@@ -155,11 +155,16 @@ def rotate(model: nn.Module, x: Tensor, positions: Tensor) -> Tensor:
     Returns:
         ``x`` rotated, same shape; only the leading rotary dimensions change (partial rotary families).
     """
-    module = rotary_module(model)
+    module: Any = rotary_module(model)
     if module is None:
         return x
     cos, sin = module(x, positions.unsqueeze(0))
     cos, sin = cos[0], sin[0]
+    if cos.shape[-1] == module.inv_freq.shape[-1]:  # one angle a pair (GPT-OSS), elsewhere one a dimension
+        cos, sin = torch.cat((cos, cos), dim=-1), torch.cat((sin, sin), dim=-1)
+    scaling = getattr(module, "attention_scaling", 1.0)
+    if scaling != 1:  # YaRN: what was taken at position 0 is scaled already
+        cos, sin = cos / scaling, sin / scaling
     turned, rest = x[..., : cos.shape[-1]], x[..., cos.shape[-1] :]
     half = turned.shape[-1] // 2
     crossed = torch.cat((-turned[..., half:], turned[..., :half]), dim=-1)

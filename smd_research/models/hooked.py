@@ -118,11 +118,9 @@ class HookedModel:
         s_aux: Tensor | None = None,
         **_: object,
     ) -> Tensor:
-        if s_aux is not None:
-            raise UnsupportedModelError(f"attention sinks of {self._family} are not supported by the hooked attention")
         assert self._runtime is not None
         layer = _layer_of(module)
-        spec = AttentionSpec(query.shape[-1] ** -0.5 if scaling is None else scaling, softcap, sliding_window)
+        spec = AttentionSpec(query.shape[-1] ** -0.5 if scaling is None else scaling, softcap, sliding_window, s_aux)
         if self._query_first:
             assert isinstance(self._runtime, QueryFirstRuntime)
             if self._early is None:

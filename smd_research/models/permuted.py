@@ -32,6 +32,8 @@ def permuted(bundle: Bundle, order: Tensor, first: int) -> Bundle:
     Raises:
         UnsupportedModelError: for a family with a matrix of unknown role.
     """
+    if any(parameter.dim() > 2 for parameter in bundle.model.parameters()):
+        raise UnsupportedModelError(f"permute=hidden does not know the experts of family '{bundle.family}'")
     model = copy.deepcopy(bundle.model)
     head = model.get_output_embeddings()
     if head is None:

@@ -26,6 +26,10 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "gpt_neox": ("gpt_neox", {**_SMALL, "intermediate_size": 128}),
     "phi": ("phi", {**_SMALL, "intermediate_size": 128}),
     "gemma2": ("gemma2", {**_GROUPED, "head_dim": 16, "sliding_window": 12, "query_pre_attn_scalar": 16}),
+    "gpt_oss": (
+        "gpt_oss",
+        {**_GROUPED, "head_dim": 16, "sliding_window": 12, "num_local_experts": 4, "num_experts_per_tok": 2},
+    ),
     "opt": ("opt", {**_SMALL, "ffn_dim": 128, "word_embed_proj_dim": 64}),
     "gpt_neo": (
         "gpt_neo",

@@ -52,10 +52,10 @@ class MergedAttention:
         if self._options.send_order is SendOrder.AFTER_ATTENTION:
             self._send(layer, q)
         if not self._waiting:
-            return own.a
+            return merge([own, *spec.sinks(q)]).to(v.dtype)
         theirs = self._collect(layer, q)
         self._mark(Stage.RECEIVE)
-        merged = merge([theirs, own]).to(v.dtype)
+        merged = merge([theirs, own, *spec.sinks(q)]).to(v.dtype)
         self._mark(Stage.MERGE)
         return merged
 

@@ -1,6 +1,7 @@
 """The vault: the trusted party of secure multi-party decoding, one for each user."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -70,7 +71,7 @@ class Vault(Client):
         attention = LocalAttention(self.store)
         positions = torch.arange(prompts.shape[1], device=prompts.device)
         logits = model.forward(attention, positions, ids=prompts, last_only=True)[:, -1]
-        self._specs = attention.specs
+        self._specs = {layer: replace(spec, sink=None) for layer, spec in attention.specs.items()}
         if public:
             self.store.drop_first(public, self._inner_layers)
         self.position = prompts.shape[1]
