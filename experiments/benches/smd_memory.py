@@ -1,6 +1,7 @@
 """Memory of a service by users: weights, keys and values, and what a vault's process costs besides."""
 
 import os
+import statistics
 from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import partial
@@ -40,16 +41,13 @@ def _megabytes(crowd: Crowd) -> Measured:
     answers = crowd.answers()
     service = crowd.service
     mapped = shared_once(service.pids, service.weights.inode)
-    seats = service.pids[-crowd.users :]
-    private = sorted(private_bytes(pid) for pid in seats)[crowd.users // 2]
-    kv = answers[0].kv_bytes
-    own = crowd.bundle.weight_bytes if crowd.mode == "full" else 0
-    return Measured(
-        resident_once(service.pids) / MEGABYTE,
-        {
-            "weights_mb": (mapped + own * crowd.users) / MEGABYTE,
-            "weight_copies": round(mapped / service.weights.nbytes) + (crowd.users if own else 0),
-            "kv_mb": sum(answer.kv_bytes for answer in answers) / MEGABYTE,
-            "vault_mb": (private - kv - own) / MEGABYTE,
-        },
-    )
+    own = crowd.bundle.weight_bytes * crowd.users if crowd.mode == "full" else 0
+    extra = {
+        "weights_mb": (mapped + own) / MEGABYTE,
+        "weight_copies": round(mapped / service.weights.nbytes) + (crowd.users if own else 0),
+        "kv_mb": (service.provider_kv_bytes() + sum(answer.kv_bytes for answer in answers)) / MEGABYTE,
+    }
+    if crowd.mode == "smd":
+        private = [private_bytes(pid) for pid in service.pids[-crowd.users :]]
+        extra["vault_mb"] = (statistics.median(private) - answers[0].kv_bytes) / MEGABYTE
+    return Measured(resident_once(service.pids) / MEGABYTE, extra)

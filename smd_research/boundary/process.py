@@ -25,6 +25,7 @@ PRELOAD = ["torch", "transformers", "transformers.models.llama.modeling_llama", 
 
 
 def fork_server() -> multiprocessing.context.ForkServerContext:
+    """Starts processes from a server that has the heavy imports loaded."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOAD)
     return context

@@ -68,7 +68,7 @@ def private_bytes(pid: int) -> int:
 
 
 def resident_once(pids: Iterable[int]) -> int:
-    """Bytes resident in a set of processes, shared pages divided among those that share them (proportional set size)."""
+    """Bytes resident in a set of processes, shared pages divided among their sharers (proportional set size)."""
     return sum(_rollup(pid) for pid in pids)
 
 

@@ -198,6 +198,14 @@ class Service:
         seconds, steps = self._provider.recv(START_S)
         return seconds, steps
 
+    def provider_kv_bytes(self) -> int:
+        """Bytes of keys and values that the provider held before requests last left its batch."""
+        if self._provider is None:
+            return 0
+        self._provider.send("kv")
+        held: int = self._provider.recv(START_S)
+        return held
+
     @property
     def pids(self) -> tuple[int, ...]:
         """Process ids of the provider, if there is one, and of the users."""
