@@ -60,7 +60,7 @@ def unmarked(document: Document) -> Document:
     try:
         text, spans = parse(document.text)
     except PromptError as error:
-        raise PromptError(f"document {document.id!r}, {error}") from None
+        raise PromptError(f"document {document.id!r}, {error} (data.markup=false reads tags as text)") from None
     if spans and document.spans:
         raise PromptError(f"document {document.id!r} has both spans and {OPEN} tags: keep one of the two")
     return replace(document, text=text, spans=spans) if spans else document

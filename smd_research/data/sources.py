@@ -3,7 +3,7 @@
 Every source has an *evaluation* part, whose documents become prompts, and a *train* part, the public text of the same
 kind that an attacker may learn from. The two never share a document: the generator splits by template and value, files
 and hub data by a stable hash of the text (a quarter is the evaluation part), so an attacker's prior never holds a
-secret text itself.
+secret text itself. Where ``markup`` is on, files and hub data may mark secrets in the text (``data.markup``).
 """
 
 import csv
@@ -18,6 +18,7 @@ from typing import Any, Protocol
 from smd_research.core.errors import ConfigError
 from smd_research.core.seeds import generator
 from smd_research.data import synthetic
+from smd_research.data.markup import unmarked
 from smd_research.data.pinned import check_pinned
 from smd_research.data.prompts import Document, Span
 
@@ -55,6 +56,7 @@ class Jsonl:
     """One JSON object a line: ``text``, and optionally ``spans`` with ``start``, ``end`` (characters) and ``type``."""
 
     path: str
+    markup: bool = True
 
     def documents(self, split: str, n: int, seed: int) -> list[Document]:
         """Documents of the file's part.
@@ -65,7 +67,7 @@ class Jsonl:
         file = _existing(self.path)
         lines = enumerate(_read(file).split("\n"), start=1)
         found = [_json_document(file, number, line) for number, line in lines if line.strip()]
-        return select(found, split, n, seed, str(file))
+        return select(_read_marks(found, self.markup), split, n, seed, str(file))
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,7 @@ class Csv:
 
     path: str
     column: str = "text"
+    markup: bool = True
 
     def documents(self, split: str, n: int, seed: int) -> list[Document]:
         """Documents of the file's part.
@@ -82,7 +85,7 @@ class Csv:
             ConfigError: if the file or the column is missing, or a row has no text.
         """
         file = _existing(self.path)
-        return select(list(self._rows(file)), split, n, seed, str(file))
+        return select(_read_marks(list(self._rows(file)), self.markup), split, n, seed, str(file))
 
     def _rows(self, file: Path) -> Iterator[Document]:
         csv.field_size_limit(sys.maxsize)
@@ -103,6 +106,7 @@ class Text:
     """A text file whose documents are separated by blank lines."""
 
     path: str
+    markup: bool = True
 
     def documents(self, split: str, n: int, seed: int) -> list[Document]:
         """Documents of the file's part.
@@ -119,7 +123,7 @@ class Text:
             elif block:
                 found.append(_document(file, number - len(block), "\n".join(block), ()))
                 block = []
-        return select(found, split, n, seed, str(file))
+        return select(_read_marks(found, self.markup), split, n, seed, str(file))
 
 
 @dataclass(frozen=True)
@@ -130,6 +134,7 @@ class Hub:
     config: str | None = None
     split: str = "test"
     column: str = "text"
+    markup: bool = True
 
     def documents(self, split: str, n: int, seed: int) -> list[Document]:
         """Documents of the data set's part; rows without text are left out, as many hub sets separate by such rows.
@@ -144,7 +149,7 @@ class Hub:
             )
         texts = [str(text).strip() for text in rows[self.column] if text and str(text).strip()]
         found = [Document(f"{self.name}-{number}", text, (), "hub") for number, text in enumerate(texts)]
-        return select(found, split, n, seed, self.name)
+        return select(_read_marks(found, self.markup), split, n, seed, self.name)
 
     def _load(self) -> Any:
         # Imported where it is used: it takes a second, and no other source needs it.
@@ -158,6 +163,15 @@ class Hub:
                 f"data=hub: cannot load {self.name!r} ({reason}); check data.name, data.config and data.split, "
                 "or use data=jsonl data.path=FILE without a network"
             ) from error
+
+
+def _read_marks(documents: Sequence[Document], markup: bool) -> list[Document]:
+    """Documents whose ``<redacted>`` tags have become secrets, where the source reads them.
+
+    Raises:
+        PromptError: for a broken tag.
+    """
+    return [unmarked(document) for document in documents] if markup else list(documents)
 
 
 def select(documents: Sequence[Document], split: str, n: int, seed: int, where: str) -> list[Document]:

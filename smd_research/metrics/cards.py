@@ -123,7 +123,7 @@ def _obfuscation() -> Iterator[Card]:
         "",
         "lower",
         "",
-        1.0,
+        None,
         "linear",
         "largest epsilon that a secret's bins were widened to, to find enough fakes",
     )
