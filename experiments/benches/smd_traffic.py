@@ -19,7 +19,7 @@ from smd_research.models.bundle import Geometry
 
 WIDTHS = {"fp32": 4, "fp16": 2, "bf16": 2}
 MODELS = ("model=embedded", *(f"model=random model.family={family}" for family in ("llama", "gpt2", "qwen3", "gemma2")))
-DEFENSES = ("smd",)
+DEFENSES = ("smd", "po")
 
 
 def formula(geometry: Geometry, width: int) -> int:

@@ -1,14 +1,19 @@
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 from PIL import Image
 
+from smd_research.core.cell import Cell
 from smd_research.core.errors import RecordError
+from smd_research.metrics import Estimate
+from smd_research.records import Record, Status, frame_of
 from smd_research.records.breakdown_figure import Bar, breakdown, breakdown_figure
+from smd_research.records.decoys_figure import judges_figure
 from smd_research.records.lines_figure import Axis, Curve, lines, lines_figure
 from smd_research.records.points import Label, Point
 
@@ -79,6 +84,30 @@ def test_bars_are_stacked_beside_no_protection_and_the_link_is_called_modelled()
     assert sum(bar.get_hatch() is not None for bar in found) == 1
     assert "link, modelled" in texts(figure)
     assert any(text.startswith("...") for text in texts(figure)), "a bar that is not measured yet says so"
+
+
+JUDGED = {"po": {"fakes": 7}, "multiplexed": {"fakes": 7, "construction": "multiplexed"}}
+
+
+def judged(*names: str) -> pd.DataFrame:
+    """Cells of Prompt Obfuscation in which two lines of evidence picked streams."""
+    shares = {"found_likelihood": 0.2, "found_consistency": 0.9, "max_posterior_likelihood": 0.3}
+    shares |= {"stream_chance": 0.125, "nominal_bound": 0.225}
+    metrics = {name: Estimate(share, share - 0.1, share + 0.1, 40) for name, share in shares.items()}
+    cells = [Cell({"name": "m"}, {"name": "d"}, {"name": "po", **JUDGED[name]}) for name in names]
+    return frame_of([Record(Status.OK, cell, metrics=metrics) for cell in cells])
+
+
+def test_each_line_of_evidence_stands_beside_chance_and_the_claim() -> None:
+    figure = judges_figure(judged("po"))
+    assert [tick.get_text() for tick in figure.axes[0].get_yticklabels()] == ["likelihood", "consistency"]
+    assert {"chance", "claimed bound", "largest posterior of this evidence"} <= set(texts(figure))
+    one = {"defense.construction": "multiplexed"}
+    assert judges_figure(judged("po", "multiplexed"), one)
+    with pytest.raises(RecordError, match="several cells"):
+        judges_figure(judged("po", "multiplexed"))
+    with pytest.raises(RecordError, match="no stream was judged"):
+        judges_figure(judged())
 
 
 def test_both_are_written_as_pictures(tmp_path: Path) -> None:

@@ -60,6 +60,16 @@ def test_terminal_view_shows_the_first_prompts() -> None:
     assert "10 more prompts" in shown
 
 
+def test_terminal_view_shows_prompts_with_a_kind_of_secret() -> None:
+    record = next(r for r in records() if r.status is Status.OK)
+    console = Console(file=io.StringIO(), width=100)
+    show_prompts(record, console, secret="name")
+    assert isinstance(console.file, io.StringIO)
+    assert "clinical-001" in console.file.getvalue()
+    with pytest.raises(RecordError, match="no prompt holds a secret of type 'address'"):
+        show_prompts(record, console, secret="address")
+
+
 def test_a_cell_without_prompts_says_why() -> None:
     record = next(r for r in records() if r.status is Status.NOT_APPLICABLE)
     with pytest.raises(RecordError, match="needs what"):
