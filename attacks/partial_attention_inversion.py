@@ -60,7 +60,7 @@ class PartialAttentionInversion(Attack):
         prior_weight: float = 1.0,
         ranked: int = 10,
         alternatives: int = 64,
-        replays: int = 1024,
+        replays: int = 256,
     ) -> None:
         self._alternatives, self._replays = alternatives, replays
         self._effort = Effort(shortlist, equations, work, rounds, sweeps, restarts, prior_weight, ranked)

@@ -19,6 +19,8 @@ from torch import Tensor
 
 from attacks.unmixing.measurements import Candidates, Measurements, Table
 
+_MEMORY = 2**30  # bytes of scores that all candidates may take
+
 
 class ContradictionError(Exception):
     """No assignment within the current candidates explains the measurements."""
@@ -40,9 +42,12 @@ class Rows:
 
 
 def screen(
-    seen: Measurements, table: Table, length: int, limit: int, slack: float = 1.0
-) -> tuple[list[Candidates], Rows]:
+    seen: Measurements, table: Table, length: int, limit: int, slack: float = 1.0, memory: int = _MEMORY
+) -> tuple[list[Candidates], Rows, Measurements]:
     """Keep the tokens whose score stays under every row's maximum, position by position.
+
+    Every row takes part in the screening; where the scores of what is left outgrow the memory, half of the rows are
+    forgotten, as often as it takes.
 
     Args:
         seen: the measurements.
@@ -50,22 +55,30 @@ def screen(
         length: prompt length.
         limit: most candidates to keep at one position; those that exceed a maximum least win.
         slack: factor on the rounding tolerance.
+        memory: most bytes of scores.
 
     Returns:
-        The candidates of each position and the flattened rows.
+        The candidates of each position, the flattened rows, and the measurements of the rows that were kept.
     """
     kept: list[Candidates] = []
+    heads, per_head = seen.maximum.shape
     tolerance = torch.zeros_like(seen.maximum)
+    order = torch.randperm(per_head, generator=torch.Generator().manual_seed(0))
     for position in range(length):
         keys, values = table(seen.first + position)
         tolerance = torch.maximum(tolerance, slack * seen.tolerance(keys))
-        excess = seen.excess(keys, seen.first + position).flatten(0, 1)
-        violation = (excess - tolerance.flatten()[:, None]).amax(0)
+        excess = seen.excess(keys, seen.first + position)
+        violation = (excess - tolerance[..., None]).flatten(0, 1).amax(0)
         ids = (violation <= 0).nonzero()[:, 0]
         if ids.numel() == 0 or ids.numel() > limit:
             ids = violation.topk(min(limit, violation.numel()), largest=False).indices
-        kept.append(Candidates(ids, excess[:, ids], values[ids]))
-    return kept, Rows(seen.mass.flatten(), tolerance.flatten(), seen.names_maxima)
+        kept.append(Candidates(ids, excess[..., ids].index_select(1, order).flatten(0, 1), values[ids]))
+        while len(order) > 1 and 4 * heads * len(order) * sum(map(len, kept)) > memory:
+            half = (torch.arange(heads)[:, None] * len(order) + torch.arange(len(order) // 2)).flatten()
+            kept = [Candidates(c.ids, c.excess[half], c.values) for c in kept]
+            order = order[: len(order) // 2]
+    seen = seen.at(order)
+    return kept, Rows(seen.mass.flatten(), tolerance[:, order].flatten(), seen.names_maxima), seen
 
 
 def propagate(candidates: Sequence[Candidates], rows: Rows) -> list[Candidates]:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -131,6 +131,17 @@ class Measurements:
             window=window,
             first=first,
             disturbance=disturbance,
+        )
+
+    def at(self, rows: Tensor) -> "Measurements":
+        """The measurements of some rows of every key/value head, in that order."""
+        return replace(
+            self,
+            queries=self.queries[:, rows],
+            maximum=self.maximum[:, rows],
+            mass=self.mass[:, rows],
+            average=self.average[:, rows],
+            positions=self.positions[rows],
         )
 
     def excess(self, keys: Tensor, position: int) -> Tensor:

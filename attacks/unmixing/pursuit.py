@@ -21,7 +21,7 @@ from attacks.unmixing.deduction import Rows
 from attacks.unmixing.measurements import SIGMAS, Candidates, Measurements
 
 _PER_POSITION = 60  # equations for each open position that a detection asks for
-_FEWEST = 384  # equations, however few positions are open
+_FEWEST = 1024  # equations, however few positions are open
 _BLOCK = 1024  # equations whitened together while the candidates are many
 _PRECISE = 20_000  # candidates: up to this many are whitened in fp64 and in larger blocks
 _WIDE_BLOCK = 4096

@@ -22,9 +22,6 @@ Prior = Callable[[Sequence[int]], Tensor]
 _SLACKS = (1.0, 8.0, 64.0, 4096.0)
 _RANKING = 512  # equations that rank the alternatives
 
-# Most memory for the scores of all shortlists; long prompts shorten theirs.
-_SHORTLIST_BYTES = 2**30
-
 
 @dataclass(frozen=True)
 class Solution:
@@ -84,9 +81,11 @@ def solve(
         The best assignment found, with its certificate.
     """
     effort = effort or Effort()
-    root, state, rows, sound = _deduce(seen, table, length, effort.shortlist)
+    vocabulary = table(seen.first)[0].shape
+    screening = 2.0 * length * vocabulary[0] * vocabulary[2] * seen.maximum.numel()
+    root, state, rows, seen, sound = _deduce(seen, table, length, effort.shortlist)
     state = [_blind(c) for c in state]
-    search = Search(seen, rows, sound, effort, rng, scored=length * table(0)[0].shape[0])
+    search = Search(seen, rows, sound, effort, rng, scored=length * vocabulary[0], flops=screening)
     search.start(state, None)
     for _ in range(effort.restarts):
         if search.explained:
@@ -105,29 +104,28 @@ def solve(
         deduced=sum(len(c) == 1 for c in state),
         candidates=search.scored,
         rounds=search.rounds,
-        flops=search.flops + 2.0 * length * table(0)[0][:, 0].numel() * seen.maximum.numel(),
+        flops=search.flops,
         exhausted=search.exhausted and not search.explained,
     )
 
 
 def _deduce(
     seen: Measurements, table: Table, length: int, limit: int
-) -> tuple[list[Candidates], list[Candidates], Rows, bool]:
+) -> tuple[list[Candidates], list[Candidates], Rows, Measurements, bool]:
     """Screen and propagate under growing tolerance; the last value says whether the deductions hold.
 
     They do not where the row maxima contradict each other, nor where a shortlist had to be cut.
     """
-    limit = min(limit, max(1, _SHORTLIST_BYTES // (4 * seen.maximum.numel() * length)))
     for slack in _SLACKS:
-        root, rows = screen(seen, table, length, limit, slack)
+        root, rows, kept = screen(seen, table, length, limit, slack)
         if max(map(len, root)) == limit:
             break
         try:
-            return root, propagate(root, rows), rows, True
+            return root, propagate(root, rows), rows, kept, True
         except ContradictionError:
             continue
-    root, rows = screen(seen, table, length, limit)
-    return root, root, rows, False
+    root, rows, kept = screen(seen, table, length, limit)
+    return root, root, rows, kept, False
 
 
 def _twins(

@@ -15,11 +15,13 @@ from attacks.base import Public
 from attacks.partial_attention_inversion import PartialAttentionInversion
 from attacks.unmixing.certificate import indistinguishable, misfit
 from attacks.unmixing.deduction import ContradictionError, Rows, propagate, screen
-from attacks.unmixing.measurements import Measurements, Table
+from attacks.unmixing.measurements import Disturbance, Measurements, Table
+from attacks.unmixing.replay import Exchange, Replay, mend
 from attacks.unmixing.search import Effort
 from attacks.unmixing.solver import solve
 from smd_research.boundary import AdversaryView, Boundary
-from smd_research.boundary.messages import PartialAttention
+from smd_research.boundary.messages import PartialAttention, Query
+from smd_research.core.errors import NotApplicableError
 from smd_research.core.guess import Guess
 from smd_research.core.observable import Observable
 from smd_research.data.prompts import Prompt
@@ -185,6 +187,77 @@ def test_the_budget_ends_the_search_with_a_whole_guess(stories: Bundle) -> None:
     assert not guess.certified
 
 
+def test_public_tokens_are_taken_as_given_and_the_rest_is_found(stories: Bundle) -> None:
+    ids = prompt_ids(stories, SENTENCES[1])
+    with Smd(public_tokens=5).deploy(stories, Boundary("inproc")) as deployment:
+        deployment.generate(Prompt("p", "", tuple(ids)), 16)
+        view = deployment.boundary.view(deployment.shows)
+    guess = recovered(fitted(stories), view)
+    assert guess.ids == tuple(ids)
+    assert guess.certified
+    assert guess.ranked[:5] == tuple((token,) for token in ids[:5])
+
+
+def test_it_does_not_apply_where_layer_0_stays_in_the_vault(stories: Bundle) -> None:
+    ids = prompt_ids(stories, SENTENCES[1])
+    with Smd(inner_layers=1).deploy(stories, Boundary("inproc")) as deployment:
+        deployment.generate(Prompt("p", "", tuple(ids)), 4)
+        view = deployment.boundary.view(deployment.shows)
+    with pytest.raises(NotApplicableError, match="layer 0"):
+        recovered(fitted(stories), view)
+
+
+def test_rounded_replies_are_still_read(stories: Bundle) -> None:
+    ids = prompt_ids(stories, SENTENCES[0])
+    with Smd(reply_bits=10).deploy(stories, Boundary("inproc")) as deployment:
+        deployment.generate(Prompt("p", "", tuple(ids)), 32)
+        view = deployment.boundary.view(deployment.shows)
+    attack = PartialAttentionInversion(restarts=1, rounds=4)
+    attack.fit(Public(stories, "smd", {"reply_bits": 10}))
+    assert accuracy(recovered(attack, view), ids) >= 0.9
+
+
+@pytest.mark.slow
+def test_prompts_far_longer_than_the_head_dimension_come_back(stories: Bundle) -> None:
+    text = " ".join(SENTENCES * 2)
+    ids = prompt_ids(stories, text, 96)
+    assert len(ids) == 96 > 8 * stories.geometry.head_dim
+    guess = recovered(fitted(stories), view_of(stories, ids))
+    assert guess.ids == tuple(ids)
+    assert guess.certified
+
+
+def replay_of(bundle: Bundle, view: AdversaryView) -> Replay:
+    pairs = list(zip(view.of(Query), view.of(PartialAttention), strict=True))
+    layers = {}
+    for layer in range(bundle.geometry.layers):
+        own = [(query, reply) for query, reply in pairs if query.layer == layer]
+        layers[layer] = Exchange(
+            queries=torch.cat([query.q for query, _ in own]),
+            log_weight=torch.cat([reply.m + reply.g.log() for _, reply in own]),
+            average=torch.cat([reply.a for _, reply in own]),
+            positions=torch.tensor([query.position for query, _ in own]),
+        )
+    return Replay(bundle, layers)
+
+
+@pytest.mark.parametrize("wire_dtype", ["fp32", "bf16"])
+def test_only_the_prompt_reproduces_all_layers_and_near_guesses_are_mended(stories: Bundle, wire_dtype: str) -> None:
+    ids = prompt_ids(stories, SENTENCES[2])
+    replay = replay_of(stories, view_of(stories, ids, new=8, wire_dtype=wire_dtype))
+    near = [*ids[:4], 300, *ids[5:9], 301, *ids[10:]]
+    errors = replay.errors([ids, near])
+    assert float(errors[0, 0]) <= 1 < float(errors[1, 0])
+    mended, error = mend(replay, near, {9: (ids[9], 77, 78), 4: (80, 81, ids[4])}, budget=32)
+    assert mended == ids
+    assert error <= 1
+    assert replay.spent.candidates <= 2 + 1 + 32
+    assert replay.spent.flops > 0
+    unmended, error = mend(replay, near, {9: (ids[9],), 4: (ids[4],)}, budget=0)
+    assert unmended == near
+    assert error > 1
+
+
 def test_nothing_seen_is_nothing_guessed(stories: Bundle) -> None:
     ids = prompt_ids(stories, SENTENCES[0])
     guess = recovered(fitted(stories), view_of(stories, ids, new=1))
@@ -222,7 +295,7 @@ def synthetic(seed: int, length: int, steps: int, vocab: int = 48) -> tuple[Meas
 @given(seed=st.integers(0, 10_000), length=st.integers(1, 8), steps=st.integers(1, 10))
 def test_deduction_never_drops_the_truth(seed: int, length: int, steps: int) -> None:
     seen, table, ids = synthetic(seed, length, steps)
-    kept, rows = screen(seen, table, length, limit=48)
+    kept, rows, _ = screen(seen, table, length, limit=48)
     for candidate, token in zip(propagate(kept, rows), ids, strict=True):
         assert token in candidate.ids.tolist()
 
@@ -235,7 +308,7 @@ def sharp(rows: Rows, slack: float) -> Rows:
 @given(seed=st.integers(0, 10_000), length=st.integers(1, 8), data=st.data())
 def test_the_certificate_holds_for_the_truth_alone(seed: int, length: int, data: st.DataObject) -> None:
     seen, table, ids = synthetic(seed, length, 4)
-    everything, rows = screen(seen, table, length, limit=48, slack=1e9)
+    everything, rows, seen = screen(seen, table, length, limit=48, slack=1e9)
     rows = sharp(rows, 1e9)
     true = [c.ids.tolist().index(token) for c, token in zip(everything, ids, strict=True)]
     assert misfit(seen, rows, everything, true) <= 1
@@ -248,7 +321,7 @@ def test_the_certificate_holds_for_the_truth_alone(seed: int, length: int, data:
 
 def test_false_assumptions_are_refuted() -> None:
     seen, table, ids = synthetic(1, 8, 3)
-    kept, rows = screen(seen, table, 8, limit=48)
+    kept, rows, _ = screen(seen, table, 8, limit=48)
     wrong = [(p, int(i)) for p, c in enumerate(kept) for i in c.ids if int(i) != ids[p]]
     assert len(wrong) > 20
     refuted = 0
@@ -258,6 +331,41 @@ def test_false_assumptions_are_refuted() -> None:
         except ContradictionError:
             refuted += 1
     assert refuted > len(wrong) / 2
+
+
+def test_prompts_longer_than_all_head_dimensions_together_are_solved() -> None:
+    seen, table, ids = synthetic(7, 20, 24)
+    solution = solve(seen, table, 20, np.random.default_rng(0))
+    assert list(solution.ids) == ids
+    assert solution.certified
+    assert solution.flops > 0
+
+
+def test_noise_that_is_known_is_allowed_for() -> None:
+    seen, table, ids = synthetic(3, 8, 24)
+    noise = 0.02 * torch.randn(seen.average.shape, generator=torch.Generator().manual_seed(0))
+    noisy = dataclasses.replace(seen, average=seen.average + noise, disturbance=Disturbance(average=0.02))
+    assert list(solve(noisy, table, 8, np.random.default_rng(0)).ids) == ids
+    log_noise = 0.02 * torch.randn(seen.mass.shape, generator=torch.Generator().manual_seed(1))
+    weight = seen.maximum + seen.mass.log() + log_noise
+    vague = dataclasses.replace(
+        noisy, maximum=weight, mass=torch.ones_like(weight), disturbance=Disturbance(average=0.02, log_weight=0.02)
+    )
+    found = solve(vague, table, 8, np.random.default_rng(0), effort=Effort(rounds=6, restarts=1))
+    assert accuracy(Guess(found.ids), ids) >= 0.5
+
+
+def test_less_memory_forgets_rows_and_keeps_the_truth() -> None:
+    seen, table, ids = synthetic(11, 6, 16)
+    full, rows, _ = screen(seen, table, 6, limit=48)
+    memory = 4 * len(rows.mass) * sum(map(len, full)) // 3
+    some, fewer, left = screen(seen, table, 6, limit=48, memory=memory)
+    assert len(fewer.mass) < len(rows.mass)
+    assert left.maximum.shape == (2, len(fewer.mass) // 2)
+    assert torch.equal(left.mass.flatten(), fewer.mass)
+    assert [c.ids.tolist() for c in some] == [c.ids.tolist() for c in full]
+    true = [c.ids.tolist().index(token) for c, token in zip(some, ids, strict=True)]
+    assert misfit(left, fewer, some, true) <= 1
 
 
 def test_the_linear_part_alone_solves_it() -> None:
