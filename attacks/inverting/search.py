@@ -43,7 +43,7 @@ class Effort:
 
 @dataclass(frozen=True)
 class Found:
-    """What was simulated, best first.
+    """What was simulated, best first; the one prompt that proved itself, if there is one.
 
     Attributes:
         prompts: ``[c, n]``.
@@ -110,10 +110,12 @@ def search(
     while True:
         weight = effort.weight_after(len(pool))
         before = len(pool)
-        prompts, _, divergence = pool.ordered(weight)
-        proven = verifier.sees_laws and float(divergence[0]) <= effort.tolerance
-        if proven or before + effort.round_size > effort.candidates:
-            return Found(*pool.ordered(effort.weight), not proven, rounds)
+        prompts, scores, divergence = pool.ordered(weight)
+        if verifier.sees_laws and float(divergence.min()) <= effort.tolerance:
+            proof = slice(int(divergence.argmin()), int(divergence.argmin()) + 1)
+            return Found(prompts[proof], scores[proof], divergence[proof], False, rounds)
+        if before + effort.round_size > effort.candidates:
+            return Found(*pool.ordered(effort.weight), True, rounds)
         start = prompts[rounds % min(effort.branches, len(prompts))]
         pool.add(neighbours(scribe, verifier, start, fixed, weight, effort.round_size, rng))
         rounds += 1
