@@ -11,6 +11,7 @@ from nbclient import NotebookClient
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 SAMPLE = ROOT / "results" / "sample"
+PROMPTING = SAMPLE / "confidential_prompting"
 
 sys.path.insert(0, str(ROOT / "tests" / "records"))
 
@@ -77,3 +78,13 @@ def test_attacks_vs_defenses_on_the_sample() -> None:
     shown = outputs(execute(ROOT / "notebooks" / "01_attacks_vs_defenses.ipynb"))
     assert "image/png" in shown
     assert time.monotonic() - started < 60
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_checkout")
+@pytest.mark.skipif(not PROMPTING.is_dir(), reason="results/sample/confidential_prompting is not in this checkout")
+def test_confidential_prompting_on_the_sample() -> None:
+    shown = outputs(execute(ROOT / "notebooks" / "02_confidential_prompting.ipynb"))
+    assert shown.count("image/png") == 2
+    assert "partial_attention_inversion" in shown
+    assert "Which stream is real?" in shown
