@@ -20,10 +20,11 @@ before a span, as a causal model does; the instruction that the released code wr
 
 How a span is drawn. In each stream's own context ``tries`` paths are drawn token by token from the secret's bins
 (``abs`` and ``rel``: uniformly, as released; ``grid``: in proportion to probability); a path that finds an empty bin is
-dead. Each fake is a live path of its context that neither the secret nor another stream holds; ``grid`` takes paths in
-proportion to the mass of their bins (sampling importance resampling), so that a fake is a draw from the model's own
-law, given that it shares the secret's cells. Where a stream finds none, the whole span is drawn again with wider bins
-(``Quantiser.epsilons``), all streams alike; when the widest are too poor the prompt is refused.
+dead. Each fake is a live path of its context, written as the tokenizer writes its text, that neither the secret nor
+another stream holds; ``grid`` takes paths in proportion to the mass of their bins (sampling importance resampling), so
+that a fake is a draw from the model's own law, given that it shares the secret's cells. Where a stream finds none, the
+whole span is drawn again with wider bins (``Quantiser.epsilons``), all streams alike; when the widest are too poor the
+prompt is refused.
 
 What the attacker can compute (Kerckhoffs). Let ``c_0 .. c_lambda`` be the virtual prompts in the order of their
 streams, the real index ``r`` uniform. With ``p`` the prior of a secret and ``Q(. | c_r)`` the law above,
@@ -72,6 +73,7 @@ METRICS: tuple[str, ...] = get_args(Metric)
 ABS_OFFSET = 1e-3
 _ROUNDING = 1e-9
 _LEAST = 1e-9
+_DRAWS = 1000
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,8 @@ class Quantiser:
         fakes: how many (the paper's lambda).
         tries: paths drawn for each fake before epsilon is widened.
         widenings: how many steps epsilon may be widened by.
+        canonical: take only fakes that the tokenizer itself would write; others are known as fakes by reading the text
+            again, unless secrets too are drawn token by token.
 
     Raises:
         ConfigError: for an unknown metric or a value out of range.
@@ -96,6 +100,7 @@ class Quantiser:
     fakes: int = 7
     tries: int = 16
     widenings: int = 4
+    canonical: bool = True
 
     def __post_init__(self) -> None:
         if self.metric not in METRICS:
@@ -232,6 +237,9 @@ def sample(
     forced = dict(known or {})
     rows = torch.tensor([list(ids)] * (quantiser.fakes + 1), device=bundle.device)
     reader = _Reader(bundle, quantiser.temperature, rows, spans[0].start)
+    # a prompt that the tokenizer would not have written gives no reason to ask it of the fakes
+    spelling = bundle if quantiser.canonical and bool(canonical(bundle, rows[:1])) else None
+    every = tuple(range(quantiser.widenings + 1))
     weights, widened = Weights.none(rows), []
     for index, span in enumerate(spans):
         here, source = slice(span.start, span.end), repeats(rows[:1], spans, index)
@@ -242,8 +250,11 @@ def sample(
         elif index in forced:
             rows[1:, here] = torch.tensor(forced[index], device=bundle.device)
         else:
-            level, rows[1:, here], log_class = _draw(reader, rows, span, quantiser, rng)
-        weights += _judge(reader, span, quantiser, () if level is None else (level,), log_class)
+            level, rows[1:, here], log_class = _draw(reader, span, quantiser, spelling, rng)
+        levels = (level,) if level is not None else () if source is not None else every
+        judged = _judge(reader, span, quantiser, levels, log_class)
+        # fakes drawn in another context may lie in none of this one's bins: then only the prior speaks
+        weights += judged if judged.log_law[0].isfinite() else Weights(judged.log_prior, weights.log_law * 0)
         widened.append(level)
     return Decoys(rows, weights, tuple(widened))
 
@@ -282,16 +293,27 @@ def draw_secret(
         The prompt with other secrets ``[n]``. Where ``sample`` refuses it, draw again.
 
     Raises:
-        PromptError: as ``sample``, but for the bins.
+        PromptError: as ``sample``, but for the bins; and when no draw is one that the tokenizer would write.
     """
     check_spans(bundle, ids, spans)
-    rows = torch.tensor([list(ids)], device=bundle.device)
-    reader = _Reader(bundle, quantiser.temperature, rows, spans[0].start)
-    for span in spans:
-        for position in range(span.start, span.end):
-            reader.read_to(position)
-            rows[0, position] = _take(reader.log_p().exp(), rng)[0]
-    return tuple(rows[0].tolist())
+    for _ in range(_DRAWS):
+        rows = torch.tensor([list(ids)], device=bundle.device)
+        reader = _Reader(bundle, quantiser.temperature, rows, spans[0].start)
+        for span in spans:
+            for position in range(span.start, span.end):
+                reader.read_to(position)
+                rows[0, position] = _take(reader.log_p().exp(), rng)[0]
+        if not quantiser.canonical or bool(canonical(bundle, rows)):
+            return tuple(rows[0].tolist())
+    raise PromptError(f"none of {_DRAWS} secrets drawn from the model is one its tokenizer would write")
+
+
+def canonical(bundle: Bundle, rows: Tensor) -> Tensor:
+    """Which prompts ``rows [rows, n]`` the tokenizer itself writes for their text, as ``[rows]``."""
+    plain = [[token for token in row if token not in bundle.special_ids] for row in rows.tolist()]
+    texts = [bundle.decode(row) for row in plain]
+    again = bundle.tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+    return torch.tensor([one == two for one, two in zip(plain, again, strict=True)], device=rows.device)
 
 
 def check_spans(bundle: Bundle, ids: Sequence[int], spans: Sequence[TokenSpan]) -> None:
@@ -365,7 +387,7 @@ def _take(weight: Tensor, rng: np.random.Generator) -> Tensor:
 
 
 def _draw(
-    reader: _Reader, rows: Tensor, span: TokenSpan, quantiser: Quantiser, rng: np.random.Generator
+    reader: _Reader, span: TokenSpan, quantiser: Quantiser, spelling: Bundle | None, rng: np.random.Generator
 ) -> tuple[int, Tensor, Tensor]:
     """Steps of widening, a fake for each stream but the first ``[fakes, tokens]``, and the streams' class masses.
 
@@ -375,8 +397,12 @@ def _draw(
     Raises:
         PromptError: where even the widest bin holds too few.
     """
+    rows = reader.rows
     for level in range(quantiser.widenings + 1):
-        streams, paths, log_mass = _attempts(reader, rows, span, quantiser, level, rng)
+        streams, tried, log_mass = _attempts(reader, span, quantiser, level, rng)
+        if spelling is not None:
+            log_mass = log_mass.masked_fill(~canonical(spelling, tried), -math.inf)
+        paths = tried[:, span.start : span.end]
         # paths in random order; on the grid in proportion to their bins' mass, which makes them the model's own
         favour = log_mass if quantiser.metric == "grid" else log_mass.isfinite().log()
         order = (favour.cpu() + torch.from_numpy(rng.gumbel(size=len(favour)))).argsort(descending=True)
@@ -391,14 +417,15 @@ def _draw(
 
 
 def _attempts(
-    reader: _Reader, rows: Tensor, span: TokenSpan, quantiser: Quantiser, level: int, rng: np.random.Generator
+    reader: _Reader, span: TokenSpan, quantiser: Quantiser, level: int, rng: np.random.Generator
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Draw ``tries`` paths for each stream in its context.
 
     Returns:
-        Of each path its stream ``[attempts]``, its tokens ``[attempts, tokens]``, and the log of the product of the
+        Of each path its stream ``[attempts]``, its prompt ``[attempts, n]``, and the log of the product of the
         probability masses of its bins ``[attempts]``: minus infinity where a step found no token.
     """
+    rows = reader.rows
     streams = torch.arange(len(rows), device=rows.device).repeat(quantiser.tries)
     index = torch.cat([streams.new_zeros(1), streams])
     tried = reader.fork(index, rows[index].clone())
@@ -410,7 +437,7 @@ def _attempts(
         inside = ((log_p > low) & (log_p <= high))[1:]
         log_mass += torch.where(inside, log_p[1:].exp(), 0.0).sum(-1).log()
         tried.rows[1:, position] = _take(torch.where(inside, quantiser.weight(log_p[1:]), 0.0), rng)
-    return streams, tried.rows[1:, span.start : span.end], log_mass
+    return streams, tried.rows[1:], log_mass
 
 
 def _pick(streams: Tensor, paths: Tensor, rows: Tensor, span: TokenSpan) -> Tensor | None:

@@ -134,6 +134,7 @@ class Po(Defense):
         temperature: of the sampler's model.
         tries: paths drawn for each stream before a bin is widened.
         widenings: how often it may be widened before the prompt is refused.
+        canonical: draw only fakes that the tokenizer itself would write.
         construction: ``full`` prefills every virtual prompt whole; ``multiplexed`` is the released code's, which shares
             the text after a secret and gives the authentic stream away.
         sticky: a secret keeps its fakes, over requests and prompts; else every request draws new ones.
@@ -155,6 +156,7 @@ class Po(Defense):
         temperature: float = 1.0,
         tries: int = 4,
         widenings: int = 6,
+        canonical: bool = True,
         construction: Construction = "full",
         sticky: bool = True,
         spans: SpanSource = "gold",
@@ -172,7 +174,7 @@ class Po(Defense):
                 raise ConfigError(f"defense.{name}={value} is unknown: use one of {', '.join(known)}")
         if requests < 1:
             raise ConfigError(f"defense.requests={requests}: at least 1")
-        self.quantiser = Quantiser(metric, epsilon, temperature, fakes, tries, widenings)
+        self.quantiser = Quantiser(metric, epsilon, temperature, fakes, tries, widenings, canonical)
         self.construction = construction
         self.sticky = sticky
         self.spans = spans
@@ -195,6 +197,7 @@ class Po(Defense):
             "temperature": self.quantiser.temperature,
             "tries": self.quantiser.tries,
             "widenings": self.quantiser.widenings,
+            "canonical": self.quantiser.canonical,
             "construction": self.construction,
             "sticky": self.sticky,
             "spans": self.spans,
