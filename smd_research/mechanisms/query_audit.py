@@ -42,7 +42,8 @@ class NormBound:
     def within(self, q: Tensor, layer: int) -> Tensor:
         """Queries ``[streams, heads, head_dim]`` shortened to keep the bound."""
         lengths = q.float().norm(dim=-1, keepdim=True)
-        return q * (self.largest[layer].to(q.device)[:, None] / lengths).clamp(max=1)
+        shortened: Tensor = q * (self.largest[layer].to(q.device)[:, None] / lengths).clamp(max=1)
+        return shortened
 
     def excess(self, q: Tensor, layer: int) -> float:
         """Largest norm of queries ``[streams, heads, head_dim]`` in units of the bound; NaN where they hold one."""
@@ -84,9 +85,9 @@ class SpreadBound:
 
     def distance(self, q: Tensor, layer: int) -> Tensor:
         """Mahalanobis distances ``[streams, heads]`` of queries ``[streams, heads, head_dim]``."""
-        off = (q.float() - self.centre[layer].to(q.device)).unsqueeze(-2)
-        lengths: Tensor = (off @ self.whitener[layer].to(q.device)).squeeze(-2).norm(dim=-1)
-        return lengths
+        off = (q.float() - self.centre[layer].to(q.device)).transpose(0, 1)
+        lengths: Tensor = torch.linalg.vector_norm(torch.bmm(off, self.whitener[layer].to(q.device)), dim=-1)
+        return lengths.mT
 
     def within(self, q: Tensor, layer: int) -> Tensor:
         """Queries ``[streams, heads, head_dim]`` drawn towards the centre until they keep the bound."""
