@@ -1,7 +1,7 @@
 """What language models and the known sampler say of a line-up: computed once, read by several judges."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -59,6 +59,7 @@ class Witness:
         self._served = served
         self._domain = domain
         self.quantiser = quantiser
+        self._narrower = [replace(quantiser, widenings=steps) for steps in range(quantiser.widenings + 1)]
 
     @torch.inference_mode()
     def evidence(self, lineup: Lineup) -> Evidence:
@@ -70,22 +71,30 @@ class Witness:
         return Evidence(lineup, served, self._domain.of_tokens(served, lineup), ranks, prior, law)
 
     def _sampler(self, lineup: Lineup) -> tuple[Tensor, Tensor]:
-        """The sampler's prior and law ``[streams]``, under the first reading of the spans that it could have drawn.
+        """The sampler's prior and law ``[streams]``, under the first reading of the line-up that it could have drawn.
 
         Spans are runs of positions that differ; where the streams agree by chance inside a span, runs that stand close
-        together are one.
+        together are one. Bins are as narrow as any prompt allows: a sampler widens them only when narrower ones fail,
+        so that a prompt which needs wider ones than another is hardly the real one.
         """
-        prior = law = torch.zeros(lineup.size, dtype=torch.float64)
-        for gap in (0, 1, 2):
-            spans = _merged(lineup.spans, gap)
-            if not spans:
-                break
-            weights = weigh(self._bundle, lineup.ids.to(self._bundle.device), spans, self.quantiser)
-            prior = weights.log_prior.cpu()
-            if bool(weights.log_law.isfinite().any()):
-                law = weights.log_law.cpu()
-                break
-        return prior, law
+        prior = torch.zeros(lineup.size, dtype=torch.float64)
+        for spans in _readings(lineup.spans):
+            for quantiser in self._narrower:
+                weights = weigh(self._bundle, lineup.ids.to(self._bundle.device), spans, quantiser)
+                prior = weights.log_prior.cpu()
+                if bool(weights.log_law.isfinite().any()):
+                    return prior, weights.log_law.cpu()
+        return prior, torch.zeros_like(prior)
+
+
+def _readings(runs: tuple[tuple[int, int], ...]) -> list[list[TokenSpan]]:
+    """The ways to read runs as spans: as they are, or those that are one or two tokens apart as one."""
+    found: list[list[TokenSpan]] = []
+    for gap in (0, 1, 2):
+        spans = _merged(runs, gap)
+        if spans and spans not in found:
+            found.append(spans)
+    return found
 
 
 def _merged(runs: tuple[tuple[int, int], ...], gap: int) -> list[TokenSpan]:

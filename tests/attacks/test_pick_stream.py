@@ -27,7 +27,7 @@ from smd_research.core.guess import Guess
 from smd_research.data.prompts import TokenSpan
 from smd_research.data.synthetic import generate
 from smd_research.data.tokenise import prompts as tokenised
-from smd_research.mechanisms.quantised_sampling import Quantiser, sample
+from smd_research.mechanisms.quantised_sampling import Metric, Quantiser, draw_secret, sample
 from smd_research.metrics import JUDGES
 from smd_research.models import sources
 from smd_research.models.bundle import Bundle
@@ -298,7 +298,7 @@ def test_the_discriminator_learns_from_public_text(tiny: Bundle) -> None:
     rng = np.random.default_rng(0)
     corpus = [(0, int(rng.choice([7, 8])), *rng.integers(20, 4000, 6).tolist()) for _ in range(60)]
     spans = [(TokenSpan(1, 2, "word"),)] * len(corpus)
-    served, quantiser = ServedModel(tiny), Quantiser("rel", 0.5, 1.0, 3, 6)
+    served, quantiser = ServedModel(tiny), Quantiser("rel", 0.5, 1.0, 3, canonical=False)
     witness = Witness(tiny, served, DomainModel(corpus, served, tiny.geometry.vocab), quantiser)
     judge = Discriminator(tiny, witness, corpus, spans, 40)
     right = []
@@ -343,3 +343,37 @@ def test_unknown_judges_are_refused(judges: list[str]) -> None:
 def test_the_sampler_is_read_off_the_public_parameters() -> None:
     assert quantiser_of({"wire_dtype": "fp32", **dataclasses.asdict(SAMPLER)}) == SAMPLER
     assert quantiser_of({"wire_dtype": "fp32"}) is None
+
+
+# -- the sampler's law -----------------------------------------------------------------------------------------------
+
+
+def by_the_law(bundle: Bundle, metric: Metric, prompts: int = 50) -> tuple[float, float]:
+    """Secrets drawn from the sampler's own model: how often its law finds them, and the mean largest posterior."""
+    quantiser = Quantiser(metric, 0.3, 1.0, fakes=3, canonical=False)
+    span, rng = [TokenSpan(3, 5, "word")], np.random.default_rng(0)
+    served = ServedModel(bundle)
+    witness = Witness(bundle, served, DomainModel([], served, bundle.geometry.vocab), quantiser)
+    right, hoped = [], []
+    for _ in range(prompts):
+        ids = draw_secret(bundle, [0, *rng.integers(20, 4000, 6).tolist()], span, quantiser, rng)
+        order = rng.permutation(4)
+        evidence = witness.evidence(Lineup(sample(bundle, ids, span, quantiser, rng).ids[torch.from_numpy(order)]))
+        made = verdict("sampler_law", evidence.prior + evidence.law, rng)
+        right.append(bool(order[made.picked] == 0))
+        hoped.append(max(made.posterior))
+    return float(np.mean(right)), float(np.mean(hoped))
+
+
+@pytest.mark.slow
+def test_a_window_centred_at_the_secret_gives_it_away_to_who_knows_the_sampler(tiny: Bundle) -> None:
+    found, hoped = by_the_law(tiny, "rel")
+    assert found > 0.25 + 0.2
+    assert found < hoped + 0.2
+
+
+@pytest.mark.slow
+def test_a_public_grid_does_not(tiny: Bundle) -> None:
+    found, hoped = by_the_law(tiny, "grid")
+    assert hoped == pytest.approx(0.25, abs=0.01)
+    assert found < 0.25 + 0.2
