@@ -83,6 +83,7 @@ class KVStore:
         self._buffers: dict[int, tuple[Tensor, Tensor]] = {}
         self._lengths: dict[int, int] = {}
         self._positions: dict[int, Tensor] = {}
+        self._views: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
 
     def append(self, layer: int, k: Tensor, v: Tensor, positions: Tensor) -> None:
         """Add rows ``[batch, kv_heads, rows, d]`` at absolute positions ``[rows]``."""
@@ -109,6 +110,7 @@ class KVStore:
                 new[:, :, :filled] = previous[:, :, :filled]
             positions[:filled] = self._positions[layer][:filled]
         self._buffers[layer] = grown
+        self._views.clear()
         self._positions[layer] = positions
 
     def length(self, layer: int) -> int:
@@ -118,8 +120,11 @@ class KVStore:
     def get(self, layer: int) -> tuple[Tensor, Tensor, Tensor]:
         """Keys and values ``[batch, kv_heads, rows, d]`` and positions ``[rows]`` of a layer, as views."""
         end = self._lengths[layer]
-        keys, values = self._buffers[layer]
-        return keys[:, :, :end], values[:, :, :end], self._positions[layer][:end]
+        views = self._views.get(layer)
+        if views is None or views[0].shape[2] != end:
+            keys, values = self._buffers[layer]
+            views = self._views[layer] = keys[:, :, :end], values[:, :, :end], self._positions[layer][:end]
+        return views
 
     @property
     def dtype(self) -> torch.dtype:
@@ -138,11 +143,13 @@ class KVStore:
 
     def forget_below(self, layer: int) -> None:
         """Forget all layers before ``layer``."""
+        self._views.clear()
         for lower in [held for held in self._buffers if held < layer]:
             del self._buffers[lower], self._lengths[lower], self._positions[lower]
 
     def drop_first(self, rows: int, from_layer: int = 0) -> None:
         """Forget the first ``rows`` rows of every layer from ``from_layer`` on."""
+        self._views.clear()
         for layer, (keys, values) in self._buffers.items():
             if layer < from_layer:
                 continue
@@ -153,6 +160,7 @@ class KVStore:
 
     def select(self, index: Tensor) -> None:
         """Keep the batch entries ``index``, in that order, repetitions allowed."""
+        self._views.clear()
         for layer, (keys, values) in self._buffers.items():
             self._buffers[layer] = keys[index], values[index]
 

@@ -60,10 +60,10 @@ class Server:
                     self._welcome()
                 elif descriptor == self._control.fileno():
                     try:
-                        name = self._control.recv()
+                        command = self._control.recv()
                     except (EOFError, ConnectionError):
                         return
-                    self._control.send(self._command(name))
+                    self._control.send(self._command(*command))
                 else:
                     self._listen_to(self._channels[descriptor])
             if self._batch.requests:
@@ -72,8 +72,11 @@ class Server:
                 for request in self._batch.settle():
                     self._conclude(request)
 
-    def _command(self, name: str) -> object:
+    def _command(self, name: str, value: int = 0) -> object:
         match name:
+            case "threads":
+                torch.set_num_threads(value)
+                return None
             case "stages":
                 seconds, steps = self._clock.seconds, self._clock.steps
                 self._clock.start()

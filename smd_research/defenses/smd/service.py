@@ -190,10 +190,16 @@ class Service:
         self.users.append(user)
         return user
 
+    def set_threads(self, threads: int) -> None:
+        """Change the number of torch threads of the provider."""
+        if self._provider:
+            self._provider.send(("threads", threads))
+            self._provider.recv(START_S)
+
     def stages(self) -> tuple[dict[str, float], int]:
         """Seconds of each stage and decode steps since the last call."""
         assert self._provider is not None
-        self._provider.send("stages")
+        self._provider.send(("stages",))
         seconds: dict[str, float]
         seconds, steps = self._provider.recv(START_S)
         return seconds, steps
@@ -202,7 +208,7 @@ class Service:
         """Bytes of keys and values that the provider held before requests last left its batch."""
         if self._provider is None:
             return 0
-        self._provider.send("kv")
+        self._provider.send(("kv",))
         held: int = self._provider.recv(START_S)
         return held
 

@@ -188,14 +188,14 @@ class Vault(Client):
         spec = self._specs.get(query.layer)
         if spec is None or query.request != self._request or query.layer < self._inner_layers:
             raise ProtocolError(f"query for layer {query.layer} of request {query.request}: no keys here")
-        k, _, _ = self.store.get(query.layer)
+        k, _, positions = self.store.get(query.layer)
         q = query.q
         if q.dim() != 3 or q.shape[0] != k.shape[0] or q.shape[2] != k.shape[3] or q.shape[1] % k.shape[1]:
             raise ProtocolError(f"query of shape {list(q.shape)} does not fit the keys of the prompt")
         if self._guards:
             self._guards.check(query)
         # where no window asks for the position, one query row sees every key
-        position = torch.full((1,), query.position if spec.window else 0, device=k.device)
+        position = torch.full((1,), query.position, device=k.device) if spec.window else positions[:1]
         shard = self.store.partial(query.layer, q.to(k).unsqueeze(2), position, spec)
         return self._reply(shard, query)
 
