@@ -128,6 +128,13 @@ def of_benches(table: Declared, results_dir: Path) -> Measured:
     return Measured(cases, sample_of_benches(found), tuple(remarks))
 
 
+def bench_commands(table: Declared) -> list[str]:
+    """The commands that measure what a table reads."""
+    from smd_research.records.bench import bench_command
+
+    return [bench_command(name, table.size) for name in table.benches]
+
+
 def _link(name: str) -> "Link":
     options = OmegaConf.to_container(OmegaConf.load(conf_dir() / "link" / f"{name}.yaml"))
     assert isinstance(options, dict)

@@ -21,7 +21,7 @@ from omegaconf import DictConfig
 from experiments import sweep
 from experiments.app import launch
 from experiments.cells import Plan, composed, plain
-from experiments.declared import Declared, declared, of_benches, of_sweep, write
+from experiments.declared import Declared, bench_commands, declared, of_benches, of_sweep, write
 from experiments.overrides import UsageError, groups, nearest, parse
 from experiments.run import run_cell
 from smd_research.core.errors import LabError
@@ -90,6 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     cells = [plan.cell for plan in asked]
     try:
         measured = of_sweep(cells, folders, again) if table.sweep else of_benches(table, results_dir)
+        again = " && ".join([*bench_commands(table), again])
         for path in write(table, measured, results_dir / "tables", name, again):
             print(path)
     except LabError as error:

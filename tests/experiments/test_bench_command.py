@@ -107,5 +107,6 @@ def test_a_timing_table_reads_bench_files_and_measures_nothing(tmp_path: Path) -
     assert table.main(words) == 0
     shown = (tmp_path / "tables" / "timing.md").read_text()
     assert "tiny vocab_matching a/b" in shown
-    assert "Made by: smd table table=timing" in shown
-    assert "smd bench" not in shown
+    assert "Made by: smd bench bench=smd_decode && " in shown
+    assert "&& smd table table=timing" in shown
+    assert "first" not in shown
