@@ -2,7 +2,7 @@
 
 import json
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from transformers.utils.logging import disable_progress_bar
@@ -108,8 +108,7 @@ class Workbench:
             lambda: observe(
                 defense,
                 self.bundle(plan),
-                self.prompts(plan),
-                self.plain(plan),
+                *self._staged(plan, defense),
                 max_new_tokens=cell.max_new_tokens,
                 transport=cell.transport,
                 remote=remote(plan, self.bundle(plan)),
@@ -117,6 +116,14 @@ class Workbench:
                 seed=cell.seed,
             ),
         )
+
+    def _staged(self, plan: Plan, defense: Defense) -> tuple[Sequence[Prompt], Sequence[Plain]]:
+        """The prompts as the defense's claim supposes them, and the unprotected model's answers to them."""
+        prompts, bundle = self.prompts(plan), self.bundle(plan)
+        staged = defense.stage(bundle, prompts, plan.cell.seed)
+        if staged is prompts:
+            return prompts, self.plain(plan)
+        return staged, plain_answers(bundle, staged, plan.cell.max_new_tokens)
 
     def _keep(self, shelf: str, key: list[Mapping[str, Any] | Any], make: Callable[[], T]) -> T:
         held: OrderedDict[str, Any] = self._shelves.setdefault(shelf, OrderedDict())

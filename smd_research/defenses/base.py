@@ -198,6 +198,10 @@ class Defense(ABC):
         """Take in token ids of public text of the same kind, before ``deploy``; never the prompts to protect."""
         self.corpus = corpus
 
+    def stage(self, bundle: Bundle, prompts: Sequence[Prompt], seed: int) -> Sequence[Prompt]:
+        """The evaluation prompts as the defense's claim supposes them; most suppose nothing and leave them."""
+        return prompts
+
     def guarantee(self) -> Guarantee | None:
         """What the defense promises; ``None`` is an honest value."""
         return None

@@ -8,10 +8,12 @@ attacker gains who reads every stream's prompt: which is real stays open, up to 
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import groupby
 from typing import Literal, get_args
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,13 +28,22 @@ from smd_research.defenses.base import Defense, Deployment, Generation, Memory
 from smd_research.defenses.po.vault import PoVault
 from smd_research.defenses.smd import Smd
 from smd_research.defenses.smd.decode import DecodeService
-from smd_research.mechanisms.quantised_sampling import Decoys, Metric, Quantiser, claimed_bound
+from smd_research.mechanisms.quantised_sampling import (
+    Decoys,
+    Metric,
+    Quantiser,
+    claimed_bound,
+    draw_secret,
+    sample,
+)
 from smd_research.models.bundle import Bundle
 from smd_research.models.hooked import HookedModel
 
 Construction = Literal["full", "multiplexed"]
 SpanSource = Literal["gold", "tagger"]
 Unmarked = Literal["whole", "refuse"]
+Secrets = Literal["given", "law"]
+_REDRAWN = 50
 
 
 class PoDeployment(Deployment):
@@ -141,6 +152,7 @@ class Po(Defense):
         spans: ``gold`` (the marks that came with the data) or ``tagger`` (rules; see ``data.tagger``).
         unmarked: a prompt without a secret is treated as secret as a ``whole``, or ``refuse``d.
         requests: how often the user sends each prompt.
+        secrets: ``given`` by the data, or drawn from the sampler's own ``law`` in their place, as the bound supposes.
         wire_dtype: as for ``smd``.
         send_order: as for ``smd``.
 
@@ -162,6 +174,7 @@ class Po(Defense):
         spans: SpanSource = "gold",
         unmarked: Unmarked = "whole",
         requests: int = 1,
+        secrets: Secrets = "given",
         wire_dtype: str = "fp32",
         send_order: str = "after_q",
     ) -> None:
@@ -169,6 +182,7 @@ class Po(Defense):
             ("construction", construction, get_args(Construction)),
             ("spans", spans, get_args(SpanSource)),
             ("unmarked", unmarked, get_args(Unmarked)),
+            ("secrets", secrets, get_args(Secrets)),
         ):
             if value not in known:
                 raise ConfigError(f"defense.{name}={value} is unknown: use one of {', '.join(known)}")
@@ -180,6 +194,7 @@ class Po(Defense):
         self.spans = spans
         self.unmarked = unmarked
         self.requests = requests
+        self.secrets = secrets
         self.transport = Smd(wire_dtype, send_order)
 
     @property
@@ -203,6 +218,7 @@ class Po(Defense):
             "spans": self.spans,
             "unmarked": self.unmarked,
             "requests": self.requests,
+            "secrets": self.secrets,
         }
 
     def spans_of(self, prompt: Prompt, bundle: Bundle) -> tuple[TokenSpan, ...]:
@@ -228,6 +244,23 @@ class Po(Defense):
             "widened_epsilon": quantiser.epsilons[max(levels, default=0)],
             "sampling_ms": seconds * 1e3,
         }
+
+    def stage(self, bundle: Bundle, prompts: Sequence[Prompt], seed: int) -> Sequence[Prompt]:
+        if self.secrets == "given":
+            return prompts
+        return [self._redrawn(bundle, prompt, generator(seed, "po", "law", prompt.id)) for prompt in prompts]
+
+    def _redrawn(self, bundle: Bundle, prompt: Prompt, rng: np.random.Generator) -> Prompt:
+        """The prompt with secrets drawn from the law; those that the sampler refuses are drawn anew."""
+        spans = self.spans_of(prompt, bundle)
+        for _ in range(_REDRAWN):
+            ids = draw_secret(bundle, prompt.ids, spans, self.quantiser, rng)
+            try:
+                sample(bundle, ids, spans, self.quantiser, rng)
+            except PromptError:
+                continue
+            return replace(prompt, ids=ids, text=bundle.decode(ids), spans=spans)
+        raise PromptError(f"the sampler refused {_REDRAWN} secrets of its own law: raise defense.widenings")
 
     def deploy(self, bundle: Bundle, boundary: Boundary, seed: int = 0) -> PoDeployment:
         return PoDeployment(bundle, boundary, self, seed)
