@@ -54,7 +54,7 @@ class PartialAttentionInversion(Attack):
         shortlist: int = 8192,
         equations: int = 16384,
         work: float = 1e11,
-        rounds: int = 24,
+        rounds: int = 6,
         sweeps: int = 12,
         restarts: int = 3,
         prior_weight: float = 1.0,

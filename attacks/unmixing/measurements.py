@@ -109,7 +109,7 @@ class Measurements:
             first: absolute position of the vault's first key.
             disturbance: what the vault adds to its replies.
         """
-        answered = maximum.isfinite().all(1) & (mass > 0).all(1)
+        answered = maximum.isfinite().all(1) & (mass > 0).all(1) & average.isfinite().flatten(1).all(1)
         positions = positions[answered]
         queries, maximum, mass, average = queries[answered], maximum[answered], mass[answered], average[answered]
         steps, heads, _ = queries.shape

@@ -21,7 +21,8 @@ from attacks.unmixing.deduction import Rows
 from attacks.unmixing.measurements import SIGMAS, Candidates, Measurements
 
 _PER_POSITION = 60  # equations for each open position that a detection asks for
-_FEWEST = 1024  # equations, however few positions are open
+_FEWEST = 1024  # equations, however few positions are open,
+_PER_CANDIDATE = 8  # unless so many for each candidate are fewer
 _BLOCK = 1024  # equations whitened together while the candidates are many
 _PRECISE = 20_000  # candidates: up to this many are whitened in fp64 and in larger blocks
 _WIDE_BLOCK = 4096
@@ -30,9 +31,11 @@ _SAMPLE = 256  # columns of one position that estimate its covariance
 _SHORT = 4096  # candidates kept for the rounds after the first
 _ROUNDS = 8
 _SOFTNESS = 2.0  # temperature of the beliefs: the scores of one round share its errors
+_SOFTER = 6.0  # factor on it when they prove too sharp,
+_SOFTEST = 100.0  # up to here
 _DOUBT = 0.1  # share of every belief that stays spread over all its candidates
 _SETTLED = 0.02  # residual power at which nothing is left to cancel
-_INCONSISTENT = 2.0  # residual power at which the truth must be missing from a shortlist
+_INCONSISTENT = 2.0  # residual power that beliefs which hold the truth do not leave
 _PAIRED = 12  # positions and
 _ALTERNATIVES = 96  # tokens of each that pair moves try
 
@@ -139,7 +142,8 @@ def equations_for(
     open_ones = [len(c) for c in candidates if len(c) > 1]
     columns = sum(open_ones) / 2 + sum(min(_SAMPLE, size) for size in open_ones)
     block = _WIDE_BLOCK if sum(open_ones) <= _PRECISE else _BLOCK
-    wanted = min(limit, max(_FEWEST, _PER_POSITION * len(open_ones)), heads * per_head * (dim + 1))
+    wanted = min(max(_FEWEST, _PER_POSITION * len(open_ones)), 64 + _PER_CANDIDATE * sum(open_ones))
+    wanted = min(wanted, limit, heads * per_head * (dim + 1))
     affordable = max(math.sqrt(work / max(columns, 1)) if wanted <= block else work / max(columns, 1) / block, 64)
     total = int(min(wanted, affordable))
     blocks = min(heads, math.ceil(total / block))
@@ -212,7 +216,8 @@ def detect(
     """Weigh every open position's candidates, round by round, until their beliefs settle.
 
     The first round scores all candidates; the next ones a shortlist, whose doubt is all that interferes. Where the
-    residual shows that the truth must be missing from a shortlist, all candidates are scored again.
+    residual shows that the beliefs are sure of something wrong, those of the first round are softened, and in the end
+    all candidates are scored again.
 
     Args:
         seen: the measurements.
@@ -225,17 +230,25 @@ def detect(
     """
     prior = [torch.zeros(len(c)) for c in candidates] if bias is None else bias
     beliefs = [Belief(c, _soft(b)) for c, b in zip(candidates, prior, strict=True)]
-    short = False
+    short, temperature = False, _SOFTNESS
+    seen_all: dict[int, Tensor] = {}
     for _ in range(_ROUNDS):
         pool = [belief.candidates for belief in beliefs] if short else list(candidates)
         scores, power, spent = _score(seen, rows, beliefs, pool, rng, work, limit)
         if bias is not None:
             scores = {p: score + _among(bias[p], candidates[p], pool[p]) for p, score in scores.items()}
-        beliefs = _believe(pool, scores)
-        yield Detection(_decide(pool, scores), beliefs, sum(len(pool[p]) for p in scores), spent)
+        found = _decide(pool, scores), sum(len(pool[p]) for p in scores), spent
+        if not short:
+            seen_all = scores
+        elif power > _INCONSISTENT:  # too sure of something wrong: back to the round that saw everything, with doubt
+            temperature *= _SOFTER
+            pool, scores = list(candidates), seen_all
+        beliefs = _believe(pool, scores, temperature)
+        yield Detection(found[0], beliefs, *found[1:])
         if short and power < _SETTLED:
             return
-        short = not (short and power > _INCONSISTENT)
+        short = temperature < _SOFTEST
+        temperature = temperature if short else _SOFTNESS
 
 
 def _score(
@@ -260,13 +273,13 @@ def _score(
     return scores, power, flops
 
 
-def _believe(pool: Sequence[Candidates], scores: dict[int, Tensor]) -> list[Belief]:
+def _believe(pool: Sequence[Candidates], scores: dict[int, Tensor], temperature: float) -> list[Belief]:
     """Soft beliefs over the best of each position's candidates, ``_SHORT`` of them in all."""
     keep = _share(sorted(len(pool[p]) for p in scores), _SHORT)
     beliefs = [Belief(c, torch.ones(1)) for c in pool]
     for position, score in scores.items():
         best = score.topk(min(keep, score.numel()))
-        beliefs[position] = Belief(pool[position].keep(best.indices), _soft(best.values))
+        beliefs[position] = Belief(pool[position].keep(best.indices), _soft(best.values / temperature))
     return beliefs
 
 
@@ -300,7 +313,7 @@ def _factorise(covariance: Tensor, ridge: float) -> Tensor:
 
 
 def _soft(score: Tensor) -> Tensor:
-    spread: Tensor = (1 - _DOUBT) * torch.softmax(score / _SOFTNESS, 0) + _DOUBT / score.numel()
+    spread: Tensor = (1 - _DOUBT) * torch.softmax(score, 0) + _DOUBT / score.numel()
     return spread
 
 

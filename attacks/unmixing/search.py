@@ -36,7 +36,7 @@ class Effort:
     shortlist: int = 8192
     equations: int = 16384
     work: float = 1e11
-    rounds: int = 24
+    rounds: int = 6
     sweeps: int = 12
     restarts: int = 3
     prior_weight: float = 1.0
@@ -104,7 +104,7 @@ class Search:
     def _descend(self, state: list[Candidates], bias: Sequence[Tensor] | None) -> None:
         """Assume and refute until the measurements are explained, no assumption is left, or no round is."""
         trail: list[tuple[list[Candidates], Assumption]] = []
-        last = self.rounds + self.effort.rounds
+        last = self.rounds + (self.effort.rounds if self.sound else 0)  # what cannot be refuted is believed at once
         while any(len(c) > 1 for c in state):
             decisions = self._detect(state, bias)
             if self.explained:
