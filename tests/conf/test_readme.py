@@ -1,7 +1,10 @@
 """What README shows works: every command composes, and the example attack runs."""
 
+import ast
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -46,3 +49,12 @@ def test_the_example_attack_runs_as_shown(tmp_path: Path, monkeypatch: pytest.Mo
     (example,) = (words for words in COMMAND_LINES if "-cd" in words)
     assert smd([*example, "n_prompts=2", "prompt_tokens=6", "max_new_tokens=3"]) == 0
     assert load("results")["attack"].unique().tolist() == ["repeat"]
+
+
+@pytest.mark.slow
+def test_the_example_of_the_service_runs(tmp_path: Path) -> None:
+    script = tmp_path / "service.py"
+    script.write_text(block("py"))
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert len(ast.literal_eval(done.stdout.splitlines()[-1])) == 2
