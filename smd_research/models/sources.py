@@ -28,7 +28,22 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "gemma2": ("gemma2", {**_GROUPED, "head_dim": 16, "sliding_window": 12, "query_pre_attn_scalar": 16}),
     "gpt_oss": (
         "gpt_oss",
-        {**_GROUPED, "head_dim": 16, "sliding_window": 12, "num_local_experts": 4, "num_experts_per_tok": 2},
+        {
+            **_GROUPED,
+            "head_dim": 16,
+            "sliding_window": 12,
+            "num_local_experts": 4,
+            "num_experts_per_tok": 2,
+            "rope_parameters": {
+                "rope_type": "yarn",
+                "rope_theta": 150000.0,
+                "factor": 32.0,
+                "beta_fast": 32.0,
+                "beta_slow": 1.0,
+                "truncate": False,
+                "original_max_position_embeddings": 16,
+            },
+        },
     ),
     "opt": ("opt", {**_SMALL, "ffn_dim": 128, "word_embed_proj_dim": 64}),
     "gpt_neo": (

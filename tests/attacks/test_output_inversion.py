@@ -220,7 +220,7 @@ def test_the_verifier_knows_the_truth(data: st.DataObject) -> None:
     changed = [other if i == position else token for i, token in enumerate(prompt)]
     verifier = Verifier(bundle, torch.tensor(answer), laws[1:])
     true, wrong = verifier.weigh(torch.tensor([prompt, changed])).divergence.tolist()
-    assert abs(true) < 1e-8
+    assert abs(true) < 1e-6  # the attack's own threshold
     assert wrong > true
     text = Verifier(bundle, torch.tensor(answer), None).weigh(torch.tensor([prompt]))
     likelihood = -functional.cross_entropy(laws, torch.tensor(answer), reduction="sum")

@@ -25,10 +25,11 @@ def one_error(capsys: pytest.CaptureFixture[str]) -> str:
     return lines[0]
 
 
-# Metrics that only some attacks give: those that check themselves, choose a value, are active, or pick a stream.
-OF_SOME_ATTACKS = (
+# Metrics that only some attacks give (checked, of a choice, active, of a stream), or only
+# Prompt Obfuscation does.
+OF_SOME = (
     *("certified", "choice", "control_choice", "refused", "stream", "real_stream", "requests_needed"),
-    *("found_", "max_posterior_", "eps_eff_"),
+    *("found_", "max_posterior_", "eps_eff", "nominal_bound", "widened_epsilon", "sampling_ms"),
 )
 
 
@@ -45,7 +46,7 @@ def test_a_cell_leaves_one_folder_as_promised(in_folder: Path, small: list[str])
     document = json.loads((folder / "metrics.json").read_text())
     assert (document["status"], document["reason"]) == ("ok", "")
     assert document["cell"]["id"] == folder.name.rpartition("-")[2]
-    assert {name for name in CARDS if not name.startswith(OF_SOME_ATTACKS)} <= set(document["metrics"])
+    assert {name for name in CARDS if not name.startswith(OF_SOME)} <= set(document["metrics"])
     assert all(set(value) == {"mean", "low", "high", "n"} for value in document["metrics"].values())
     assert document["metrics"]["logit_error"]["mean"] < 1e-5
     assert len(pd.read_parquet(folder / "items.parquet")) == 3
@@ -259,13 +260,13 @@ def test_report_shows_prompts_and_writes_a_page(
     assert "no record in results is named 'raeding'" in one_error(capsys)
 
 
-def test_a_table_runs_what_it_lacks_and_is_written_in_three_forms(
+def test_a_table_runs_what_it_lacks_and_is_written_in_four_forms(
     in_folder: Path, small: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = ["table", "table=inversion", *small]
     assert smd(command) == 0
     written = sorted(path.name for path in Path("results/tables").iterdir())
-    assert written == ["inversion.csv", "inversion.md", "inversion.png"]
+    assert written == ["inversion.csv", "inversion.md", "inversion.png", "inversion.tex"]
     assert "partial_attention_inversion" in Path("results/tables/inversion.csv").read_text()
     capsys.readouterr()
     assert smd(command) == 0
