@@ -67,7 +67,7 @@ class PickStream(Attack):
         self,
         judges: Sequence[str] = ("joint",),
         model: str | None = None,
-        training_sets: int = 256,
+        training_sets: int = 32,
         layers: int = 3,
     ) -> None:
         self._judges: dict[str, Judge] = {
