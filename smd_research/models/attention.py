@@ -137,6 +137,11 @@ class KVStore:
         return next(iter(self._buffers.values()))[0].device
 
     @property
+    def streams(self) -> int:
+        """Batch entries held."""
+        return next(iter(self._buffers.values()))[0].shape[0]
+
+    @property
     def layers(self) -> tuple[int, ...]:
         """Layers that hold rows."""
         return tuple(self._lengths)

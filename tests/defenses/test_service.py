@@ -12,7 +12,7 @@ import torch
 
 from smd_research.boundary.addresses import connect
 from smd_research.boundary.channel import Meter
-from smd_research.boundary.messages import Message, PartialAttention, Tokens
+from smd_research.boundary.messages import Message, PartialAttention, StartDecode, Tokens
 from smd_research.boundary.stream import StreamChannel
 from smd_research.core.errors import ConfigError, LabError, PeerLostError, PromptError
 from smd_research.defenses.smd.requests import SendOrder, ServiceOptions
@@ -202,6 +202,39 @@ def test_a_killed_vault_fails_its_own_request_only(llama: Bundle, service: Servi
         users[2].answer()
     answers = [user.answer() for user in users[:2]]
     assert [answer.generation.ids for answer in answers] == [alone(llama, ask) for ask in asks]
+
+
+def start_of(**changes: object) -> StartDecode:
+    none = torch.zeros(0, dtype=torch.int32)
+    start = StartDecode(torch.tensor([7], dtype=torch.int32), none, torch.tensor([0.0, 1.0]), 1, 4, 3, 0, 0)
+    return dataclasses.replace(start, **changes)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("start", "line"),
+    [
+        (start_of(sampling=torch.zeros(3)), "no sense"),
+        (start_of(first=torch.zeros(1, 1, dtype=torch.int32)), "no sense"),
+        (start_of(position=0), "no sense"),
+        (start_of(first=torch.tensor([4096], dtype=torch.int32)), "does not have"),
+        (start_of(public=torch.tensor([-1], dtype=torch.int32)), "does not have"),
+        (start_of(first=torch.tensor([0.5])), "does not have"),
+        (start_of(first=torch.zeros(0, dtype=torch.int32)), "not all public"),
+        (start_of(sampling=torch.tensor([-1.0, 1.0])), "temperature"),
+        (start_of(turn=2), "not known"),
+        (start_of(max_new_tokens=10_000), "context"),
+    ],
+)
+def test_a_request_that_makes_no_sense_is_refused_and_the_service_goes_on(
+    llama: Bundle, service: Service, start: StartDecode, line: str
+) -> None:
+    channel = StreamChannel(connect(service.address), timeout_s=30)
+    with pytest.raises(LabError, match=line):
+        channel.request(start)
+    channel.close()
+    user = service.join()
+    user.ask(ask_of(llama, 1))
+    assert user.answer().generation.ids == alone(llama, ask_of(llama, 1))
 
 
 def test_bad_requests_are_refused_in_one_line_and_the_user_may_go_on(llama: Bundle, service: Service) -> None:

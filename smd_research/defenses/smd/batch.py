@@ -69,12 +69,10 @@ class DecodeBatch:
         Raises:
             ProtocolError: for a turn of an unknown conversation, or sizes that do not fit.
         """
+        self._check(start)
         public, streams = tuple(start.public.tolist()), max(len(start.first), 1)
         temperature, top_p = start.sampling.tolist()
         sampling = Sampling(temperature, top_p)
-        if start.position < max(len(public), 1) or start.max_new_tokens < 1 or start.first.dim() != 1:
-            raise ProtocolError("a request to decode whose prompt, position or number of tokens make no sense")
-        self._bundle.check_prompt(start.position, start.max_new_tokens)
         plain = len(start.first) == 0
         prefix: KVStore | None
         if plain:
@@ -89,11 +87,28 @@ class DecodeBatch:
         self.requests.append(request)
         return request
 
+    def _check(self, start: StartDecode) -> None:
+        """Refuse a request that would fail inside the batch, where it would take the others along.
+
+        Raises:
+            ProtocolError: for shapes, tokens or numbers that make no sense.
+            PromptError: for a prompt that does not fit the context.
+        """
+        flat = start.first.dim() == start.public.dim() == 1 and start.sampling.shape == (2,)
+        if not flat or start.position < max(start.public.numel(), 1) or start.max_new_tokens < 1:
+            raise ProtocolError("a request to decode whose prompt, position or number of tokens make no sense")
+        ids = torch.cat([start.first, start.public])
+        if ids.is_floating_point() or not bool(((ids >= 0) & (ids < self._bundle.geometry.vocab)).all()):
+            raise ProtocolError("a request to decode with tokens that the model does not have")
+        if not start.first.numel() and start.public.numel() != start.position:
+            raise ProtocolError("a request to decode without a first token whose prompt is not all public")
+        self._bundle.check_prompt(start.position, start.max_new_tokens)
+
     def _prefix(self, start: StartDecode, public: tuple[int, ...], channel: Channel) -> KVStore | None:
         """Keys and values that the service holds before the first step: earlier turns', or public tokens'."""
         if start.turn > 1:
             request, kept = self._kept.get(channel, (None, None))
-            if request != start.request - 1:
+            if kept is None or request != start.request - 1 or kept.streams != len(start.first):
                 raise ProtocolError(f"turn {start.turn} of a conversation that is not known here")
             return kept
         if not public:
