@@ -9,7 +9,8 @@ from torch import Tensor
 from attacks.decoys.language import DomainModel, ServedModel, of_tokens
 from attacks.decoys.lineup import Lineup
 from smd_research.data.prompts import TokenSpan
-from smd_research.mechanisms.quantised_sampling import Quantiser, weigh
+from smd_research.mechanisms.quantised_sampling import weigh
+from smd_research.mechanisms.quantiser import Quantiser
 from smd_research.models.bundle import Bundle
 
 

@@ -27,7 +27,8 @@ from smd_research.core.guess import Guess
 from smd_research.data.prompts import TokenSpan
 from smd_research.data.synthetic import generate
 from smd_research.data.tokenise import prompts as tokenised
-from smd_research.mechanisms.quantised_sampling import Metric, Quantiser, draw_secret, sample
+from smd_research.mechanisms.quantised_sampling import draw_secret, sample
+from smd_research.mechanisms.quantiser import Metric, Quantiser
 from smd_research.metrics import JUDGES
 from smd_research.models import sources
 from smd_research.models.bundle import Bundle
