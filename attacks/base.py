@@ -20,7 +20,8 @@ class Public:
     """What the adversary knows besides its view (Kerckhoffs): everything but the secret and the randomness.
 
     Attributes:
-        bundle: public weights and tokenizer.
+        bundle: the model as the adversary holds it and its tokenizer: public weights, or, where the weights are the
+            secret, the part of them that the untrusted party stores.
         defense: short name of the defense, e.g. ``split``.
         parameters: the deployment's public parameters.
         corpus: token ids of an auxiliary corpus of the same kind of text, disjoint from what is attacked.

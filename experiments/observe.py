@@ -55,9 +55,19 @@ class Served:
 
 @dataclass(frozen=True, repr=False)
 class Observation:
-    """All prompts under a defense, and what is public about it."""
+    """All prompts under a defense, and what is public about it.
+
+    Attributes:
+        served: the prompts.
+        public: the model as the untrusted party holds it.
+        parameters: of the deployment.
+        guarantee: what the defense promises.
+        weight_bytes: of all parties.
+        resident_mb: memory of their processes.
+    """
 
     served: tuple[Served, ...]
+    public: Bundle
     parameters: dict[str, object]
     guarantee: Guarantee | None
     weight_bytes: int
@@ -105,6 +115,7 @@ def observe(
             served.append(Served(prompt, view, utility, ledger, generation, kv_bytes, facts))
         return Observation(
             served=tuple(served),
+            public=deployment.public,
             parameters=dict(deployment.parameters),
             guarantee=defense.guarantee(),
             weight_bytes=deployment.memory().weights,

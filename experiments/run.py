@@ -93,7 +93,7 @@ def measure(plan: Plan, workbench: "Workbench") -> "Record":
     attempts = None
     if attack:
         marked = tuple(document.spans for document in workbench.public_text(plan))
-        public = Public(bundle, str(cell.defense["name"]), observation.parameters, corpus, marked)
+        public = Public(observation.public, str(cell.defense["name"]), observation.parameters, corpus, marked)
         hidden = workbench.hidden(plan, attack) if isinstance(attack, TemplateAttack) else ()
         views, refused = seen(plan, defense, bundle, observation, attack.impostor(public))
         attempts = recover_all(attack, public, views, cell.seed, hidden, refused)

@@ -1,6 +1,11 @@
 """What an attack returns."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -58,3 +63,23 @@ class Guess:
     candidates: tuple[tuple[int, ...], ...] = field(default=(), repr=False)
     verdicts: tuple[Verdict, ...] = ()
     choices: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, repr=False)
+class WeightGuess:
+    """A reconstruction of a model's weights.
+
+    Attributes:
+        weights: restored tensors by the name and in the layout of the model's ``state_dict``; what is not named stays
+            as the adversary holds it.
+        certified: True when the attack can prove itself, False when its own check failed, None when it has no check.
+        residual: the value of that check, in the attack's own unit.
+        spent: what it cost the attacker.
+        facts: what else the attack says of itself, by metric (training steps, the learning rate it chose, ...).
+    """
+
+    weights: Mapping[str, "Tensor"]
+    certified: bool | None = None
+    residual: float | None = None
+    spent: Spent = field(default_factory=Spent)
+    facts: Mapping[str, float] = field(default_factory=dict)

@@ -145,6 +145,11 @@ class Deployment(ABC):
         return {}
 
     @property
+    def public(self) -> Bundle:
+        """The model as the untrusted party holds it: all of it, but for a defense that keeps weights secret."""
+        return self.bundle
+
+    @property
     def outputs(self) -> tuple[tuple[int, ...], ...]:
         """Generated tokens of every stream, as the untrusted party knows them."""
         return (tuple(self.client.ids),)

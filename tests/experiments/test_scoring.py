@@ -40,7 +40,7 @@ def served(name: str, ids: tuple[int, ...]) -> Served:
 
 
 def observation(*prompts: Served) -> Observation:
-    return Observation(prompts, {}, None, 5_000_000, 100.0)
+    return Observation(prompts, BUNDLE, {}, None, 5_000_000, 100.0)
 
 
 @given(st.lists(st.integers(1, 3), min_size=1, max_size=12))
