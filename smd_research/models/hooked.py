@@ -53,7 +53,7 @@ class HookedModel:
         self._hidden: Tensor | None = None
         self._query_first = query_first
         self._early: Tensor | None = None
-        model = _sharing_copy(bundle.model)
+        model = sharing_copy(bundle.model)
         decoder, blocks_name = _decoder(model, layers)
         blocks: nn.ModuleList = getattr(decoder, blocks_name)
         kept = nn.ModuleList(list(blocks)[begin:end])
@@ -183,7 +183,7 @@ class HookedModel:
         return result[:, -1:] if last_only and result.shape[1] > 1 else result
 
 
-def _sharing_copy(model: PreTrainedModel) -> PreTrainedModel:
+def sharing_copy(model: PreTrainedModel) -> PreTrainedModel:
     """A copy of the module tree whose parameters and buffers are the same tensors."""
     shared: dict[int, Any] = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     return copy.deepcopy(model, shared)
