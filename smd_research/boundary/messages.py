@@ -171,6 +171,60 @@ class OutputKeys(Message):
     positions: Tensor
 
 
+@dataclass(frozen=True, repr=False, eq=False)
+class ExposedLayer(Message):
+    """Weight decomposition, at deployment: rows of the exposed weights of one fused product, in order.
+
+    A product's matrix ``[m, n]`` is what its messages carry, row under row.
+
+    Attributes:
+        weights: integers ``[rows, n]`` (int16 or int8), or float weights (fp32).
+        scale: of each row ``[rows]`` (fp32): the exposed weight is ``scale * weights``.
+        product: number of the product.
+    """
+
+    weights: Tensor
+    scale: Tensor
+    product: int
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class MaskedInput(Message):
+    """Weight decomposition: the masked fixed-point input ``[rows, n]`` of one product, residues (int64).
+
+    ``use`` is the number of the first row's mask; a float mask (a demonstration of what not to do) sends fp32.
+    """
+
+    x: Tensor
+    product: int
+    use: int
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class MaskedOutput(Message):
+    """Weight decomposition: the product ``[rows, m]`` of a masked input, residues; product and use are the input's."""
+
+    y: Tensor
+    product: int
+    use: int
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class LowRankInput(Message):
+    """Weight decomposition, boundary visibility: a product's plain input ``[rows, n]`` (fp32)."""
+
+    x: Tensor
+    product: int
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class LowRankOutput(Message):
+    """Weight decomposition, boundary visibility: the secret part's product ``[rows, m]`` (fp32)."""
+
+    y: Tensor
+    product: int
+
+
 MESSAGES: tuple[type[Message], ...] = (
     PromptIds,
     HiddenStates,
@@ -184,6 +238,11 @@ MESSAGES: tuple[type[Message], ...] = (
     NextHidden,
     OutputRequest,
     OutputKeys,
+    ExposedLayer,
+    MaskedInput,
+    MaskedOutput,
+    LowRankInput,
+    LowRankOutput,
 )
 
 

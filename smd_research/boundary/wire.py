@@ -33,6 +33,7 @@ _DTYPES = (
     torch.uint8,
     torch.int16,
     torch.bool,
+    torch.int8,
 )
 _CODES = {dtype: code for code, dtype in enumerate(_DTYPES)}
 _BFLOAT16 = _CODES[torch.bfloat16]

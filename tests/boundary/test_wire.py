@@ -13,7 +13,10 @@ from smd_research.boundary import wire
 from smd_research.boundary.messages import MESSAGES, Done, HiddenStates, Message, Query, Tokens
 from smd_research.core.errors import ProtocolError
 
-DTYPES = [torch.float32, torch.float16, torch.bfloat16, torch.int32, torch.int64, torch.uint8, torch.bool]
+DTYPES = [
+    *(torch.float32, torch.float16, torch.bfloat16, torch.int32, torch.int64, torch.int16, torch.int8),
+    *(torch.uint8, torch.bool),
+]
 
 
 def _random_tensor(seed: int) -> torch.Tensor:
