@@ -1,0 +1,137 @@
+"""Exact linear algebra modulo a prime on float64 hardware.
+
+A weight matrix of small integers times a vector of residues is computed without rounding: the residues are cut into
+limbs so short that a whole inner product stays below 2^53, all limbs share one pass over the weights, and the limbs'
+products are put together again modulo the prime. Reconstructed: the papers (arXiv 2407.10886, 2510.24999) place weights
+in Z_p; limbs in float64 are ours, after the blinded products of Slalom (arXiv 1806.03287).
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from smd_research.core.errors import ConfigError
+
+EXACT_BITS = 53
+"""Integers of so many bits are exact in float64."""
+FEW_ROWS = 2
+"""Up to so many limb rows the weights stand on the left of the product: twice as fast there, slower beyond."""
+
+
+@dataclass(frozen=True)
+class Field:
+    """Integers modulo a prime, as int64 tensors of residues ``[0, prime)``.
+
+    Attributes:
+        prime: the modulus, below 2^42.
+        limb_bits: bits of a limb; with a single limb, of the whole residue.
+        limbs: 1 or 2.
+        weight_bits: weights are integers of a magnitude below ``2**weight_bits``.
+    """
+
+    prime: int
+    limb_bits: int
+    limbs: int
+    weight_bits: int
+
+    @property
+    def longest(self) -> int:
+        """The longest inner product that is exact."""
+        # a single limb is centred before the product, which saves it a bit
+        bits = self.limb_bits if self.limbs > 1 else self.limb_bits - 1
+        return int(2 ** (EXACT_BITS - bits - self.weight_bits))
+
+    def reduce(self, x: Tensor) -> Tensor:
+        """Residues ``[0, prime)`` of any int64."""
+        return torch.remainder(x, self.prime)
+
+    def lift(self, y: Tensor) -> Tensor:
+        """The representatives in ``(-prime/2, prime/2)`` of any int64 of a magnitude below 2^62."""
+        half = self.prime // 2
+        return torch.remainder(y + half, self.prime).sub_(half)
+
+    def add(self, x: Tensor, y: Tensor) -> Tensor:
+        """``x + y`` as residues; one of the two may be signed and unreduced (below 2^62): a fixed-point number."""
+        return torch.remainder(x + y, self.prime)
+
+    def sub(self, x: Tensor, y: Tensor) -> Tensor:
+        """``x - y`` as residues, on the terms of ``add``."""
+        return torch.remainder(x - y, self.prime)
+
+    def admit(self, integers: Tensor) -> Tensor:
+        """Integer weights ``[m, n]`` as the float64 that ``product`` takes.
+
+        Raises:
+            ConfigError: for weights too large, or rows too long, to be multiplied exactly.
+        """
+        self._check_length(integers.shape[1])
+        largest = int(integers.abs().max()) if integers.dtype != torch.int16 else int(integers.int().abs().max())
+        if largest >= 2**self.weight_bits:
+            raise ConfigError(
+                f"weights reach {largest}, but the field modulo {self.prime} takes integers below "
+                f"{2**self.weight_bits}: use field=wide or fewer bits"
+            )
+        return integers.double()
+
+    def product(self, x: Tensor, weights: Tensor) -> Tensor:
+        """``x @ weights.T`` modulo the prime, exact: every limb in one pass over the weights.
+
+        Args:
+            x: residues, int64 ``[rows, n]``.
+            weights: integers as float64 ``[m, n]``, within ``weight_bits`` (see ``admit``).
+
+        Returns:
+            Residues, int64 ``[rows, m]``.
+
+        Raises:
+            ConfigError: where ``n`` is too long for an exact inner product.
+        """
+        self._check_length(x.shape[1])
+        limbs = self._limbs(x)
+        if len(limbs) <= FEW_ROWS:
+            y = torch.mm(weights, limbs.t()).t().contiguous()
+        else:
+            y = functional.linear(limbs, weights)
+        return self._join(y)
+
+    def _limbs(self, x: Tensor) -> Tensor:
+        """Float64 ``[limbs * rows, n]``: all high limbs, then all low ones."""
+        if self.limbs == 1:
+            return self.lift(x).double()
+        rows = len(x)
+        limbs = torch.empty(2 * rows, x.shape[1], dtype=torch.float64, device=x.device)
+        limbs[:rows] = x >> self.limb_bits
+        limbs[rows:] = x & (2**self.limb_bits - 1)
+        return limbs
+
+    def _join(self, y: Tensor) -> Tensor:
+        """Residues of products of limbs: the quotient in float64, off by less than one; the remainder wraps in int64.
+
+        The remainder is small, so it is exact modulo 2^64 although its terms are not; rounding the quotient leaves it
+        between about ``-prime/2`` and ``prime/2``.
+        """
+        if self.limbs == 1:
+            quotient = (y * (1 / self.prime)).round_().long()
+            total = y.long()
+        else:
+            high, low = y.chunk(2)
+            base = 2**self.limb_bits
+            quotient = torch.add(low, high, alpha=base).mul_(1 / self.prime).round_().long()
+            total = low.long().add_(high.long(), alpha=base)
+        total.sub_(quotient, alpha=self.prime)
+        return total.add_((total >> 63).bitwise_and_(self.prime))
+
+    def _check_length(self, n: int) -> None:
+        if n > self.longest:
+            raise ConfigError(
+                f"inner products of {n} terms are not exact modulo {self.prime}: at most {self.longest}; "
+                "use field=wide or split the layer"
+            )
+
+
+WIDE = Field(prime=2**41 - 21, limb_bits=21, limbs=2, weight_bits=15)
+NARROW = Field(prime=2**33 - 9, limb_bits=33, limbs=1, weight_bits=7)
+FIELDS = {"wide": WIDE, "narrow": NARROW}
+"""``wide`` takes int16 weights in two limbs, ``narrow`` int8 weights in one."""
