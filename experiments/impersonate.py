@@ -10,7 +10,7 @@ from experiments.progress import track
 from smd_research.boundary import AdversaryView, Boundary
 from smd_research.boundary.messages import Tokens
 from smd_research.boundary.session import Impostor
-from smd_research.core.errors import ProtocolError
+from smd_research.core.errors import ProtocolError, RefusedError
 from smd_research.data.prompts import Prompt
 from smd_research.defenses.base import Defense
 from smd_research.models.bundle import Bundle
@@ -22,7 +22,7 @@ class Impersonated:
 
     Attributes:
         view: what it saw, up to the refusal if there was one.
-        refused: whether the trusted party noticed and ended the request.
+        refused: whether the trusted party ended the request: it noticed, or would not send this prompt at all.
     """
 
     view: AdversaryView
@@ -48,7 +48,7 @@ def impersonated(
             refused = False
             try:
                 deployment.generate(prompt, max_new_tokens)
-            except ProtocolError:
+            except (ProtocolError, RefusedError):
                 refused = True
                 sent = tuple(zip(*(m.ids.tolist() for m in boundary.view(deployment.shows).of(Tokens)), strict=True))
                 boundary.publish(length=len(prompt.ids), outputs=sent)

@@ -1,6 +1,7 @@
 """Serve every prompt under a defense, twice: once recorded, for privacy and utility, once unrecorded, for time."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import torch
@@ -10,6 +11,7 @@ from experiments.progress import track
 from smd_research import metrics
 from smd_research.boundary import AdversaryView, Boundary, Ledger
 from smd_research.boundary.remote import Remote
+from smd_research.core.errors import RefusedError
 from smd_research.core.guarantee import Guarantee
 from smd_research.data.prompts import Prompt
 from smd_research.defenses.base import Defense, Deployment, Generation
@@ -64,6 +66,7 @@ class Observation:
         guarantee: what the defense promises.
         weight_bytes: of all parties.
         resident_mb: memory of their processes.
+        refused: how many prompts the defense would not serve; they are not among those served.
     """
 
     served: tuple[Served, ...]
@@ -72,6 +75,7 @@ class Observation:
     guarantee: Guarantee | None
     weight_bytes: int
     resident_mb: float
+    refused: int = 0
 
 
 def plain_answers(bundle: Bundle, prompts: Sequence[Prompt], max_new_tokens: int) -> tuple[Plain, ...]:
@@ -96,10 +100,13 @@ def observe(
     seed: int,
     remote: Remote | None = None,
 ) -> Observation:
-    """Deploy a defense and serve every prompt.
+    """Deploy a defense and serve every prompt that it does not refuse.
+
+    A prompt is sent several times (timed, recorded, scored); one that is refused in any of them counts as refused.
 
     Raises:
-        LabError: whatever the defense refuses, or the untrusted party on another host.
+        RefusedError: when it refuses every prompt.
+        LabError: for a prompt that nobody could serve, or whatever stops the untrusted party.
     """
     unrecorded = Boundary(transport, record=False, threads=threads, remote=remote)
     timed = _time(defense, bundle, prompts, max_new_tokens, unrecorded, seed)
@@ -107,12 +114,11 @@ def observe(
     served = []
     with defense.deploy(bundle, boundary, seed) as deployment:
         for prompt, answer, generation in zip(track(prompts, "record"), plain, timed, strict=True):
-            deployment.generate(prompt, max_new_tokens)
-            view, ledger, held = boundary.view(deployment.shows), boundary.ledger, deployment.memory()
-            facts = dict(deployment.facts)
-            utility = _utility(deployment, prompt, answer)
-            kv_bytes = (held.kv_trusted, held.kv_untrusted)
-            served.append(Served(prompt, view, utility, ledger, generation, kv_bytes, facts))
+            if generation is not None:
+                with suppress(RefusedError):
+                    served.append(_record(deployment, boundary, prompt, answer, generation, max_new_tokens))
+        if not served:
+            raise RefusedError(f"each of {len(prompts)} prompts was refused in one request or another: none to score")
         return Observation(
             served=tuple(served),
             public=deployment.public,
@@ -120,15 +126,57 @@ def observe(
             guarantee=defense.guarantee(),
             weight_bytes=deployment.memory().weights,
             resident_mb=sum(metrics.resident_mb(pid) for pid in boundary.pids),
+            refused=len(prompts) - len(served),
         )
 
 
 def _time(
     defense: Defense, bundle: Bundle, prompts: Sequence[Prompt], max_new_tokens: int, boundary: Boundary, seed: int
-) -> list[Generation]:
+) -> list[Generation | None]:
+    """The unrecorded generation of each prompt, None where it is refused.
+
+    Raises:
+        RefusedError: when all are.
+    """
     with defense.deploy(bundle, boundary, seed) as deployment:
-        deployment.generate(prompts[0], max_new_tokens)  # warm-up, not counted
-        return [deployment.generate(prompt, max_new_tokens) for prompt in track(prompts, "time")]
+        _warm_up(deployment, prompts, max_new_tokens)
+        timed: list[Generation | None] = []
+        for prompt in track(prompts, "time"):
+            timed.append(None)
+            with suppress(RefusedError):
+                timed[-1] = deployment.generate(prompt, max_new_tokens)
+        return timed
+
+
+def _warm_up(deployment: Deployment, prompts: Sequence[Prompt], max_new_tokens: int) -> None:
+    """Serve the first prompt that is not refused; not counted.
+
+    Raises:
+        RefusedError: when all are, with the reason of the last.
+    """
+    for prompt in prompts:
+        try:
+            deployment.generate(prompt, max_new_tokens)
+        except RefusedError as error:
+            reason = error
+        else:
+            return
+    raise RefusedError(f"the defense refuses all {len(prompts)} prompts, the last one so: {reason}")
+
+
+def _record(
+    deployment: Deployment, boundary: Boundary, prompt: Prompt, plain: Plain, timed: Generation, max_new_tokens: int
+) -> Served:
+    """Serve one prompt with the recorder on.
+
+    Raises:
+        RefusedError: when the defense will not serve it.
+    """
+    deployment.generate(prompt, max_new_tokens)
+    view, ledger, held = boundary.view(deployment.shows), boundary.ledger, deployment.memory()
+    facts = dict(deployment.facts)
+    utility = _utility(deployment, prompt, plain)
+    return Served(prompt, view, utility, ledger, timed, (held.kv_trusted, held.kv_untrusted), facts)
 
 
 def _utility(deployment: Deployment, prompt: Prompt, plain: Plain) -> dict[str, float]:

@@ -94,7 +94,8 @@ def measure(plan: Plan, workbench: "Workbench") -> "Record":
     if attack:
         marked = tuple(document.spans for document in workbench.public_text(plan))
         public = Public(observation.public, str(cell.defense["name"]), observation.parameters, corpus, marked)
-        hidden = workbench.hidden(plan, attack) if isinstance(attack, TemplateAttack) else ()
+        prompts = [one.prompt for one in observation.served]
+        hidden = workbench.hidden(plan, attack, prompts) if isinstance(attack, TemplateAttack) else ()
         views, refused = seen(plan, defense, bundle, observation, attack.impostor(public))
         attempts = recover_all(attack, public, views, cell.seed, hidden, refused)
     attacked = time.perf_counter()

@@ -26,7 +26,7 @@ def score(
         link: the modelled link.
 
     Returns:
-        Estimates by metric name, and one item a prompt.
+        Estimates by metric name, over the prompts that were served, and one item each.
     """
     served = observation.served
     items = []
@@ -139,6 +139,7 @@ def estimates(items: Sequence[Item], observation: Observation) -> dict[str, Esti
     if "nll" in columns:
         counts = [int(item.metrics["nll_tokens"]) for item in items]
         found["perplexity"] = metrics.perplexity([item.metrics.get("nll", math.nan) for item in items], counts)
+    found["refused_share"] = metrics.summarise("refused_share", [False] * len(items) + [True] * observation.refused)
     found["weights_mb"] = Estimate(observation.weight_bytes / MEGABYTE)
     found["resident_mb"] = Estimate(observation.resident_mb)
     return {name: estimate for name, estimate in found.items() if estimate.n}

@@ -77,15 +77,15 @@ class Workbench:
         bundle = self.bundle(plan)
         return tuple(tokenise(documents, bundle.tokenizer, bundle.geometry.context, 0))
 
-    def hidden(self, plan: Plan, attack: TemplateAttack) -> tuple[Hidden | None, ...]:
-        """For each prompt the template that is handed to an attack which knows templates."""
+    def hidden(self, plan: Plan, attack: TemplateAttack, prompts: Sequence[Prompt]) -> tuple[Hidden | None, ...]:
+        """For each prompt served the template that is handed to an attack which knows templates."""
         cell = plan.cell
         bundle, source = self.bundle(plan), build(plan.parts["data"])
         key = [cell.model, cell.data, attack.secret, cell.seed]
         values = self._keep("register", key, lambda: Register.of(source, attack.secret, bundle.tokenizer, cell.seed))
         return tuple(
             hide(prompt, bundle.tokenizer, values, attack.candidates, generator(cell.seed, "hide", prompt.id))
-            for prompt in self.prompts(plan)
+            for prompt in prompts
         )
 
     def plain(self, plan: Plan) -> tuple[Plain, ...]:

@@ -13,6 +13,10 @@ class PromptError(LabError):
     """A prompt that the model cannot take: empty, or longer than its context."""
 
 
+class RefusedError(PromptError):
+    """A prompt that a defense will not serve, since it could not keep its promise for it; others it still serves."""
+
+
 class ProtocolError(LabError):
     """A message that breaks the wire protocol: malformed, oversized, unexpected, or cut off."""
 

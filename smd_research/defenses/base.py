@@ -115,6 +115,7 @@ class Deployment(ABC):
 
         Raises:
             PromptError: for an empty prompt or one that does not fit the context.
+            RefusedError: for a prompt that the defense will not serve; the next one it may.
         """
         self.bundle.check_prompt(len(prompt.ids), max_new_tokens)
         self._begin()

@@ -61,7 +61,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from smd_research.core.errors import PromptError
+from smd_research.core.errors import PromptError, RefusedError
 from smd_research.data.prompts import TokenSpan
 from smd_research.mechanisms.decoy_law import LEAST, Weights, contexts, judge
 from smd_research.mechanisms.prompt_reader import PromptReader
@@ -107,8 +107,8 @@ def sample(
         known: for some spans (by index) the fakes to use again, one for each stream.
 
     Raises:
-        PromptError: without a span, for overlapping spans or ones that hold special tokens, or where even the widest
-            bin holds too few fakes.
+        PromptError: without a span, for overlapping spans or ones that hold special tokens.
+        RefusedError: where even the widest bin holds too few fakes.
     """
     check_spans(bundle, ids, spans)
     forced = dict(known or {})
@@ -170,7 +170,7 @@ def draw_secret(
         The prompt with other secrets ``[n]``. Where ``sample`` refuses it, draw again.
 
     Raises:
-        PromptError: as ``sample``, but for the bins; and when no draw is one that the tokenizer would write.
+        PromptError: as ``sample``; and when no draw is one that the tokenizer would write.
     """
     check_spans(bundle, ids, spans)
     for _ in range(_DRAWS):
@@ -235,7 +235,7 @@ def _draw(
     from the paths drawn in the stream's context.
 
     Raises:
-        PromptError: where even the widest bin holds too few.
+        RefusedError: where even the widest bin holds too few.
     """
     rows = reader.rows
     for level in range(quantiser.widenings + 1):
@@ -250,7 +250,7 @@ def _draw(
         found = _pick(streams[kept], paths[kept], rows, span)
         if found is not None:
             return level, found, _class_masses(contexts(rows, span), streams, log_mass)
-    raise PromptError(
+    raise RefusedError(
         f"a secret of type {span.type} ({span.end - span.start} tokens) has fewer than {quantiser.fakes} fakes even at "
         f"epsilon={quantiser.epsilons[-1]:.3g}: lower fakes=, or raise epsilon=, tries= or widenings="
     )

@@ -182,6 +182,10 @@ _ALL = (
         "positions with the same greedy token as the plain model",
     ),
     Card(
+        "refused_share", "prompts refused", "utility", "", "lower", "", 0.0, "rate",
+        "prompts that the defense would not serve; every other figure is over those that it served",
+    ),
+    Card(
         "logit_error", "logit error", "utility", "", "lower", "", 0.0, "positive",
         "largest relative error of the logits against the plain model's",
     ),

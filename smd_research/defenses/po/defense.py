@@ -8,6 +8,7 @@ attacker gains who reads every stream's prompt: which is real stays open, up to 
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from itertools import groupby
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor
 
 from smd_research.boundary import Boundary
-from smd_research.core.errors import ConfigError, PromptError
+from smd_research.core.errors import ConfigError, PromptError, RefusedError
 from smd_research.core.guarantee import Guarantee
 from smd_research.core.observable import Observable
 from smd_research.core.seeds import generator
@@ -71,7 +72,8 @@ class PoDeployment(Deployment):
         """Serve a prompt, ``requests`` times over; the answer and its times are the first request's.
 
         Raises:
-            PromptError: as every defense, and for a secret that too few fakes are found for.
+            PromptError: as every defense.
+            RefusedError: for a secret that too few fakes are found for.
         """
         self._prompt = prompt
         return super().generate(prompt, max_new_tokens)
@@ -219,13 +221,13 @@ class Po(Defense):
         """What of a prompt is secret.
 
         Raises:
-            PromptError: where nothing is, and that is refused.
+            RefusedError: where nothing is, and that is refused.
         """
         spans = prompt.spans if self.spans == "gold" else tag_prompt(prompt, bundle.tokenizer)
         if spans:
             return spans
         if self.unmarked == "refuse":
-            raise PromptError("the prompt marks no secret: mark one, or set defense.unmarked=whole to hide all of it")
+            raise RefusedError("the prompt marks no secret: mark one, or set defense.unmarked=whole to hide all of it")
         return _text_spans(prompt.ids, bundle)
 
     def facts(self, decoys: Decoys, seconds: float) -> dict[str, float]:
@@ -242,19 +244,25 @@ class Po(Defense):
     def stage(self, bundle: Bundle, prompts: Sequence[Prompt], seed: int) -> Sequence[Prompt]:
         if self.secrets == "given":
             return prompts
-        return [self._redrawn(bundle, prompt, generator(seed, "po", "law", prompt.id)) for prompt in prompts]
+        staged = []
+        for prompt in prompts:
+            staged.append(prompt)
+            with suppress(RefusedError):  # one without marks, if it is refused: by the request
+                staged[-1] = self._redrawn(bundle, prompt, generator(seed, "po", "law", prompt.id))
+        return staged
 
     def _redrawn(self, bundle: Bundle, prompt: Prompt, rng: np.random.Generator) -> Prompt:
-        """The prompt with secrets drawn from the law; those that the sampler refuses are drawn anew."""
-        spans = self.spans_of(prompt, bundle)
+        """The prompt with secrets drawn from the law; those that the sampler refuses are drawn anew.
+
+        Where it refuses every one, the last stays: the request is the place to refuse a prompt.
+        """
+        spans, ids = self.spans_of(prompt, bundle), prompt.ids
         for _ in range(_REDRAWN):
             ids = draw_secret(bundle, prompt.ids, spans, self.quantiser, rng)
-            try:
+            with suppress(RefusedError):
                 sample(bundle, ids, spans, self.quantiser, rng)
-            except PromptError:
-                continue
-            return replace(prompt, ids=ids, text=bundle.decode(ids), spans=spans)
-        raise PromptError(f"the sampler refused {_REDRAWN} secrets of its own law: raise defense.widenings")
+                break
+        return replace(prompt, ids=ids, text=bundle.decode(ids), spans=spans)
 
     def deploy(self, bundle: Bundle, boundary: Boundary, seed: int = 0) -> PoDeployment:
         return PoDeployment(bundle, boundary, self, seed)

@@ -68,7 +68,7 @@ class PoVault(Vault):
         """Virtual prompts for an authentic one.
 
         Raises:
-            PromptError: where there are too few fakes.
+            RefusedError: where there are too few fakes.
         """
         known = self._memory.recall(ids, spans) if self._memory else None
         decoys = sample(bundle, ids, spans, self._quantiser, rng, known)
