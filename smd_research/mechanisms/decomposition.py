@@ -141,36 +141,3 @@ def energy_rank(weight: Tensor, energy: float) -> int:
     held = torch.linalg.svdvals(weight.detach().double()).square().cumsum(0)
     # The last partial sum may fall a rounding short of the total it is.
     return int((held < energy * held[-1] * (1 - 1e-12)).sum()) + 1
-
-
-def hidden_directions(exposed: Tensor, rank: int) -> tuple[Tensor | None, Tensor | None]:
-    """What an exposed part tells of the directions that were taken out of it: those it does least in.
-
-    Top components of ``W`` leave a hole: ``exposed @ V_k = 0`` and ``U_k^T @ exposed = 0``. The hole shows where the
-    matrix has no other null space, that is on the input side of a matrix with at least as many rows as columns, and on
-    the output side of one with at most as many.
-
-    Args:
-        exposed: ``[m, n]`` as the device stores it, rounded or not.
-        rank: number ``k`` of directions taken out; public.
-
-    Returns:
-        Orthonormal columns of the output side ``[m, k]`` and of the input side ``[n, k]``; None for a side that shows
-        nothing.
-    """
-    m, n = exposed.shape
-    u, _, vt = torch.linalg.svd(exposed.detach().double(), full_matrices=False)
-    least = min(m, n) - rank
-    return u[:, least:] if m <= n else None, vt[least:].T if m >= n else None
-
-
-def overlap(one: Tensor, other: Tensor) -> float:
-    """How far two subspaces are the same: mean squared cosine of their principal angles, 0 to 1.
-
-    A random subspace of ``k`` among ``n`` dimensions scores ``k / n``.
-
-    Args:
-        one: orthonormal columns ``[n, k]``.
-        other: orthonormal columns ``[n, k]``.
-    """
-    return float((one.double().T @ other.double()).square().sum() / one.shape[1])
