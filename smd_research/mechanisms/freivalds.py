@@ -100,7 +100,7 @@ class Challenge:
         """The residues that products of limbs make up; every step stays below 2^63."""
         low, high = parts
         by_secret = ((high % self.prime << REPLY_BITS) + low) % self.prime
-        total = by_secret[:, -1]
+        total: NDArray[np.int64] = by_secret[:, -1]
         for limb in reversed(range(SECRET_LIMBS - 1)):
             total = ((total << SECRET_BITS) + by_secret[:, limb]) % self.prime
         return total
