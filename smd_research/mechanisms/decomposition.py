@@ -46,8 +46,9 @@ def split(weight: Tensor, rank: int, kind: Kind, rng: np.random.Generator) -> Sp
     ===================  ==============================================================================================
     ``svd``              secret: the top ``k`` singular components (SLIP)
     ``svd_fill``         the same, but the hole they leave is filled: ``exposed = W - U_k (S_k - R) V_k^T`` with a
-                         secret Gaussian core ``R`` whose entries have standard deviation ``sigma_{k+1} / sqrt(k)``
-                         (reconstructed; the paper is silent on the hole)
+                         secret core ``R`` between random orthonormal bases, its singular values drawn between
+                         ``sigma_{k+1}`` and the median of those that stay (reconstructed; a Gaussian core would leave
+                         one direction in ``k`` all but empty, and that one shows)
     ``random_lowrank``   secret: ``k`` random directions on either side with the singular values ``sigma_1 .. sigma_k``:
                          a mask of the same size that has nothing to do with the matrix
     ``none``             nothing is secret, whatever ``k``
@@ -90,8 +91,10 @@ def _svd(weight: Tensor, rank: int, _rng: np.random.Generator) -> tuple[Tensor, 
 
 def _svd_fill(weight: Tensor, rank: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
     u, s, vt = torch.linalg.svd(weight, full_matrices=False)
-    following = s[min(rank, len(s) - 1)]
-    core = _normal(rng, (rank, rank), weight) * following / rank**0.5
+    staying = s[rank:] if rank < len(s) else s[-1:]
+    low, high = staying.median(), staying[0]
+    sizes = low + (high - low) * torch.from_numpy(rng.random(rank)).to(weight)
+    core = (_orthonormal(rng, rank, rank, weight) * sizes) @ _orthonormal(rng, rank, rank, weight)
     return u[:, :rank] @ (s[:rank].diag() - core), vt[:rank]
 
 

@@ -51,14 +51,14 @@ def test_top_components_leave_a_hole(shape: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_a_filled_hole_is_none(shape: tuple[int, int]) -> None:
+def test_a_filled_hole_is_like_its_surroundings(shape: tuple[int, int]) -> None:
     weight = matrix(shape)
     parts = split(weight, 3, "svd_fill", rng())
-    following = torch.linalg.svdvals(weight)[3]
-    left_over = torch.linalg.svdvals(parts.exposed @ parts.right.T)
-    assert 0.3 * following < left_over[0] < 3 * following
-    top = split(weight, 3, "svd", rng())
-    assert overlap(parts.right.T, top.right.T) > 1 - 1e-6
+    rest = torch.linalg.svdvals(weight)[3:]
+    filled = torch.linalg.svdvals(parts.exposed @ parts.right.T)
+    assert (filled <= rest[0] + 1e-6).all()
+    assert (filled >= rest.median() - 1e-6).all()
+    assert overlap(parts.right.T, split(weight, 3, "svd", rng()).right.T) > 1 - 1e-6
 
 
 def test_controls_remove_little() -> None:
@@ -134,4 +134,4 @@ def test_a_filled_hole_shows_little(shape: tuple[int, int]) -> None:
     shown = hidden_directions(split(weight, 3, "svd_fill", rng()).exposed, 3)
     for side, basis in zip(shown, (truth.U, truth.Vh.T), strict=True):
         if side is not None:
-            assert overlap(basis[:, :3], side) < 0.7
+            assert overlap(basis[:, :3], side) < 0.5
