@@ -67,7 +67,8 @@ class Field:
             ConfigError: for weights too large, or rows too long, to be multiplied exactly.
         """
         self._check_length(integers.shape[1])
-        largest = int(integers.abs().max()) if integers.dtype != torch.int16 else int(integers.int().abs().max())
+        low, high = torch.aminmax(integers)
+        largest = max(-int(low), int(high))
         if largest >= 2**self.weight_bits:
             raise ConfigError(
                 f"weights reach {largest}, but the field modulo {self.prime} takes integers below "
