@@ -16,6 +16,7 @@ class Observable(StrEnum):
     KV_CACHE = "KV cache"
     MASKED_ACTIVATIONS = "masked activations"
     EXPOSED_WEIGHTS = "exposed weights"
+    PLAIN_PRODUCTS = "plain inputs and outputs of secret products"
     LOGITS = "logits"
     OUTPUT_TOKENS = "output tokens"
     GRADIENTS = "gradients"
