@@ -1,0 +1,193 @@
+"""The bank of one-time masks: a mask is burnt before anything masked with it leaves, and never comes back.
+
+Row ``u`` of product ``i`` is masked with ``r = stream(i, u)``, made again from the key when it is needed; what is
+stored is its cancellation ``c = W r`` modulo the prime, computed beforehand for many rows at once. That work is as
+large as the product it hides: it is counted apart, as offline work. Reconstructed: what arXiv 2407.10886 says of a bank
+was out of reach; the algebra is that of Slalom (arXiv 1806.03287).
+"""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from smd_research.core.errors import LabError, ProtocolError
+from smd_research.defenses.slip.storage import Cancellations, MaskStorage
+from smd_research.mechanisms.field import Field
+from smd_research.mechanisms.masks import MaskStream
+
+PREPARED_AT_ONCE = 256
+"""Rows whose cancellations one product computes together: bounds the memory it takes meanwhile."""
+AHEAD = 32
+"""Rows whose masks are made again together."""
+LEASE = 64
+"""Rows that one write to the storage burns in advance; a crash loses the rest of them."""
+
+
+class MasksExhaustedError(LabError):
+    """A request that needs more masks than are left; none of them is used."""
+
+
+@dataclass(frozen=True)
+class Masks:
+    """Masks of some consecutive rows of one product.
+
+    Attributes:
+        use: number of the first row.
+        r: masks ``[rows, n]``.
+        c: what they become under the exposed weights ``[rows, m]``.
+    """
+
+    use: int
+    r: Tensor
+    c: Tensor
+
+    def __repr__(self) -> str:
+        return f"Masks(use={self.use}, rows={len(self.r)})"
+
+
+@dataclass(frozen=True)
+class Offline:
+    """Work done ahead of requests.
+
+    Attributes:
+        rows: masked rows prepared, over all products.
+        flops: floating-point operations of their cancellations, two for each weight and row.
+        seconds: it took.
+    """
+
+    rows: int = 0
+    flops: int = 0
+    seconds: float = 0.0
+
+
+class MaskBank:
+    """Masks of all products of one deployment.
+
+    Args:
+        stream: makes the masks; its key is the secret.
+        field: of the residues.
+        weights: the exposed integers ``[m, n]`` of each product, for the cancellations.
+        storage: where they are kept.
+        limit: rows of each product that may be prepared in all; None prepares whatever is asked for.
+    """
+
+    def __init__(
+        self,
+        stream: MaskStream,
+        field: Field,
+        weights: Mapping[int, Tensor],
+        storage: MaskStorage,
+        limit: int | None = None,
+    ) -> None:
+        self._stream = stream
+        self._field = field
+        self._weights = weights
+        self._storage = storage
+        self._limit = limit
+        self._next = storage.burnt()
+        self._leased = dict(self._next)
+        self._masks: dict[int, tuple[int, Tensor]] = {}
+        self._over: str | None = None
+        self.offline = Offline()
+        if limit is not None:
+            self._prepare({product: limit - self.left(product) for product in weights})
+
+    def left(self, product: int) -> int:
+        """Prepared rows of a product that were not used."""
+        return self._storage.end(product) - self._next[product]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the cancellations held."""
+        return self._storage.nbytes
+
+    def reserve(self, rows: Mapping[int, int]) -> None:
+        """See to it that so many rows of each product are there.
+
+        Raises:
+            MasksExhaustedError: when they may not be prepared.
+            ProtocolError: after an abort.
+        """
+        self._check_open()
+        missing = {product: count - self.left(product) for product, count in rows.items()}
+        short = [product for product, count in missing.items() if count > 0]
+        if not short:
+            return
+        if self._limit is not None:
+            first = short[0]
+            raise MasksExhaustedError(
+                f"the mask bank is exhausted: {rows[first]} rows of product {first} are needed, {self.left(first)} of "
+                f"masks={self._limit} are left; deploy again, or give more masks"
+            )
+        self._prepare(missing)
+
+    def take(self, product: int, rows: int) -> Masks:
+        """Masks for the next rows of a product; they are burnt when this returns.
+
+        Raises:
+            MasksExhaustedError: when there are no more.
+            ProtocolError: after an abort.
+        """
+        self._check_open()
+        if self.left(product) < rows:
+            self.reserve({product: rows})
+        use = self._next[product]
+        self._next[product] = use + rows
+        if self._next[product] > self._leased[product]:
+            self._leased = {key: value + LEASE for key, value in self._next.items()}
+            self._storage.burn(self._leased)
+        return Masks(use, self._made(product, use, rows), self._storage.take(product, use, rows))
+
+    def abort(self, reason: str) -> None:
+        """End the session: every mask that was prepared is burnt, none is handed out any more."""
+        if self._over is None:
+            self._over = reason
+            self._masks.clear()
+            self._next = {product: max(self._storage.end(product), use) for product, use in self._next.items()}
+            self._storage.burn(self._next)
+            self._storage.drop(self._next)
+
+    def close(self) -> None:
+        """Leave the storage to the next session, which goes on after the last row used."""
+        if self._over is None:
+            self._over = "it was closed"
+            self._storage.burn(self._next)
+        self._storage.close()
+
+    def _check_open(self) -> None:
+        if self._over is not None:
+            raise ProtocolError(f"the session has ended and its masks are burnt ({self._over}): deploy again")
+
+    def _made(self, product: int, use: int, rows: int) -> Tensor:
+        """Masks ``[rows, n]`` from the key, made some rows ahead."""
+        first, held = self._masks.get(product, (0, None))
+        if held is None or use < first or use + rows > first + len(held):
+            end = max(use + rows, min(use + AHEAD, self._storage.end(product)))
+            width = self._weights[product].shape[1]
+            first = use
+            held = self._stream.rows(range(use, end), product, width, self._field.prime)
+            held = held.to(self._weights[product].device)
+            self._masks[product] = first, held
+        return held[use - first : use - first + rows]
+
+    def _prepare(self, missing: Mapping[int, int]) -> None:
+        began = time.perf_counter()
+        total = flops = 0
+        for product, count in missing.items():
+            if count > 0:
+                self._cancel(product, count)
+                total += count
+                flops += 2 * count * self._weights[product].numel()
+        seconds = time.perf_counter() - began
+        self.offline = Offline(self.offline.rows + total, self.offline.flops + flops, self.offline.seconds + seconds)
+
+    def _cancel(self, product: int, count: int) -> None:
+        """Compute and store ``c = W r`` of the next ``count`` rows."""
+        weights = self._field.admit(self._weights[product])
+        first = max(self._storage.end(product), self._next[product])
+        for start in range(first, first + count, PREPARED_AT_ONCE):
+            uses = range(start, min(start + PREPARED_AT_ONCE, first + count))
+            r = self._stream.rows(uses, product, weights.shape[1], self._field.prime).to(weights.device)
+            self._storage.add(product, Cancellations(start, self._field.product(r, weights)))

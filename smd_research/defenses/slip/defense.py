@@ -1,0 +1,241 @@
+"""Weight decomposition (SLIP, arXiv 2407.10886; SLIP-SEC, arXiv 2510.24999) as a defense: the secret is the weights.
+
+The trusted side keeps the top singular components of every linear layer; the device stores the rest as integers and
+multiplies masked vectors by it, exactly, modulo a prime. The section bodies of both papers were out of reach: the
+protocol here is reconstructed from their abstracts and summaries (see ``rounds``), and every number is our own.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from torch import Tensor
+
+from smd_research.boundary import Boundary
+from smd_research.core.errors import ConfigError
+from smd_research.core.guarantee import Guarantee
+from smd_research.core.observable import Observable
+from smd_research.core.seeds import generator
+from smd_research.defenses.base import Defense, Deployment
+from smd_research.defenses.slip.bank import MaskBank
+from smd_research.defenses.slip.calibration import Scaling, input_peaks, scalings
+from smd_research.defenses.slip.decomposed import decompose
+from smd_research.defenses.slip.deployment import BoundaryDeployment, SlipDeployment
+from smd_research.defenses.slip.masking import (
+    MASKINGS,
+    FieldMasking,
+    FloatMasking,
+    Masking,
+    ReusedMasking,
+    UniformMasking,
+)
+from smd_research.defenses.slip.parts import Parts, parts_of
+from smd_research.defenses.slip.products import discover
+from smd_research.defenses.slip.rounds import FixedPoint, Rounds
+from smd_research.defenses.slip.spec import SplitSpec
+from smd_research.defenses.slip.storage import FolderStorage, MaskStorage, MemoryStorage
+from smd_research.mechanisms.field import FIELDS
+from smd_research.mechanisms.fixed_point import BITS
+from smd_research.mechanisms.freivalds import Challenge
+from smd_research.mechanisms.masks import KEY_BYTES, MaskStream
+from smd_research.models.bundle import Bundle
+
+_ALWAYS = frozenset({Observable.EXPOSED_WEIGHTS, Observable.TOKEN_IDS, Observable.OUTPUT_TOKENS, Observable.LENGTH})
+SHOWS = {
+    "strict": _ALWAYS | {Observable.MASKED_ACTIVATIONS},
+    "boundary": _ALWAYS | {Observable.PLAIN_PRODUCTS, Observable.LOGITS},
+}
+BANKS = ("memory", "folder")
+
+
+class Slip(Defense):
+    """Weight decomposition.
+
+    The masks' key comes from the seed that ``deploy`` is given, so that a run in the laboratory repeats: two
+    deployments with one seed use the same masks, and whoever saw both could subtract them. A bank in a folder goes on
+    where the last session stopped, whatever the seed; nothing here secures production traffic by itself.
+
+    Args:
+        rank: secret components of each target (fixed rule), and of each layer that a budget buys.
+        rule: ``fixed``, ``energy`` or ``budget``; see ``SplitSpec``, as for the next five.
+        energy: share of the squared singular values that the energy rule keeps secret.
+        budget: secret parameters as a share of all, for the budget rule.
+        targets: which layers keep a part.
+        blocks: in which blocks; None: in all.
+        split: kind of split; ``svd`` is SLIP.
+        bits: of an exposed weight: 16, 8, 4; None keeps floats, with ``visibility=boundary`` only.
+        field: ``wide`` (2^41 - 21) or ``narrow`` (2^33 - 9, for 8 bits and fewer: one limb instead of two).
+        visibility: ``strict``: every product is masked, all else runs at the trusted side; ``boundary``: the device
+            runs the exposed model in the clear and asks for the secret part's products, which gives it away.
+        masking: ``uniform``; ``none``, ``reused`` and ``float`` are demonstrations of what the guarantee rests on.
+        verify: repetitions of Freivalds' check on every reply; 0 leaves replies unchecked (a demonstration).
+        margin_bits: factor ``2**margin_bits`` by which an activation may exceed what public text reached.
+        masks: rows of each product that masks are prepared for at deployment, after which the bank is exhausted; None
+            prepares them request by request.
+        bank: ``memory`` or ``folder``.
+        bank_folder: where, for ``bank=folder``; a session goes on where the last one stopped, also after a crash.
+
+    Raises:
+        ConfigError: for a value out of range, or options that do not go together.
+    """
+
+    version = 1
+
+    def __init__(
+        self,
+        rank: int = 8,
+        rule: str = "fixed",
+        energy: float = 0.5,
+        budget: float = 0.01,
+        targets: str = "all",
+        blocks: Sequence[int] | None = None,
+        split: str = "svd",
+        bits: int | None = 16,
+        field: str = "wide",
+        visibility: str = "strict",
+        masking: str = "uniform",
+        verify: int = 2,
+        margin_bits: int = 2,
+        masks: int | None = None,
+        bank: str = "memory",
+        bank_folder: str | None = None,
+    ) -> None:
+        for name, value, known in (
+            ("bits", bits, (*BITS, None)),
+            ("field", field, FIELDS),
+            ("visibility", visibility, SHOWS),
+            ("masking", masking, MASKINGS),
+            ("bank", bank, BANKS),
+        ):
+            if value not in known:
+                words = ", ".join("null" if word is None else str(word) for word in known)
+                raise ConfigError(f"defense.{name}={value} is unknown: use one of {words}")
+        self.spec = SplitSpec(targets, blocks, rank, rule, energy, budget, split)  # type: ignore[arg-type]
+        self.bits = bits
+        self.field = field
+        self.visibility = visibility
+        self.masking = masking
+        self.verify = verify
+        self.margin_bits = margin_bits
+        self.masks = masks
+        self.bank = bank
+        self.bank_folder = bank_folder
+        self._check()
+        self._prepared: tuple[Bundle, int, Sequence[Sequence[int]], Parts, Mapping[int, Scaling]] | None = None
+
+    def _check(self) -> None:
+        if self.visibility == "strict" and self.bits is None:
+            raise ConfigError("defense.bits=null keeps floats, which cannot be masked exactly: use visibility=boundary")
+        if self.field == "narrow" and self.bits not in (8, 4):
+            raise ConfigError("defense.field=narrow takes weights of 8 bits or fewer: set defense.bits=8")
+        if self.masking == "float" and self.verify:
+            raise ConfigError("defense.masking=float rounds, so that replies cannot be checked: set defense.verify=0")
+        if self.verify < 0 or self.margin_bits < 0:
+            raise ConfigError("defense.verify and defense.margin_bits count from 0")
+        if self.masks is not None and self.masks < 1:
+            raise ConfigError(f"defense.masks={self.masks} is out of range: at least 1, or null to prepare as needed")
+        if (self.bank == "folder") != (self.bank_folder is not None):
+            raise ConfigError("defense.bank=folder and defense.bank_folder=DIR go together")
+
+    @property
+    def shows(self) -> frozenset[Observable]:
+        return SHOWS[self.visibility]
+
+    @property
+    def parameters(self) -> Mapping[str, object]:
+        """Public parameters."""
+        spec = {name: value for name, value in asdict(self.spec).items() if name != "kind"}
+        return {
+            **spec,
+            "split": self.spec.kind,
+            "bits": self.bits,
+            "field": self.field,
+            "visibility": self.visibility,
+            "masking": self.masking,
+            "verify": self.verify,
+            "margin_bits": self.margin_bits,
+            "masks": self.masks,
+            "bank": self.bank,
+        }
+
+    def deploy(self, bundle: Bundle, boundary: Boundary, seed: int = 0) -> Deployment:
+        parts, points = self._parts(bundle, seed)
+        if self.visibility == "boundary":
+            return BoundaryDeployment(bundle, boundary, parts, self.shows, self.parameters)
+        field = FIELDS[self.field]
+        stream = MaskStream(generator(seed, "slip", "masks").bytes(KEY_BYTES))
+        integers = {number: exposed.weights for number, exposed in parts.exposed.items()}
+        challenges = {
+            number: Challenge.draw(stream.child("challenges"), weights, field, self.verify, number)
+            for number, weights in integers.items()
+            if self.verify
+        }
+        fixed = {
+            number: FixedPoint(one.fraction_bits, one.limit, parts.exposed[number].scale * 2.0**-one.fraction_bits)
+            for number, one in points.items()
+        }
+        masking = self._masking(parts, integers, points, stream, seed)
+        rounds = Rounds(field, parts.secrets, fixed, masking, challenges)
+        shown = {**self.parameters, "fraction_bits": tuple(one.fraction_bits for one in points.values())}
+        return SlipDeployment(bundle, boundary, parts, rounds, field, self.shows, shown)
+
+    def _parts(self, bundle: Bundle, seed: int) -> tuple[Parts, Mapping[int, Scaling]]:
+        """The model's halves and its fixed point; those of the last deployment where nothing changed."""
+        held = self._prepared
+        if held is None or held[0] is not bundle or held[1] != seed or held[2] is not self.corpus:
+            products = discover(bundle)
+            decomposed = decompose(bundle, self.spec, self.bits, self.corpus, seed)
+            parts = parts_of(bundle, products, decomposed, self.bits)
+            points: Mapping[int, Scaling] = {}
+            if self.visibility == "strict":
+                integers = {number: exposed.weights for number, exposed in parts.exposed.items()}
+                peaks = input_peaks(bundle, products, self.corpus)
+                points = scalings(products, peaks, integers, FIELDS[self.field], self.margin_bits)
+            held = self._prepared = bundle, seed, self.corpus, parts, points
+        return held[3], held[4]
+
+    def _masking(
+        self,
+        parts: Parts,
+        integers: Mapping[int, Tensor],
+        points: Mapping[int, Scaling],
+        stream: MaskStream,
+        seed: int,
+    ) -> Masking:
+        field = FIELDS[self.field]
+        if self.masking == "none":
+            return FieldMasking(field)
+        if self.masking == "reused":
+            return ReusedMasking(field, stream, integers)
+        if self.masking == "float":
+            limits = {number: one.limit for number, one in points.items()}
+            return FloatMasking(limits, integers, generator(seed, "slip", "float masks"))
+        storage: MaskStorage = MemoryStorage(integers)
+        if self.bank_folder is not None:
+            owner = parts.digest(stream.child("owner").uniform(0, 0, 4, field.prime).numpy().tobytes())
+            at = next(iter(integers.values())).device
+            storage = FolderStorage(Path(self.bank_folder).expanduser(), integers, owner, at)
+        return UniformMasking(field, MaskBank(stream, field, integers, storage, self.masks))
+
+    def guarantee(self) -> Guarantee | None:
+        """What the masks promise, computationally: nothing about how much the exposed weights tell by themselves."""
+        if self.visibility != "strict" or self.masking != "uniform":
+            return None
+        prime = FIELDS[self.field].prime
+        integrity = (
+            f"a wrong reply passes with probability below {float(prime) ** -self.verify:.1e}"
+            if self.verify
+            else "replies are not checked: the device must follow the protocol"
+        )
+        return Guarantee(
+            notion="masked activations indistinguishable from uniform residues (computational, ChaCha20)",
+            unit="session",
+            epsilon=0.0,
+            composition=f"{integrity}; each mask is used once",
+            assumptions=(
+                "the stream cipher, a secret key, non-linear steps at the trusted side; the exposed weights, the token "
+                "ids and the outputs are the device's and may tell of the secret part: that is measured, not promised"
+            ),
+            verified="tests/defenses/test_slip_uniform.py",
+            source="arXiv 2510.24999 (reconstructed)",
+        )

@@ -1,0 +1,156 @@
+"""What hides an activation from the device: one-time masks in the field, or, as demonstrations, something less.
+
+Every masking goes through the same code, so that the unmasked integer pipeline differs from the masked one in the masks
+alone. All but ``uniform`` are demonstrations of what the guarantee rests on and hide little or nothing.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from smd_research.defenses.slip.bank import MaskBank, Masks, Offline
+from smd_research.mechanisms.field import Field
+from smd_research.mechanisms.masks import MaskStream
+
+MASKINGS = ("uniform", "none", "reused", "float")
+
+
+class Masking(ABC):
+    """Masks of every product, and what they do to an input and to a reply."""
+
+    @abstractmethod
+    def take(self, product: int, rows: int) -> Masks:
+        """Masks of the next rows of a product."""
+
+    @abstractmethod
+    def hide(self, x: Tensor, masks: Masks) -> Tensor:
+        """A fixed-point input (signed int64 ``[rows, n]``) as it crosses."""
+
+    @abstractmethod
+    def reveal(self, y: Tensor, masks: Masks) -> Tensor:
+        """The true product ``[rows, m]`` (signed) of a reply."""
+
+    def reserve(self, rows: Mapping[int, int]) -> None:  # noqa: B027 (demonstrations hold nothing)
+        """Prepare masks for so many rows of each product ahead of a request."""
+
+    def abort(self, reason: str) -> None:  # noqa: B027 (demonstrations hold nothing)
+        """Burn what was prepared."""
+
+    def close(self) -> None:  # noqa: B027 (demonstrations hold nothing)
+        """End the session."""
+
+    @property
+    def offline(self) -> Offline:
+        """Work done ahead of requests."""
+        return Offline()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of masks held."""
+        return 0
+
+
+class FieldMasking(Masking):
+    """Masks added modulo the prime; alone, the demonstration ``none``: the device sees the plain integers."""
+
+    def __init__(self, field: Field) -> None:
+        self._field = field
+        self._uses: dict[int, int] = {}
+        self._zero = torch.zeros((), dtype=torch.int64)
+
+    def take(self, product: int, rows: int) -> Masks:
+        use = self._uses.get(product, 0)
+        self._uses[product] = use + rows
+        return Masks(use, self._zero, self._zero)
+
+    def hide(self, x: Tensor, masks: Masks) -> Tensor:
+        return self._field.add(x, masks.r)
+
+    def reveal(self, y: Tensor, masks: Masks) -> Tensor:
+        return self._field.lift(y - masks.c)
+
+
+class UniformMasking(FieldMasking):
+    """Uniform masks from a bank, each used once: what the guarantee is about."""
+
+    def __init__(self, field: Field, bank: MaskBank) -> None:
+        super().__init__(field)
+        self._bank = bank
+
+    def take(self, product: int, rows: int) -> Masks:
+        return self._bank.take(product, rows)
+
+    def reserve(self, rows: Mapping[int, int]) -> None:
+        self._bank.reserve(rows)
+
+    def abort(self, reason: str) -> None:
+        self._bank.abort(reason)
+
+    def close(self) -> None:
+        self._bank.close()
+
+    @property
+    def offline(self) -> Offline:
+        return self._bank.offline
+
+    @property
+    def nbytes(self) -> int:
+        return self._bank.nbytes
+
+
+class ReusedMasking(FieldMasking):
+    """Demonstration: row ``u`` of every message of a product has the same mask, so that two messages subtract."""
+
+    def __init__(self, field: Field, stream: MaskStream, weights: Mapping[int, Tensor]) -> None:
+        super().__init__(field)
+        self._stream = stream
+        self._weights = weights
+        self._held: dict[int, Masks] = {}
+
+    def take(self, product: int, rows: int) -> Masks:
+        held = self._held.get(product)
+        if held is None or len(held.r) < rows:
+            weights = self._field.admit(self._weights[product])
+            r = self._stream.rows(range(rows), product, weights.shape[1], self._field.prime).to(weights.device)
+            held = self._held[product] = Masks(0, r, self._field.product(r, weights))
+        return Masks(0, held.r[:rows], held.c[:rows])
+
+    @property
+    def nbytes(self) -> int:
+        return sum(held.c.nbytes for held in self._held.values())
+
+
+class FloatMasking(Masking):
+    """Demonstration: fresh Gaussian masks in floating point, which fade beside a large activation and cost precision.
+
+    Args:
+        limits: largest fixed-point magnitude that may arise, by product.
+        weights: the exposed integers ``[m, n]``, by product.
+        rng: draws the masks.
+    """
+
+    SHARE = 2.0**-6
+    """Standard deviation of a mask, as a share of the largest fixed-point number there may be."""
+
+    def __init__(self, limits: Mapping[int, int], weights: Mapping[int, Tensor], rng: np.random.Generator) -> None:
+        self._limits = limits
+        self._weights = weights
+        self._rng = rng
+        self._uses: dict[int, int] = {}
+
+    def take(self, product: int, rows: int) -> Masks:
+        use = self._uses.get(product, 0)
+        self._uses[product] = use + rows
+        weights = self._weights[product]
+        drawn = self._rng.standard_normal((rows, weights.shape[1])) * self._limits[product] * self.SHARE
+        r = torch.from_numpy(drawn).float().to(weights.device)
+        return Masks(use, r, (r.double() @ weights.double().T).float())
+
+    def hide(self, x: Tensor, masks: Masks) -> Tensor:
+        return x.float() + masks.r
+
+    def reveal(self, y: Tensor, masks: Masks) -> Tensor:
+        return y - masks.c
