@@ -159,5 +159,7 @@ def _labels(row: Mapping[Any, Any]) -> Labels:
         if part == "defense" and row[DEPLOYED]:
             chosen = json.loads(row[DEPLOYED])
             options |= {key: chosen[key] for key, value in options.items() if value is None and key in chosen}
-        labels |= {f"{part}.{key}": value for key, value in options.items() if not isinstance(value, list | dict)}
+        for key, value in options.items():
+            if not isinstance(value, dict):
+                labels[f"{part}.{key}"] = ", ".join(map(str, value)) if isinstance(value, list) else value
     return labels
