@@ -45,8 +45,8 @@ def overlap(one: Tensor, other: Tensor) -> float:
     return float((one.double().T @ other.double()).square().sum() / one.shape[1])
 
 
-def mean_overlap(whole: Bundle, held: Bundle, ranks: Mapping[str, int]) -> float:
-    """How much of the secret directions the device can read off its weights: mean over layers and sides that show any.
+def overlaps(whole: Bundle, held: Bundle, ranks: Mapping[str, int]) -> dict[str, float]:
+    """How much of each layer's secret directions the device can read off what it stores: mean over the sides it shows.
 
     Args:
         whole: the true model; for who measures, never for an attack.
@@ -54,13 +54,14 @@ def mean_overlap(whole: Bundle, held: Bundle, ranks: Mapping[str, int]) -> float
         ranks: secret components by module name; layers with none are left out.
 
     Returns:
-        0 to 1, NaN where no layer keeps anything secret.
+        0 to 1 by module name.
     """
     layers, stored = linear_layers(whole), linear_layers(held)
-    found = []
+    found = {}
     for name, rank in ranks.items():
         if rank:
             truth = torch.linalg.svd(weight_of(layers[name]).detach().double(), full_matrices=False)
             sides = zip(hidden_directions(weight_of(stored[name]), rank), (truth.U, truth.Vh.T), strict=True)
-            found += [overlap(basis[:, :rank], shown) for shown, basis in sides if shown is not None]
-    return sum(found) / len(found) if found else float("nan")
+            shown = [overlap(basis[:, :rank], side) for side, basis in sides if side is not None]
+            found[name] = sum(shown) / len(shown)
+    return found

@@ -14,7 +14,7 @@ from smd_research.defenses.slip.accounting import Sizes, cost
 from smd_research.defenses.slip.sensitivity import mean_loss
 from smd_research.defenses.slip.spec import SplitSpec
 from smd_research.mechanisms.decomposition import split
-from smd_research.mechanisms.hidden_subspace import mean_overlap
+from smd_research.mechanisms.hidden_subspace import overlaps
 from smd_research.models.bundle import Bundle
 from smd_research.models.linears import linear_layers, place_of, weight_of, with_weights
 from smd_research.models.sources import embedded_tokenizer, random
@@ -135,9 +135,15 @@ def test_loss_ignores_what_pads_it(llama: Bundle) -> None:
 
 
 def test_overlap_of_layers(llama: Bundle) -> None:
-    ranks = dict.fromkeys(linear_layers(llama), 4)
-    assert mean_overlap(llama, llama, ranks) < 0.3
-    assert math.isnan(mean_overlap(llama, llama, dict.fromkeys(ranks, 0)))
+    ranks = SplitSpec(targets="mlp", blocks=[1], rank=4).ranks(llama)
+    layers = linear_layers(llama)
+    parts = {
+        name: split(weight_of(layers[name]), 4, "svd", generator(0)).exposed for name, rank in ranks.items() if rank
+    }
+    for held, low, high in ((llama, 0, 0.3), (with_weights(llama, parts), 0.999, 1.001)):
+        found = overlaps(llama, held, ranks)
+        assert list(found) == list(parts)
+        assert all(low <= value <= high for value in found.values())
 
 
 def on_meta(kind: str, **sizes: int) -> Sizes:
