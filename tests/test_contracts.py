@@ -26,6 +26,7 @@ from smd_research.boundary.remote import Remote
 from smd_research.boundary.session import TRANSPORTS
 from smd_research.core.errors import ConfigError, LabError, NotApplicableError, PromptError
 from smd_research.core.guess import Guess
+from smd_research.core.observable import Observable
 from smd_research.core.paths import conf_dir
 from smd_research.core.seeds import generator
 from smd_research.data.prompts import Prompt
@@ -149,11 +150,11 @@ def test_public_parameters_are_plain_values_and_hold_no_randomness(defense: str)
 
 
 def test_the_secret_never_crosses_whole(defense: str) -> None:
-    """Canary: the prompt's ids as bytes, in either width, are in what crossed exactly when there is no defense."""
+    """Canary: the prompt's ids as bytes, in either width, are in what crossed exactly when a defense says so."""
     for prompt, received in zip(_prompts(), _cached(defense).received, strict=True):
         ids = token_tensor(prompt.ids)
         found = any(canary.numpy().tobytes() in received for canary in (ids, ids.long()))
-        assert found == (defense == "none")
+        assert found == (Observable.TOKEN_IDS in _cached(defense).defense.shows)
 
 
 def test_a_view_is_sealed_and_never_prints_its_content(defense: str) -> None:
@@ -207,7 +208,7 @@ def test_every_attack_on_every_defense(defense: str, option: str) -> None:
         ]
 
 
-@pytest.mark.parametrize("option", sorted(set(ATTACKS) - {"random", "prior"}))
+@pytest.mark.parametrize("option", sorted(set(ATTACKS) - {"random", "prior", "from_scratch"}))
 def test_an_attack_refuses_a_view_that_shows_too_little(option: str) -> None:
     with pytest.raises(NotApplicableError, match="does not show"):
         check(_built("attack", option, Attack), frozenset())
