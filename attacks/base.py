@@ -1,7 +1,7 @@
 """What every attack has in common: what it needs to see, and how it turns a view into a guess."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -26,6 +26,7 @@ class Public:
         parameters: the deployment's public parameters.
         corpus: token ids of an auxiliary corpus of the same kind of text, disjoint from what is attacked.
         spans: the secrets marked in each document of the corpus; empty where none are marked.
+        more: at least so many tokens of such text, as far as the data goes; None: there is no more than the corpus.
     """
 
     bundle: Bundle
@@ -33,6 +34,11 @@ class Public:
     parameters: Mapping[str, object]
     corpus: tuple[tuple[int, ...], ...] = ()
     spans: tuple[tuple[TokenSpan, ...], ...] = ()
+    more: Callable[[int], Sequence[tuple[int, ...]]] | None = None
+
+    def documents(self, tokens: int) -> Sequence[tuple[int, ...]]:
+        """Public text of at least ``tokens`` tokens, or all there is."""
+        return self.corpus if self.more is None else self.more(tokens)
 
 
 class Attack(ABC):

@@ -11,6 +11,7 @@ from smd_research.boundary import AdversaryView
 from smd_research.core.errors import NotApplicableError
 from smd_research.core.guess import Guess, WeightGuess
 from smd_research.core.observable import Observable
+from smd_research.models.bundle import Bundle
 
 
 class WeightAttack(Attack):
@@ -20,6 +21,11 @@ class WeightAttack(Attack):
     """
 
     needs: ClassVar[frozenset[Observable]] = frozenset({Observable.EXPOSED_WEIGHTS})
+
+    @property
+    def relative(self) -> Bundle | None:
+        """A public model from which the secret one descends, where the attack knows one; asked for after ``fit``."""
+        return None
 
     @abstractmethod
     def restore(self, views: Sequence[AdversaryView], rng: np.random.Generator) -> WeightGuess:

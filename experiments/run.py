@@ -8,6 +8,7 @@ import shlex
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
@@ -71,8 +72,10 @@ def measure(plan: Plan, workbench: "Workbench") -> "Record":
 
     from attacks.base import Attack, Public
     from attacks.templates import TemplateAttack
+    from attacks.weights import WeightAttack
     from experiments.attacking import check, recover_all
     from experiments.build import build
+    from experiments.restoring import restore
     from experiments.scoring import score
     from smd_research.boundary import Link
     from smd_research.defenses.base import Defense
@@ -90,20 +93,30 @@ def measure(plan: Plan, workbench: "Workbench") -> "Record":
     defense.calibrate(corpus)
     observation = workbench.observation(plan, defense)
     observed = time.perf_counter()
-    attempts = None
+    attempts, weights = None, {}
     if attack:
         marked = tuple(document.spans for document in workbench.public_text(plan))
-        public = Public(observation.public, str(cell.defense["name"]), observation.parameters, corpus, marked)
+        more = partial(workbench.more_text, plan)
+        public = Public(observation.public, str(cell.defense["name"]), observation.parameters, corpus, marked, more)
         prompts = [one.prompt for one in observation.served]
         hidden = workbench.hidden(plan, attack, prompts) if isinstance(attack, TemplateAttack) else ()
         views, refused = seen(plan, defense, bundle, observation, attack.impostor(public))
-        attempts = recover_all(attack, public, views, cell.seed, hidden, refused)
+        if isinstance(attack, WeightAttack):
+            held_out, others = workbench.held_out(plan), partial(record_of, workbench=workbench)
+            weights = restore(attack, public, [view for _, view in views], bundle, held_out, plan, others)
+        else:
+            attempts = recover_all(attack, public, views, cell.seed, hidden, refused)
     attacked = time.perf_counter()
 
     estimates, items = score(bundle, observation, attempts, build(parts["link"], Link))
     wall = {"observe": observed - began, "attack": attacked - observed, "score": time.perf_counter() - attacked}
     where = {**environment(cell.device, wall), **public_facts(observation)}
-    return Record(Status.OK, cell, metrics=estimates, items=items_frame(items), environment=where)
+    return Record(Status.OK, cell, metrics=estimates | weights, items=items_frame(items), environment=where)
+
+
+def record_of(plan: Plan, workbench: "Workbench") -> "Record | None":
+    """The record of a cell beside which another stands; run when it is unknown."""
+    return run_cell(plan, {"workbench": workbench})[0]
 
 
 def seen(

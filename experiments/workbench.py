@@ -25,6 +25,7 @@ T = TypeVar("T")
 EVALUATION = "evaluation"
 AUXILIARY = "train"
 AUXILIARY_DOCUMENTS = 2000
+HELD_OUT_DOCUMENTS = 100
 CONTINUATION_TOKENS = 32
 KEPT = {"bundle": 2, "prompts": 4, "corpus": 2, "plain": 4, "observation": 6, "register": 2}
 
@@ -71,9 +72,33 @@ class Workbench:
         cell = plan.cell
         return self._keep("corpus", [cell.model, cell.data, cell.seed], lambda: self._public_text(plan))
 
-    def _public_text(self, plan: Plan) -> tuple[Prompt, ...]:
+    def more_text(self, plan: Plan, tokens: int) -> tuple[tuple[int, ...], ...]:
+        """The corpus, continued until it holds at least so many tokens or the data ends."""
+        found, count = self.corpus(plan), AUXILIARY_DOCUMENTS
+        while sum(map(len, found)) < tokens:
+            count *= 2
+            longer = tuple(document.ids for document in self._public_text(plan, count))
+            if len(longer) <= len(found):
+                break
+            found = longer
+        return found
+
+    def held_out(self, plan: Plan) -> tuple[tuple[int, ...], ...]:
+        """Token ids of whole documents of the evaluation split on which restored models are scored.
+
+        Raises:
+            PromptError: when the data has none.
+        """
+        cell, bundle = plan.cell, self.bundle(plan)
+        documents = build(plan.parts["data"]).documents(EVALUATION, HELD_OUT_DOCUMENTS, cell.seed)
+        found = tokenise(documents, bundle.tokenizer, bundle.geometry.context, 0)
+        if not found:
+            raise PromptError(f"the data '{cell.data['name']}' holds no held-out text: see data= and its path")
+        return tuple(document.ids for document in found if len(document.ids) > 1)
+
+    def _public_text(self, plan: Plan, count: int = AUXILIARY_DOCUMENTS) -> tuple[Prompt, ...]:
         cell = plan.cell
-        documents = build(plan.parts["data"]).documents(AUXILIARY, AUXILIARY_DOCUMENTS, cell.seed)
+        documents = build(plan.parts["data"]).documents(AUXILIARY, count, cell.seed)
         bundle = self.bundle(plan)
         return tuple(tokenise(documents, bundle.tokenizer, bundle.geometry.context, 0))
 

@@ -6,10 +6,7 @@ reading added to the answer's embeddings (PILS, arXiv 2506.17090, section 4).
 """
 
 import copy
-import logging
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -25,6 +22,7 @@ from attacks.inverting.pairs import Block, Coordinates, Recipe, blocks
 from smd_research.core.seeds import generator
 from smd_research.models.bundle import Bundle
 from smd_research.training.causal_lm import Optimisation, optimizers
+from smd_research.training.quiet import quietly
 
 
 class Whitening(nn.Module):
@@ -215,7 +213,7 @@ def fitted(
         rows = torch.cat([block.readings[:, 1:].flatten(0, 1) for block in made if block.readings is not None])
         whitening = Whitening(rows)
     steps = recipe.epochs * len(made)
-    with torch.random.fork_rng(devices=[]), _quietly():
+    with torch.random.fork_rng(devices=[]), quietly():
         torch.manual_seed(int(generator(seed, "inverter").integers(2**62)))
         copied = copy.deepcopy(bundle.model).float().requires_grad_(True).train()
         inverter = Inverter(copied, Optimisation(recipe.learning_rate, max(1, steps // 20), steps), whitening)
@@ -233,17 +231,3 @@ def fitted(
         trainer.fit(inverter, DataLoader(_Blocks(made), batch_size=None, shuffle=True, collate_fn=_as_it_is))
     inverter.to(bundle.device).eval().requires_grad_(False)
     return inverter, coordinates
-
-
-@contextmanager
-def _quietly() -> Iterator[None]:
-    """Lightning announces hardware and gives advice; inside an attack nobody asked for it."""
-    log = logging.getLogger("pytorch_lightning")
-    before = log.level
-    log.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        log.setLevel(before)

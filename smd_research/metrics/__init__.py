@@ -17,6 +17,7 @@ from smd_research.metrics.privacy import (
     top5_accuracy,
     top_k_accuracy,
 )
+from smd_research.metrics.restoration import loss, recovery, weight_error
 from smd_research.metrics.streams import JUDGES, streams
 from smd_research.metrics.utility import greedy_equal, kl, logit_error, negative_log_likelihood
 
@@ -36,10 +37,12 @@ __all__ = [
     "greedy_equal",
     "kl",
     "logit_error",
+    "loss",
     "mapped",
     "negative_log_likelihood",
     "perplexity",
     "private_bytes",
+    "recovery",
     "resident_mb",
     "rouge_l",
     "shared_once",
@@ -50,4 +53,5 @@ __all__ = [
     "token_accuracy",
     "top5_accuracy",
     "top_k_accuracy",
+    "weight_error",
 ]

@@ -130,6 +130,51 @@ def _obfuscation() -> Iterator[Card]:
     yield _cost("sampling_ms", "sampling", "ms", "drawing the fakes of a prompt, part of the time to its first token")
 
 
+def _restoration() -> Iterator[Card]:
+    """What came back of a model whose weights are the secret."""
+
+    def loss(name: str, label: str, of: str) -> Card:
+        return Card(
+            name, label, "privacy", "nats", "higher", "exposed_loss", None, "positive",
+            f"mean loss a token of {of}, on held-out documents; interval over documents",
+        )  # fmt: skip
+
+    def share(name: str, label: str, better_than: str, of: str) -> Card:
+        return Card(
+            name, label, "privacy", "", "lower", "0", 1.0, "linear",
+            f"share of the way from {better_than} to the original that the attack went, in loss{of}",
+        )  # fmt: skip
+
+    yield loss("original_loss", "loss, original", "the true model")
+    yield loss("exposed_loss", "loss, exposed", "the exposed part by itself")
+    yield loss("restored_loss", "loss, restored", "the restored model")
+    yield loss("scratch_loss", "loss, from scratch", "a new model trained on the same data for as many steps")
+    yield loss("public_loss", "loss, public", "the public relative that the attack drew on")
+    yield Card(
+        "restored_perplexity", "perplexity, restored", "privacy", "", "higher", "", None, "log",
+        "of the restored model, on held-out documents",
+    )  # fmt: skip
+    yield share("rec_exposed", "recovered", "the exposed part", ": flattering to the attack")
+    yield share(
+        "rec_scratch", "recovered beyond scratch", "a model trained from scratch",
+        ", at equal data and steps: nothing was stolen at or below 0",
+    )  # fmt: skip
+    yield share("private_gain", "private gain recovered", "the public relative", "")
+    yield _share("restored_top1", "top-1 as original", "tokens at which the restored model is as the original", "none")
+    yield Card(
+        "weight_error", "error of the secret part", "privacy", "", "higher", "1", None, "positive",
+        "|W_guess - W| / |W - W_exposed|, Frobenius norms over all protected matrices: 0 is exact",
+    )  # fmt: skip
+    for name, label, unit, text in (
+        ("trainable_parameters", "trained", "parameters", "parameters that the attack trained"),
+        ("attack_tokens", "attack data", "tokens", "public text that the attack had"),
+        ("attack_steps", "attack steps", "steps", "steps that the attack took, its search left out"),
+        ("learning_rate", "learning rate", "", "that the attack chose"),
+        ("validation_loss", "loss, attacker's own", "nats", "smallest loss on the rows that the attack held back"),
+    ):
+        yield Card(name, label, "privacy", unit, "higher", "", None, "positive", text)
+
+
 _ALL = (
     _share("token_accuracy", "tokens recovered", "positions whose token is right, special tokens left out"),
     _share("top5_accuracy", "tokens in top 5", "positions whose token is among the five best candidates"),
@@ -168,6 +213,7 @@ _ALL = (
     ),
     *_streams(),
     *_obfuscation(),
+    *_restoration(),
     Card("attack_s", "attack time", "privacy", "s", "higher", "", None, "positive", "seconds the attack took a prompt"),
     Card(
         "perplexity", "perplexity", "utility", "", "lower", "", None, "log",

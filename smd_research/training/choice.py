@@ -1,15 +1,14 @@
 """Learning to choose one of several: a small network scores each alternative, a softmax over them decides."""
 
 import copy
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytorch_lightning as lightning
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
+
+from smd_research.training.quiet import quietly
 
 _VALIDATION = 5
 
@@ -75,18 +74,6 @@ class KeepBest(lightning.Callback):  # type: ignore[misc]  # Lightning is untype
             self.loss, self.state = loss, copy.deepcopy(pl_module.state_dict())
 
 
-@contextmanager
-def _quietly() -> Iterator[None]:
-    """A short training inside another computation has nothing to tell: Lightning keeps its remarks to itself."""
-    log = logging.getLogger("pytorch_lightning")
-    before = log.level
-    log.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        log.setLevel(before)
-
-
 def train_choice(
     features: Tensor,
     right: Tensor,
@@ -114,7 +101,7 @@ def train_choice(
     """
     held_back = torch.arange(len(features)) % _VALIDATION == 0
     flat = features[~held_back].flatten(0, 1)
-    with _quietly(), torch.random.fork_rng(devices=[]):
+    with quietly(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = ChoiceModel(flat.mean(0), flat.std(0), width, learning_rate, decay)
         best = KeepBest()

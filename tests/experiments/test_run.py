@@ -25,11 +25,13 @@ def one_error(capsys: pytest.CaptureFixture[str]) -> str:
     return lines[0]
 
 
-# Metrics that only some attacks give (checked, of a choice, active, of a stream), or only
+# Metrics that only some attacks give (checked, of a choice, active, of a stream, of weights), or only
 # Prompt Obfuscation does.
 OF_SOME = (
     *("certified", "choice", "control_choice", "refused", "stream", "real_stream", "requests_needed"),
     *("found_", "max_posterior_", "eps_eff", "nominal_bound", "widened_epsilon", "sampling_ms"),
+    *("original_", "exposed_", "restored_", "scratch_", "public_", "rec_", "private_gain", "weight_error"),
+    *("trainable_", "attack_tokens", "attack_steps", "learning_rate", "validation_loss"),
 )
 
 
