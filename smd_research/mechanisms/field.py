@@ -20,6 +20,12 @@ FEW_ROWS = 2
 """Up to so many limb rows the weights stand on the left of the product: twice as fast there, slower beyond."""
 
 
+def limbs_of(x: Tensor, bits: int, limbs: int) -> Tensor:
+    """Limbs of residues ``[rows, n]``, all lowest ones first, as float64 ``[limbs * rows, n]``."""
+    places = torch.arange(0, bits * limbs, bits, device=x.device).view(-1, 1, 1)
+    return (x >> places).bitwise_and_(2**bits - 1).flatten(0, 1).double()
+
+
 @dataclass(frozen=True)
 class Field:
     """Integers modulo a prime, as int64 tensors of residues ``[0, prime)``.
@@ -90,39 +96,20 @@ class Field:
             ConfigError: where ``n`` is too long for an exact inner product.
         """
         self._check_length(x.shape[1])
-        limbs = self._limbs(x)
+        limbs = self.lift(x).double() if self.limbs == 1 else limbs_of(x, self.limb_bits, self.limbs)
         if len(limbs) <= FEW_ROWS:
             y = torch.mm(weights, limbs.t()).t().contiguous()
         else:
             y = functional.linear(limbs, weights)
         return self._join(y)
 
-    def _limbs(self, x: Tensor) -> Tensor:
-        """Float64 ``[limbs * rows, n]``: all high limbs, then all low ones."""
-        if self.limbs == 1:
-            return self.lift(x).double()
-        rows = len(x)
-        limbs = torch.empty(2 * rows, x.shape[1], dtype=torch.float64, device=x.device)
-        limbs[:rows] = x >> self.limb_bits
-        limbs[rows:] = x & (2**self.limb_bits - 1)
-        return limbs
-
     def _join(self, y: Tensor) -> Tensor:
-        """Residues of products of limbs: the quotient in float64, off by less than one; the remainder wraps in int64.
-
-        The remainder is small, so it is exact modulo 2^64 although its terms are not; rounding the quotient leaves it
-        between about ``-prime/2`` and ``prime/2``.
-        """
+        """Residues of exact products of limbs, the lowest first; every step stays below 2^63."""
         if self.limbs == 1:
-            quotient = (y * (1 / self.prime)).round_().long()
-            total = y.long()
-        else:
-            high, low = y.chunk(2)
-            base = 2**self.limb_bits
-            quotient = torch.add(low, high, alpha=base).mul_(1 / self.prime).round_().long()
-            total = low.long().add_(high.long(), alpha=base)
-        total.sub_(quotient, alpha=self.prime)
-        return total.add_((total >> 63).bitwise_and_(self.prime))
+            return y.long().remainder_(self.prime)
+        low, high = y.long().chunk(2)
+        # few operations rather than fast ones: the product takes nearly all of the time, and one row is small
+        return low.add_(high.remainder_(self.prime), alpha=2**self.limb_bits).remainder_(self.prime)
 
     def _check_length(self, n: int) -> None:
         if n > self.longest:

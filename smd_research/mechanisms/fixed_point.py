@@ -58,7 +58,7 @@ def encode(a: Tensor, fraction_bits: int, limit: int) -> Tensor:
     """Activations as integers: ``round(a * 2**fraction_bits)``, ties to even.
 
     Args:
-        a: real ``[rows, n]``.
+        a: real ``[rows, n]``, at least one.
         fraction_bits: bits after the binary point.
         limit: largest magnitude of an integer that may arise, below 2^53.
 
@@ -69,8 +69,10 @@ def encode(a: Tensor, fraction_bits: int, limit: int) -> Tensor:
         FixedPointOverflowError: where an integer exceeds ``limit`` or a number is not finite.
     """
     x = a.double().mul_(2.0**fraction_bits).round_()
-    peak = float(x.abs().max()) if x.numel() else 0.0
-    if not peak <= limit:
+    low, high = torch.aminmax(x)
+    peak = max(-float(low), float(high))
+    # written so that a number that is not a number fails it
+    if not (-limit <= float(low) and float(high) <= limit):
         raise FixedPointOverflowError(
             f"an activation of {peak * 2.0**-fraction_bits:.4g} exceeds the calibrated bound of "
             f"{limit * 2.0**-fraction_bits:.4g}: raise margin_bits or calibrate on text like this"

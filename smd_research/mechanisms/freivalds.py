@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from smd_research.mechanisms.field import EXACT_BITS, Field
+from smd_research.mechanisms.field import EXACT_BITS, Field, limbs_of
 from smd_research.mechanisms.masks import MaskStream
 
 SECRET_BITS = 14
@@ -47,7 +47,7 @@ class Challenge:
             raise ValueError(f"a check of more than {LONGEST} inputs and outputs is not exact")
         # reply and input are checked in one product: s^T y - q^T x = 0
         both = torch.cat([self.s, (self.prime - self.q) % self.prime], 1)
-        object.__setattr__(self, "_limbs", _limbs(both, SECRET_BITS, SECRET_LIMBS))
+        object.__setattr__(self, "_limbs", limbs_of(both, SECRET_BITS, SECRET_LIMBS))
 
     @classmethod
     def draw(cls, stream: MaskStream, weights: Tensor, field: Field, repetitions: int, product: int = 0) -> "Challenge":
@@ -80,21 +80,18 @@ class Challenge:
         Raises:
             ValueError: where the shapes are not those of the challenge.
         """
-        return bool(self.verdicts(x, reply).all())
-
-    def verdicts(self, x: Tensor, reply: Tensor) -> Tensor:
-        """``accepts`` row by row, boolean ``[rows]``."""
         m, n = self.s.shape[1], self.q.shape[1]
-        if x.shape[1] != n or reply.shape != (len(x), m):
+        if x.shape[1] != n or reply.shape != (x.shape[0], m):
             raise ValueError(
                 f"the challenge is of {m} outputs and {n} inputs, not {tuple(reply.shape)} and {tuple(x.shape)}"
             )
+        low, high = torch.aminmax(reply)
+        if int(low) < 0 or int(high) >= self.prime:
+            return False
         both = torch.cat([reply, x], 1)
-        y = functional.linear(_limbs(both, REPLY_BITS, REPLY_LIMBS), self._limbs)
-        parts = y.cpu().numpy().astype(np.int64).reshape(REPLY_LIMBS, len(x), SECRET_LIMBS, len(self.s))
-        low, high = torch.aminmax(reply, dim=1)
-        in_range: Tensor = (low >= 0) & (high < self.prime)
-        return in_range.cpu() & torch.from_numpy((self._joined(parts) == 0).all(1))
+        y = functional.linear(limbs_of(both, REPLY_BITS, REPLY_LIMBS), self._limbs)
+        parts = y.cpu().numpy().astype(np.int64).reshape(REPLY_LIMBS, x.shape[0], SECRET_LIMBS, self.s.shape[0])
+        return not self._joined(parts).any()
 
     def _joined(self, parts: NDArray[np.int64]) -> NDArray[np.int64]:
         """The residues that products of limbs make up; every step stays below 2^63."""
@@ -104,8 +101,3 @@ class Challenge:
         for limb in reversed(range(SECRET_LIMBS - 1)):
             total = ((total << SECRET_BITS) + by_secret[:, limb]) % self.prime
         return total
-
-
-def _limbs(x: Tensor, bits: int, limbs: int) -> Tensor:
-    """Limbs of residues ``[rows, n]``, all lowest ones first, as float64 ``[limbs * rows, n]``."""
-    return torch.cat([(x >> bits * limb) & (2**bits - 1) for limb in range(limbs)]).double()

@@ -61,7 +61,3 @@ def test_the_bound_itself_passes_and_more_is_an_error_not_a_clip() -> None:
 def test_a_number_that_is_not_finite_is_an_error(value: float) -> None:
     with pytest.raises(FixedPointOverflowError):
         encode(torch.tensor([[0.0, value]]), 10, 2**50)
-
-
-def test_no_rows_encode_to_no_rows() -> None:
-    assert encode(torch.empty(0, 4), 10, 8).shape == (0, 4)
