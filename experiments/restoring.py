@@ -20,6 +20,7 @@ from attacks.restoring.finetuning import FineTuning
 from attacks.restoring.methods import FromScratch
 from attacks.weights import WeightAttack
 from experiments.cells import Plan, composed
+from experiments.exposing import exposure
 from experiments.progress import track
 from smd_research import metrics
 from smd_research.boundary import AdversaryView
@@ -149,6 +150,9 @@ def compared(
         known = scores(relative, documents, "public relative")
         found["public_loss"] = metrics.loss(known.nll, tokens)
         found["private_gain"] = metrics.recovery(known.nll, back.nll, true.nll)
+    ranks = public.parameters.get("ranks")
+    if isinstance(ranks, Mapping):
+        found |= exposure(original, public.bundle, ranks, true.nll, out.nll, tokens)
     return {name: one for name, one in found.items() if not math.isnan(one.mean)}
 
 

@@ -175,6 +175,37 @@ def _restoration() -> Iterator[Card]:
         yield Card(name, label, "privacy", unit, "higher", "", None, "positive", text)
 
 
+def _exposure() -> Iterator[Card]:
+    """What the exposed part of the weights gives away before anybody mends it, and what keeping the rest costs."""
+
+    def share(name: str, label: str, text: str) -> Card:
+        return Card(name, label, "cost", "", "lower", "", 1.0, "linear", f"{text}; closed form")
+
+    yield Card(
+        "exposed_increase", "loss above original", "privacy", "nats", "higher", "0", None, "linear",
+        "mean loss a token of the exposed part minus that of the true model, on held-out documents",
+    )  # fmt: skip
+    yield Card(
+        "increase_per_parameter", "loss per secret parameter", "privacy", "nats per million", "higher", "0", None,
+        "linear", "loss above the original's for each million secret parameters",
+    )  # fmt: skip
+    for name, label, of in (
+        ("hidden_overlap", "directions told", "all matrices"),
+        ("hidden_overlap_square", "directions told, square", "square matrices"),
+        ("hidden_overlap_oblong", "directions told, oblong", "the short side of other matrices"),
+    ):
+        yield _share(
+            name, label, f"overlap of secret singular directions with those the stored weights do least in, {of}",
+            "k / width",
+        )  # fmt: skip
+    yield _cost("secret_parameters", "secret parameters", "parameters", "sum of k (m + n) over all linear layers")
+    yield share("secret_share", "secret share", "secret parameters over those of all linear layers")
+    yield share("trusted_flops", "trusted FLOPs", "online FLOPs of the trusted side over those of both, a token")
+    yield share("secret_flops", "secret FLOPs", "FLOPs of the secret parts over those of both sides, a token")
+    yield share("attention_flops", "attention FLOPs", "FLOPs of attention products over those of both sides, a token")
+    yield share("protocol_flops", "masking FLOPs", "FLOPs of masks and checks over those of both sides, a token")
+
+
 _ALL = (
     _share("token_accuracy", "tokens recovered", "positions whose token is right, special tokens left out"),
     _share("top5_accuracy", "tokens in top 5", "positions whose token is among the five best candidates"),
@@ -214,6 +245,7 @@ _ALL = (
     *_streams(),
     *_obfuscation(),
     *_restoration(),
+    *_exposure(),
     Card("attack_s", "attack time", "privacy", "s", "higher", "", None, "positive", "seconds the attack took a prompt"),
     Card(
         "perplexity", "perplexity", "utility", "", "lower", "", None, "log",

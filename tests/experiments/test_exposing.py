@@ -1,0 +1,32 @@
+"""What a split exposes, measured and in closed form: nothing where nothing is secret, every direction of a hole."""
+
+import pytest
+
+from experiments.exposing import exposure
+from smd_research.defenses.slip.accounting import Sizes
+from smd_research.defenses.slip.decomposed import decompose
+from smd_research.defenses.slip.spec import SplitSpec
+from smd_research.mechanisms.decomposition import Kind
+from smd_research.models.sources import random
+
+
+@pytest.mark.parametrize(("kind", "low", "high"), [("svd", 0.99, 1.0), ("svd_fill", 0.0, 0.2)])
+def test_figures_of_a_split(kind: Kind, low: float, high: float) -> None:
+    bundle = random("llama")
+    found = decompose(bundle, SplitSpec(rank=4, kind=kind), 16, (), seed=0)
+    values = exposure(bundle, found.exposed, found.ranks, [10.0, 20.0], [12.0, 24.0], [4, 8])
+    means = {name: estimate.mean for name, estimate in values.items()}
+    assert means["exposed_increase"] == pytest.approx(6 / 12)
+    secret = sum(4 * (m + n) for m, n in Sizes.of(bundle).matrices.values())
+    assert means["secret_parameters"] == secret
+    assert means["increase_per_parameter"] == pytest.approx(0.5 / (secret / 1e6))
+    for name in ("hidden_overlap", "hidden_overlap_square", "hidden_overlap_oblong"):
+        assert low <= means[name] <= high
+    parts = ("secret_flops", "attention_flops", "protocol_flops")
+    assert means["trusted_flops"] == pytest.approx(sum(means[name] for name in parts))
+
+
+def test_nothing_secret_exposes_nothing() -> None:
+    bundle = random("llama")
+    found = decompose(bundle, SplitSpec(kind="none"), None, (), seed=0)
+    assert exposure(bundle, found.exposed, found.ranks, [1.0], [1.0], [2]) == {}
