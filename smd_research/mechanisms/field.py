@@ -7,6 +7,7 @@ in Z_p; limbs in float64 are ours, after the blinded products of Slalom (arXiv 1
 """
 
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -22,8 +23,13 @@ FEW_ROWS = 2
 
 def limbs_of(x: Tensor, bits: int, limbs: int) -> Tensor:
     """Limbs of residues ``[rows, n]``, all lowest ones first, as float64 ``[limbs * rows, n]``."""
-    places = torch.arange(0, bits * limbs, bits, device=x.device).view(-1, 1, 1)
-    return (x >> places).bitwise_and_(2**bits - 1).flatten(0, 1).double()
+    return (x >> _places(bits, limbs, x.device)).bitwise_and_(2**bits - 1).flatten(0, 1).double()
+
+
+@cache
+def _places(bits: int, limbs: int, device: torch.device) -> Tensor:
+    # made once: for a single row it would take as long as the cut
+    return torch.arange(0, bits * limbs, bits, device=device).view(-1, 1, 1)
 
 
 @dataclass(frozen=True)

@@ -79,6 +79,15 @@ def test_products_of_real_widths_are_exact_in_the_worst_case(field: Field, n: in
         assert torch.equal(field.product(part, field.admit(weights)), exact(part, weights, field.prime))
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an accelerator")
+@FIELD
+@pytest.mark.parametrize("rows", [1, 64])
+def test_an_accelerator_computes_the_very_same_residues(field: Field, rows: int) -> None:
+    x, weights = draw(field, rows, 512, 11008, seed=4)
+    there = field.product(x.cuda(), field.admit(weights.cuda())).cpu()
+    assert torch.equal(there, field.product(x, field.admit(weights)))
+
+
 @FIELD
 def test_the_longest_product_is_exact_and_a_longer_one_is_refused(field: Field) -> None:
     n = field.longest
