@@ -7,13 +7,33 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from experiments.progress import track
+from smd_research import metrics
 from smd_research.boundary import AdversaryView, Boundary
 from smd_research.boundary.messages import Tokens
 from smd_research.boundary.session import Impostor
 from smd_research.core.errors import ProtocolError, RefusedError
 from smd_research.data.prompts import Prompt
 from smd_research.defenses.base import Defense
+from smd_research.metrics import Estimate
 from smd_research.models.bundle import Bundle
+
+
+def effect(
+    honest: Sequence[AdversaryView], found: Sequence[AdversaryView], refused: Sequence[bool]
+) -> dict[str, Estimate]:
+    """What an active attack did to its victims: requests refused, and answers changed that were not.
+
+    Args:
+        honest: view of each request as an honest party served it.
+        found: the impostor's.
+        refused: which requests the trusted party refused; empty where nobody was impersonated.
+    """
+    if not refused:
+        return {}
+    both = zip(honest, found, refused, strict=True)
+    changed = [not stopped and one.outputs != other.outputs for one, other, stopped in both]
+    shares = {"refused": refused, "output_changed": changed}
+    return {name: metrics.summarise(name, values) for name, values in shares.items()}
 
 
 @dataclass(frozen=True, repr=False)

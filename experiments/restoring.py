@@ -139,7 +139,7 @@ def compared(
         "restored_perplexity": metrics.perplexity(back.nll, tokens),
         "restored_top1": metrics.summarise("restored_top1", equal),
         "rec_exposed": metrics.recovery(out.nll, back.nll, true.nll),
-        "weight_error": Estimate(_weight_error(original, public, mended)),
+        **_weight_errors(original, public, mended),
         "attack_steps": Estimate(float(guess.spent.steps)),
         **{name: Estimate(value) for name, value in guess.facts.items()},
     }
@@ -156,15 +156,21 @@ def compared(
     return {name: one for name, one in found.items() if not math.isnan(one.mean)}
 
 
-def _weight_error(original: Bundle, public: Public, mended: Bundle) -> float:
-    """Over the matrices with a secret part, as the public ranks name them."""
+def _weight_errors(original: Bundle, public: Public, mended: Bundle) -> dict[str, Estimate]:
+    """Over the matrices with a secret part, as the public ranks name them: all, and by form."""
     ranks = public.parameters.get("ranks")
     if not isinstance(ranks, Mapping):
-        return math.nan
+        return {}
     models = [linear_layers(bundle) for bundle in (mended, original, public.bundle)]
     names = [name for name in models[0] if ranks.get(name)]
     one, two, three = ([weight_of(layers[name]).cpu() for name in names] for layers in models)
-    return metrics.weight_error(zip(one, two, three, strict=True))
+    matrices = list(zip(one, two, three, strict=True))
+    members = {"weight_error": matrices}
+    for guess, truth, exposed in matrices:
+        m, n = truth.shape
+        form = "square" if m == n else "tall" if m > n else "wide"
+        members.setdefault(f"weight_error_{form}", []).append((guess, truth, exposed))
+    return {name: Estimate(metrics.weight_error(some)) for name, some in members.items()}
 
 
 def control(attack: FineTuning) -> list[str]:

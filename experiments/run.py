@@ -75,6 +75,7 @@ def measure(plan: Plan, workbench: "Workbench") -> "Record":
     from attacks.weights import WeightAttack
     from experiments.attacking import check, recover_all
     from experiments.build import build
+    from experiments.impersonate import effect
     from experiments.restoring import restore
     from experiments.scoring import score
     from smd_research.boundary import Link
@@ -103,7 +104,9 @@ def measure(plan: Plan, workbench: "Workbench") -> "Record":
         views, refused = seen(plan, defense, bundle, observation, attack.impostor(public))
         if isinstance(attack, WeightAttack):
             held_out, others = workbench.held_out(plan), partial(record_of, workbench=workbench)
-            weights = restore(attack, public, [view for _, view in views], bundle, held_out, plan, others)
+            shown = [view for _, view in views]
+            weights = restore(attack, public, shown, bundle, held_out, plan, others)
+            weights |= effect([one.view for one in observation.served], shown, refused)
         else:
             attempts = recover_all(attack, public, views, cell.seed, hidden, refused)
     attacked = time.perf_counter()

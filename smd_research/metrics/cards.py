@@ -206,6 +206,35 @@ def _exposure() -> Iterator[Card]:
     yield share("protocol_flops", "masking FLOPs", "FLOPs of masks and checks over those of both sides, a token")
 
 
+def _leaks() -> Iterator[Card]:
+    """What attacks on a weight decomposition say of themselves besides the weights that they restore."""
+    for form, words in (("tall", "with more rows than columns"), ("square", "square"), ("wide", "with more columns")):
+        yield Card(
+            f"weight_error_{form}", f"error, {form}", "privacy", "", "higher", "1", None, "positive",
+            f"error of the secret part over the protected matrices that are {words}",
+        )  # fmt: skip
+    yield _share("output_changed", "changed unnoticed", "tampered requests with another answer, not refused", "0")
+    yield _share("rows_sharing_masks", "masks used twice", "masked rows whose mask the attack finds twice", "0")
+    yield _share("signal_share", "not the mask", "power of masked inputs that is not the mask's, over products", "0")
+    yield _share("signal_share_worst", "not the mask, worst", "the same, of the product that shows most", "0")
+    yield _share(
+        "head_overlap", "head found", "overlap of the space of the logits with that of the head", "width / vocabulary"
+    )
+    for name, label, unit, text in (
+        ("pairs_seen", "pairs seen", "pairs", "different plaintext pairs of the product that showed fewest"),
+        ("pairs_used", "pairs used", "pairs", "pairs of each product that the attack used"),
+        ("tampered_replies", "tampered replies", "replies", "replies that the device tampered with, a request"),
+        ("comparisons_read", "comparisons read", "comparisons", "hidden logits compared, a request"),
+        ("width_found", "width found", "", "rank of the logits"),
+        ("logit_vectors", "logit vectors", "", "logit vectors that the attack had"),
+    ):
+        yield Card(name, label, "privacy", unit, "lower", "", None, "positive", text)
+    yield Card(
+        "hidden_bits", "bits that hide", "privacy", "bits", "higher", "bits of the prime", None, "positive",
+        "what is left to hide a masked number once another of its mask is known: of the largest difference found",
+    )  # fmt: skip
+
+
 _ALL = (
     _share("token_accuracy", "tokens recovered", "positions whose token is right, special tokens left out"),
     _share("top5_accuracy", "tokens in top 5", "positions whose token is among the five best candidates"),
@@ -246,6 +275,7 @@ _ALL = (
     *_obfuscation(),
     *_restoration(),
     *_exposure(),
+    *_leaks(),
     Card("attack_s", "attack time", "privacy", "s", "higher", "", None, "positive", "seconds the attack took a prompt"),
     Card(
         "perplexity", "perplexity", "utility", "", "lower", "", None, "log",
