@@ -1,5 +1,6 @@
 """A wrong product is told from a right one; in a ring that is no field it would not be."""
 
+from collections.abc import Callable
 from functools import cache
 
 import numpy as np
@@ -119,7 +120,7 @@ def other_layer(x: Tensor, reply: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("tamper", [constant_offset, low_rank, zeros, rows_swapped, replayed, other_layer])
-def test_tampering_is_seen(tamper) -> None:  # type: ignore[no-untyped-def]
+def test_tampering_is_seen(tamper: Callable[[Tensor, Tensor], Tensor]) -> None:
     x, weights, reply = layer(WIDE)
     challenge = Challenge.draw(STREAM, weights, WIDE, 2)
     wrong = tamper(x, reply)
