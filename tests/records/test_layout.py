@@ -86,3 +86,12 @@ def test_options_go_with_their_part() -> None:
     epsilon = Series("kl", {"defense": "dp_text", "defense.epsilon": [4, 8.0]}).points(found)
     assert {p.labels["defense.epsilon"] for p in epsilon} == {4, 8}
     assert {rest(p, ["defense", "attack"]) for p in epsilon} == {rest(p, ["defense", "attack"]) for p in smd}
+
+
+def test_an_option_that_is_a_list_tells_cells_apart() -> None:
+    record = next(record for record in records() if record.cell.defense["name"] == "smd")
+    chosen = ([0], [1, 3], None)
+    cells = [replace(record, cell=replace(record.cell, defense={"name": "smd", "blocks": one})) for one in chosen]
+    found = Series("kl").points(points(frame_of(cells)))
+    assert [p.labels["defense.blocks"] for p in found] == ["0", "1, 3", None]
+    assert len({rest(p, []) for p in found}) == 3
