@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
+import torch
 from transformers import (
     GPT2Config,
     GPT2LMHeadModel,
@@ -11,6 +12,9 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerFast,
 )
+
+from smd_research.core.errors import ConfigError
+from smd_research.models.sources import EMBEDDED_DIR
 
 
 @dataclass(frozen=True)
@@ -99,6 +103,28 @@ class Llama(Architecture):
                 pad_token_id=tokenizer.pad_token_id,
             )
         )
+
+
+@dataclass(frozen=True)
+class Descendant(Llama):
+    """The embedded model's shape, and its weights to begin with: what comes out descends from a public model."""
+
+    @property
+    def name(self) -> str:
+        return "descendant"
+
+    @property
+    def family(self) -> str:
+        return f"{super().family}; trained on from the embedded model's weights"
+
+    def build(self, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
+        model = LlamaForCausalLM.from_pretrained(EMBEDDED_DIR, dtype=torch.float32)
+        asked, there = super().build(tokenizer).config, model.config
+        if [asked.hidden_size, asked.num_hidden_layers] != [there.hidden_size, there.num_hidden_layers]:
+            raise ConfigError(
+                "architecture=descendant has the shape of the embedded model: leave its sizes as they are"
+            )
+        return model.train()
 
 
 @dataclass(frozen=True)

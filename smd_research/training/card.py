@@ -9,6 +9,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from smd_research.data.pinned import PINNED_FAKER
+from smd_research.data.reference import REFERENCE
 from smd_research.data.synthetic import REGISTERS, generate
 from smd_research.data.tokenise import prompts
 from smd_research.training.heldout import HELD_OUT_DOCUMENTS, HeldOut
@@ -70,6 +71,12 @@ def card(
     """
     of_its_own = f"trained on {run.tokenizer_documents:,} documents of the train split"
     tokenizer = of_its_own if run.tokenizer == "train" else "that of the embedded model"
+    data = (
+        "paragraphs of Python's reference manual (`smd_research.data.reference`), gone through again and again"
+        if run.register == REFERENCE
+        else f"`smd_research.data.synthetic`, register `{run.register}`, split `train`, values from faker "
+        f"{PINNED_FAKER} and own word lists; every row is fresh text"
+    )
     remark = f"\n\nNote: {note}" if note else ""
     parameters = sum(parameter.numel() for parameter in trained.model.parameters())
     size = weights.stat().st_size / 1e6
@@ -100,8 +107,7 @@ material: it knows no medicine and no finance, and every person, number and addr
 | Shape | {run.architecture.shape} |
 | Parameters | {parameters:,} |
 | Tokenizer | byte-level BPE, {run.architecture.vocabulary:,} entries, `<bos>` before every text; {tokenizer} |
-| Data | `smd_research.data.synthetic`, register `{run.register}`, split `train`, values from faker {PINNED_FAKER} and \
-own word lists; every row is fresh text |
+| Data | {data} |
 | Training | {trained.steps:,} steps of {run.batch} x {run.row_tokens} tokens = \
 {trained.steps * run.batch * run.row_tokens:,} tokens, seed {run.seed} |
 | Optimiser | AdamW, peak learning rate {run.learning_rate:g}, {run.warmup} steps of warm-up, cosine; gradients \

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from smd_research.data.reference import stream
 from smd_research.data.synthetic import REGISTERS, generate
 from smd_research.training.trigram import Trigram
 
@@ -48,7 +49,7 @@ def trigram_of_train(tokenizer: PreTrainedTokenizerBase, register: str, tokens: 
     documents: list[list[int]] = []
     counted = 0
     while counted < tokens:
-        fresh = generate(register, "train", 2_000, seed, start=len(documents))
+        fresh = stream(register, "train", 2_000, seed, start=len(documents))
         encoded = encode([document.text for document in fresh], tokenizer)
         documents += encoded
         counted += sum(map(len, encoded))

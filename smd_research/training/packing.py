@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from transformers import PreTrainedTokenizerFast
 
-from smd_research.data.synthetic import generate
+from smd_research.data.reference import stream
 
 # Numbers reserved for a row: far more than one needs, and not a multiple of three, so that rows of the mixed stream
 # start with each register in turn.
@@ -41,7 +41,7 @@ class PackedRows(Dataset[Tensor]):
         ids: list[int] = []
         number = (self.first + index) * _DOCUMENTS_A_ROW
         while len(ids) < self.length:
-            batch = generate(self.register, self.split, 4, self.seed, start=number)
+            batch = stream(self.register, self.split, 4, self.seed, start=number)
             number += 4
             for encoded in self.tokenizer([document.text for document in batch])["input_ids"]:
                 ids += [*encoded, self.tokenizer.eos_token_id]
