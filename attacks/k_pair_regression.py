@@ -14,7 +14,7 @@ import torch
 from scipy.linalg import qr
 from torch import Tensor
 
-from attacks.exposure import Protected, protected, stored
+from attacks.exposure import Protected, null_space, protected, stored
 from attacks.weights import WeightAttack
 from smd_research.boundary import AdversaryView
 from smd_research.boundary.messages import LowRankInput, LowRankOutput, MaskedInput, MaskedOutput
@@ -47,7 +47,8 @@ class KPairRegression(WeightAttack):
     Its check is how well the solution predicts answers it was not fitted to, so it needs pairs beyond those it uses.
 
     Args:
-        method: ``null_space`` looks for ``W^C`` between the null spaces of the exposed part, ``generic`` anywhere.
+        method: ``null_space`` looks for the rows of ``W^C`` in the null space of the exposed part and, with pairs to
+            spare, next to it; ``generic`` looks anywhere.
         pairs: how many of each product to use, of those seen the most independent; None uses all (and checks on them).
 
     Raises:
@@ -96,20 +97,25 @@ def solved(target: Protected, x: Tensor, y: Tensor, method: str, pairs: int | No
     Returns:
         ``W^C [m, n]``, and which pairs to check it on: those it was not fitted to, all where there are none.
     """
-    inside, outside = spaces(target, method)
+    inside = _searched(target, method, min(pairs or len(x), len(x)))
     coordinates = x @ inside
     order = torch.arange(len(x)) if pairs is None else _most_independent(coordinates)
     used, left_out = order[:pairs], order[pairs or len(order) :]
-    core = _least_squares(coordinates[used], y[used] @ outside)
-    return outside @ core.T @ inside.T, left_out if len(left_out) else order
+    found = _least_squares(coordinates[used], y[used])
+    return (inside @ found).T, left_out if len(left_out) else order
 
 
-def spaces(target: Protected, method: str) -> tuple[Tensor, Tensor]:
-    """Where rows and columns of the secret part are looked for: orthonormal columns, input and output side."""
+def _searched(target: Protected, method: str, pairs: int) -> Tensor:
+    """Orthonormal columns ``[n, d]`` in whose span the rows of the secret part are looked for.
+
+    Rounding blurs the null space into the directions next to it, those with the smallest singular values: they are
+    looked at too, as far as there are two pairs for each direction.
+    """
+    m, n = target.exposed.shape
     if method == "generic":
-        m, n = target.exposed.shape
-        return torch.eye(n, dtype=torch.float64), torch.eye(m, dtype=torch.float64)
-    return target.input_space, target.output_space
+        return torch.eye(n, dtype=torch.float64)
+    affordable = pairs // 2 - max(n - m, 0)
+    return null_space(target.exposed, min(max(target.rank, affordable), m, n))
 
 
 def _most_independent(rows: Tensor) -> Tensor:
