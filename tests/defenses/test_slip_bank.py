@@ -12,7 +12,7 @@ from torch import Tensor
 
 from smd_research.boundary.process import fork_server
 from smd_research.core.errors import ConfigError, ProtocolError
-from smd_research.defenses.slip.bank import LEASE, MaskBank, MasksExhaustedError
+from smd_research.defenses.slip.bank import BLOCK, LEASE, MaskBank, MasksExhaustedError
 from smd_research.defenses.slip.storage import FolderStorage, MaskStorage, MemoryStorage
 from smd_research.mechanisms.field import WIDE
 from smd_research.mechanisms.masks import MaskStream
@@ -42,16 +42,15 @@ def test_masks_cancel_and_never_repeat(takes: list[tuple[int, int]], ahead: int)
     bank.reserve({0: ahead, 1: ahead})
     for product, rows in takes:
         masks = bank.take(product, rows)
-        assert torch.equal(masks.r, MaskStream(KEY).rows(range(masks.use, masks.use + rows), product, *_size(product)))
+        for row, use in zip(masks.r, range(masks.use, masks.use + rows), strict=True):
+            width = weights[product].shape[1]
+            block = MaskStream(KEY).uniform(use // BLOCK, product, BLOCK * width, WIDE.prime)
+            assert torch.equal(row, block.view(BLOCK, width)[use % BLOCK])
         exact = masks.r.numpy().astype(object) @ weights[product].numpy().astype(object).T % WIDE.prime
         assert (exact == masks.c.numpy()).all()
         used = {(product, masks.use + row) for row in range(rows)}
         assert not used & seen
         seen |= used
-
-
-def _size(product: int) -> tuple[int, int]:
-    return _weights()[product].shape[1], WIDE.prime
 
 
 def test_offline_work_is_counted_apart() -> None:

@@ -1,7 +1,8 @@
 """The bank of one-time masks: a mask is burnt before anything masked with it leaves, and never comes back.
 
-Row ``u`` of product ``i`` is masked with ``r = stream(i, u)``, made again from the key when it is needed; what is
-stored is its cancellation ``c = W r`` modulo the prime, computed beforehand for many rows at once. That work is as
+Row ``u`` of product ``i`` is masked with ``r``, row ``u mod 64`` of ``stream(i, u div 64)``, made again from the key
+when it is needed: 64 rows share a stream since starting one costs as much as drawing a thousand residues. What is
+stored is the cancellation ``c = W r`` modulo the prime, computed beforehand for many rows at once. That work is as
 large as the product it hides: it is counted apart, as offline work. Reconstructed: what arXiv 2407.10886 says of a bank
 was out of reach; the algebra is that of Slalom (arXiv 1806.03287).
 """
@@ -19,8 +20,8 @@ from smd_research.mechanisms.masks import MaskStream
 
 PREPARED_AT_ONCE = 256
 """Rows whose cancellations one product computes together: bounds the memory it takes meanwhile."""
-AHEAD = 32
-"""Rows whose masks are made again together."""
+BLOCK = 64
+"""Rows that share a stream."""
 LEASE = 64
 """Rows that one write to the storage burns in advance; a crash loses the rest of them."""
 
@@ -161,15 +162,12 @@ class MaskBank:
             raise ProtocolError(f"the session has ended and its masks are burnt ({self._over}): deploy again")
 
     def _made(self, product: int, use: int, rows: int) -> Tensor:
-        """Masks ``[rows, n]`` from the key, made some rows ahead."""
+        """Masks ``[rows, n]`` from the key; what the last block has beyond them is kept for the next rows."""
         first, held = self._masks.get(product, (0, None))
         if held is None or use < first or use + rows > first + len(held):
-            end = max(use + rows, min(use + AHEAD, self._storage.end(product)))
-            width = self._weights[product].shape[1]
-            first = use
-            held = self._stream.rows(range(use, end), product, width, self._field.prime)
-            held = held.to(self._weights[product].device)
-            self._masks[product] = first, held
+            first, held = self._masks[product] = mask_blocks(
+                self._stream, self._field, product, self._weights[product], range(use, use + rows)
+            )
         return held[use - first : use - first + rows]
 
     def _prepare(self, missing: Mapping[int, int]) -> None:
@@ -189,5 +187,22 @@ class MaskBank:
         first = max(self._storage.end(product), self._next[product])
         for start in range(first, first + count, PREPARED_AT_ONCE):
             uses = range(start, min(start + PREPARED_AT_ONCE, first + count))
-            r = self._stream.rows(uses, product, weights.shape[1], self._field.prime).to(weights.device)
+            held_from, held = mask_blocks(self._stream, self._field, product, weights, uses)
+            r = held[start - held_from : uses.stop - held_from]
             self._storage.add(product, Cancellations(start, self._field.product(r, weights)))
+
+
+def mask_blocks(stream: MaskStream, field: Field, product: int, weights: Tensor, uses: range) -> tuple[int, Tensor]:
+    """The masks of some consecutive uses, in whole blocks: the first block's first use, and ``[rows, n]``.
+
+    Args:
+        stream: keyed.
+        field: of the residues.
+        product: its number.
+        weights: ``[m, n]``; the masks are where they are.
+        uses: which are needed.
+    """
+    width = weights.shape[1]
+    blocks = range(uses.start // BLOCK, (uses.stop - 1) // BLOCK + 1)
+    drawn = stream.rows(blocks, product, BLOCK * width, field.prime)
+    return blocks.start * BLOCK, drawn.view(-1, width).to(weights.device)

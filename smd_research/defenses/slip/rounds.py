@@ -173,7 +173,9 @@ class Rounds:
             )
         y = reply.y.to(sent.device)
         if not sent.is_floating_point():
-            y = self._field.reduce(y)
+            low, high = torch.aminmax(y)
+            if int(low) < 0 or int(high) >= self._field.prime:  # an honest device never sends such
+                y = self._field.reduce(y)
             challenge = self._challenges.get(product.number)
             if challenge is not None and not challenge.accepts(sent, y):
                 self.abort(f"the device's answer to product {product.name} is not the product")
