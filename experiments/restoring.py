@@ -24,7 +24,7 @@ from experiments.exposing import exposure
 from experiments.progress import track
 from smd_research import metrics
 from smd_research.boundary import AdversaryView
-from smd_research.core.errors import LabError
+from smd_research.core.errors import LabError, NotApplicableError
 from smd_research.core.guess import WeightGuess
 from smd_research.core.seeds import generator
 from smd_research.metrics import Estimate
@@ -127,10 +127,11 @@ def compared(
     """
     tokens = [len(document) - 1 for document in documents]
     mended = restored(public.bundle, guess)
-    true, out, back = (
-        scores(bundle, documents, label)
-        for bundle, label in ((original, "original"), (public.bundle, "exposed"), (mended, "restored"))
+    true, out = (
+        scores(bundle, documents, label) for bundle, label in ((original, "original"), (public.bundle, "exposed"))
     )
+    # An attack that mends nothing leaves the exposed model, which has its scores.
+    back = scores(mended, documents, "restored") if guess.weights else out
     equal = [float((a == b).float().mean()) for a, b in zip(true.greedy, back.greedy, strict=True)]
     found = {
         "original_loss": metrics.loss(true.nll, tokens),
@@ -194,6 +195,8 @@ def _key(word: str) -> str:
 
 def _metric(run: Runner, plan: Plan, name: str) -> float:
     record = run(plan)
+    if record is not None and record.status is Status.NOT_APPLICABLE:
+        raise NotApplicableError(record.reason)
     if record is None or record.status is not Status.OK:
         reason = "has no record" if record is None else f"is {record.status}: {record.reason}"
         raise LabError(f"the cell that this one stands beside {reason} ({plan.cell.command})")

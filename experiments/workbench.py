@@ -70,7 +70,8 @@ class Workbench:
     def public_text(self, plan: Plan) -> tuple[Prompt, ...]:
         """The same with its secrets marked."""
         cell = plan.cell
-        return self._keep("corpus", [cell.model, cell.data, cell.seed], lambda: self._public_text(plan))
+        key = [cell.model, cell.data, cell.seed]
+        return self._keep("corpus", key, lambda: self._public_text(plan, AUXILIARY_DOCUMENTS))
 
     def more_text(self, plan: Plan, tokens: int) -> tuple[tuple[int, ...], ...]:
         """The corpus, continued until it holds at least so many tokens or the data ends."""
@@ -96,7 +97,7 @@ class Workbench:
             raise PromptError(f"the data '{cell.data['name']}' holds no held-out text: see data= and its path")
         return tuple(document.ids for document in found if len(document.ids) > 1)
 
-    def _public_text(self, plan: Plan, count: int = AUXILIARY_DOCUMENTS) -> tuple[Prompt, ...]:
+    def _public_text(self, plan: Plan, count: int) -> tuple[Prompt, ...]:
         cell = plan.cell
         documents = build(plan.parts["data"]).documents(AUXILIARY, count, cell.seed)
         bundle = self.bundle(plan)

@@ -1,0 +1,66 @@
+"""What an attack on the weights recovered, in numbers whose answer is known."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from smd_research import metrics
+
+LOSSES = st.lists(st.floats(0.5, 50), min_size=2, max_size=20)
+
+
+def test_loss_is_the_logarithm_of_the_perplexity_of_the_same_documents() -> None:
+    nll, tokens = [12.0, 30.0, 9.0], [4, 9, 5]
+    loss, perplexity = metrics.loss(nll, tokens), metrics.perplexity(nll, tokens)
+    assert loss.mean == pytest.approx(51 / 18)
+    assert math.exp(loss.low) == pytest.approx(perplexity.low)
+    assert loss.low < loss.mean < loss.high
+    assert loss.n == 3
+
+
+def test_recovery_reads_as_the_formula_does() -> None:
+    """Losses 6, 4 and 2: half of the way; 1 beyond it where the control stands at 3.5."""
+    out, back, true = [12.0, 6.0], [8.0, 4.0], [4.0, 2.0]
+    assert metrics.recovery(out, back, true).mean == pytest.approx(0.5)
+    assert metrics.recovery([7.0, 3.5], back, true).mean == pytest.approx((3.5 - 4) / (3.5 - 2))
+
+
+@given(LOSSES)
+def test_the_ends_of_the_way_are_nothing_and_everything(true: list[float]) -> None:
+    out = [value + 1 for value in true]
+    nothing, everything = metrics.recovery(out, out, true), metrics.recovery(out, true, true)
+    assert nothing.mean == pytest.approx(0, abs=1e-9)
+    assert everything.mean == pytest.approx(1)
+    assert everything.high - everything.low < 1e-6
+
+
+def test_there_is_no_share_of_a_way_of_no_length() -> None:
+    """A control that is already as good as the original says nothing of the attack, least of all a huge number."""
+    assert metrics.recovery([2.0, 2.0], [1.0, 1.0], [2.0, 2.0]).n == 0
+    assert metrics.recovery([1.0], [3.0], [2.0]).n == 0
+    assert metrics.recovery([2.0000001], [1.0], [2.0]).n == 0, "rounding"
+
+
+def test_the_interval_of_a_recovery_covers_its_expectation() -> None:
+    """Documents of one ratio with noise: about 95 of 100 intervals hold it."""
+    rng = np.random.default_rng(0)
+    held = 0
+    for _ in range(400):
+        whole = rng.uniform(5, 15, 30)
+        back = 0.7 * whole + rng.normal(0, 2, 30)
+        found = metrics.recovery(whole + 20, whole + 20 - back, np.full(30, 20.0))
+        held += found.low <= 0.7 <= found.high
+    assert 0.91 <= held / 400 <= 0.98
+
+
+def test_weight_error_is_relative_to_what_is_secret() -> None:
+    truth = torch.eye(3)
+    exposed = truth - torch.diag(torch.tensor([1.0, 0, 0]))
+    assert metrics.weight_error([(truth, truth, exposed)]) == 0
+    assert metrics.weight_error([(exposed, truth, exposed)]) == 1
+    assert metrics.weight_error([(exposed, truth, exposed), (truth, truth, exposed)]) == pytest.approx(0.5**0.5)
+    assert math.isnan(metrics.weight_error([(truth, truth, truth)]))

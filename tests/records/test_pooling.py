@@ -1,0 +1,42 @@
+"""Seeds pooled into one figure."""
+
+import math
+
+import pytest
+
+from smd_research.core.cell import Cell
+from smd_research.metrics import Estimate
+from smd_research.records import Record, Status, frame_of
+from smd_research.records.layout import layout
+from smd_research.records.pooling import over_seeds, table
+
+
+def record(seed: int, loss: float | None, tokens: int = 8) -> Record:
+    cell = Cell({"name": "m"}, {"name": "d"}, {"name": "slip"}, {"name": "full", "tokens": tokens}, seed=seed)
+    if loss is None:
+        return Record(Status.FAILED, cell, "no room")
+    return Record(Status.OK, cell, metrics={"restored_loss": Estimate(loss, loss - 1, loss + 1, 100)})
+
+
+def test_cells_that_differ_in_their_seed_become_one_with_an_interval_over_seeds() -> None:
+    pooled = over_seeds(frame_of([record(0, 2.0), record(1, 3.0), record(2, 4.0), record(0, 9.0, tokens=16)]))
+    assert list(pooled["mean"]) == [3.0, 9.0]
+    assert list(pooled["n"]) == [3, 1]
+    assert pooled["low"][0] == pytest.approx(3 - 4.303 * 1 / 3**0.5, abs=1e-3)
+    assert math.isnan(pooled["low"][1]), "one seed has no spread"
+
+
+def test_a_failed_seed_is_left_out_of_the_mean_and_stays_in_the_frame() -> None:
+    pooled = over_seeds(frame_of([record(0, 2.0), record(1, None), record(2, 4.0)]))
+    assert list(pooled["status"]) == ["ok", "failed"]
+    assert pooled["mean"][0] == 3.0
+
+
+def test_a_pooled_table_has_a_row_where_a_table_of_seeds_would_refuse() -> None:
+    frame = frame_of([record(0, 2.0), record(1, 3.0)])
+
+    def view(source: object, title: str = "") -> object:
+        return layout(source, {"attack": None}, [{"title": "loss", "quantity": "restored_loss"}], title)  # type: ignore[arg-type]
+
+    made = table(frame, view, "pooled")  # type: ignore[arg-type]
+    assert [entry.text for entry in made.rows[0]] == ["full", "2.50"]
