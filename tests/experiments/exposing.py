@@ -14,7 +14,9 @@ from smd_research.models.linears import linear_layers, weight_of, with_weights
 class Exposed(PlainDeployment):
     """The plain service; the untrusted party is said to hold the exposed part only."""
 
-    rank = 4
+    def __init__(self, bundle: Bundle, boundary: Boundary, shows: frozenset[Observable], rank: int) -> None:
+        super().__init__(bundle, boundary, shows)
+        self.rank = rank
 
     @property
     def parameters(self) -> Mapping[str, object]:
@@ -28,11 +30,14 @@ class Exposed(PlainDeployment):
 
 
 class Exposing(NoDefense):
-    """Its configuration."""
+    """Its configuration; the rank tells its cells from those of no defense."""
+
+    def __init__(self, rank: int) -> None:
+        self.rank = rank
 
     @property
     def shows(self) -> frozenset[Observable]:
         return SHOWS | {Observable.EXPOSED_WEIGHTS}
 
     def deploy(self, bundle: Bundle, boundary: Boundary, seed: int = 0) -> Exposed:
-        return Exposed(bundle, boundary, self.shows)
+        return Exposed(bundle, boundary, self.shows, self.rank)
