@@ -12,6 +12,7 @@ from torch import Tensor
 from smd_research.boundary import Boundary, Channel, Untrusted
 from smd_research.boundary.messages import (
     Done,
+    HiddenStates,
     MaskedInput,
     MaskedOutput,
     Message,
@@ -149,6 +150,34 @@ def test_swapped_layers_of_one_shape_are_caught(llama: Bundle) -> None:
         pytest.raises(ProtocolError, match="is not the product"),
     ):
         deployment.generate(Prompt("p", "", (7, 8, 9)), 2)
+
+
+class OwnEmbeddings(Liar):
+    """The honest device, but for embeddings of its own making."""
+
+    def handle(self, message: Message) -> Message | None:
+        reply = self._honest.handle(message)
+        return HiddenStates(reply.hidden * 1.5, 0) if isinstance(reply, HiddenStates) else reply
+
+
+def _own_embeddings() -> Boundary:
+    def impostor(factory: Callable[[Channel], Untrusted]) -> Callable[[Channel], Untrusted]:
+        return lambda channel: OwnEmbeddings(factory(channel), _zeros, 0)
+
+    return Boundary(record=False, impostor=impostor)
+
+
+def test_embeddings_that_are_not_the_tokens_end_the_session(llama: Bundle) -> None:
+    with (
+        deployed(llama, _own_embeddings()) as deployment,
+        pytest.raises(ProtocolError, match="is not their embeddings: the session is aborted"),
+    ):
+        deployment.generate(Prompt("p", "", (7, 8, 9)), 2)
+
+
+def test_unverified_embeddings_are_taken_as_they_come(llama: Bundle) -> None:
+    with deployed(llama, _own_embeddings(), verify=0) as deployment:
+        assert len(deployment.generate(Prompt("p", "", (7, 8, 9)), 2).ids) == 2
 
 
 def test_an_error_that_is_a_multiple_of_the_prime_changes_nothing(llama: Bundle) -> None:

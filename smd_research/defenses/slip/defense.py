@@ -68,7 +68,8 @@ class Slip(Defense):
         visibility: ``strict``: every product is masked, all else runs at the trusted side; ``boundary``: the device
             runs the exposed model in the clear and asks for the secret part's products, which gives it away.
         masking: ``uniform``; ``none``, ``reused`` and ``float`` are demonstrations of what the guarantee rests on.
-        verify: repetitions of Freivalds' check on every reply; 0 leaves replies unchecked (a demonstration).
+        verify: repetitions of Freivalds' check on every product; 0 leaves products and look-ups unchecked (a
+            demonstration).
         margin_bits: factor ``2**margin_bits`` by which an activation may exceed what public text reached.
         masks: rows of each product that masks are prepared for at deployment, after which the bank is exhausted; None
             prepares them request by request.

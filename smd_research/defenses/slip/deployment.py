@@ -76,7 +76,7 @@ class SlipDeployment(_Decomposed):
         shows: frozenset[Observable],
         parameters: Mapping[str, object],
     ) -> None:
-        self.keeper = Keeper(bundle, parts.products, rounds)
+        self.keeper = Keeper(bundle, parts.products, rounds, rounds.checked)
         super().__init__(bundle, boundary, self.keeper, parts, shows, parameters)
         self.rounds = rounds
         embedding = bundle.model.get_input_embeddings()

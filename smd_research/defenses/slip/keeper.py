@@ -11,6 +11,7 @@ from smd_research.defenses.base import Client
 from smd_research.defenses.slip.fused import stands, with_modules
 from smd_research.defenses.slip.products import Product
 from smd_research.defenses.slip.rounds import Rounds, Secret
+from smd_research.mechanisms.row_digests import RowDigests
 from smd_research.models.attention import LocalAttention
 from smd_research.models.bundle import Bundle
 from smd_research.models.hooked import HookedModel
@@ -26,17 +27,21 @@ class Keeper(Client):
         bundle: the whole model; its linear weights are not used.
         products: its fused products.
         rounds: runs them.
+        verify: whether look-ups are checked too: a device that may choose what a token means asks the model questions
+            that no prompt can ask.
     """
 
-    def __init__(self, bundle: Bundle, products: tuple[Product, ...], rounds: Rounds) -> None:
+    def __init__(self, bundle: Bundle, products: tuple[Product, ...], rounds: Rounds, verify: bool = True) -> None:
         super().__init__()
         self._bundle = bundle
         self._rounds = rounds
+        table = bundle.model.get_input_embeddings()
+        self._rows = RowDigests(table, bundle.embedding.shape[0], bundle.device) if verify else None
         modules: dict[str, nn.Module] = {_embedding_name(bundle): _Lookup(self)}
         for product in products:
             modules |= stands(product, partial(rounds.run, product.number))
         held = with_modules(bundle, modules)
-        self.weight_bytes = held.weight_bytes
+        self.weight_bytes = held.weight_bytes + (self._rows.nbytes if self._rows else 0)
         self._model = HookedModel(held)
         self.start(0)
 
@@ -76,6 +81,8 @@ class Keeper(Client):
         due = (len(flat), self._bundle.embedding.shape[1])
         if not isinstance(answer, HiddenStates) or answer.hidden.shape != due:
             self._rounds.abort(f"the device answered {due[0]} token ids with something else than their embeddings")
+        if self._rows and not self._rows.accepts(flat, answer.hidden):
+            self._rounds.abort(f"the device's answer to {due[0]} token ids is not their embeddings")
         return answer.hidden.to(ids.device, self._bundle.dtype).view(*ids.shape, -1)
 
     @property

@@ -105,6 +105,11 @@ class Rounds:
         self.rows: dict[int, int] = dict.fromkeys(secrets, 0)
         self._over: str | None = None
 
+    @property
+    def checked(self) -> bool:
+        """Whether replies are checked."""
+        return bool(self._challenges)
+
     def run(self, number: int, a: Tensor) -> Tensor:
         """The whole product of plain inputs ``[rows, n]``: ``[rows, m]`` (fp32).
 
