@@ -17,10 +17,17 @@ from smd_research.defenses.base import Deployment
 from smd_research.defenses.none import NoDefense
 from smd_research.defenses.slip import Slip, SlipDeployment
 from smd_research.defenses.slip.accounting import Sizes, cost
-from smd_research.models import sources
+from smd_research.models import Bundle, sources
 
 MODELS = ("embedded", "100m")
 RANK = 8
+
+
+def model(settings: Settings, name: str) -> Bundle:
+    """A model by name, without an end token: the embedded one, or random weights of a family or a size."""
+    if name == "embedded":
+        return endless(sources.embedded(settings.device))
+    return endless(sources.random(name, settings.seed, settings.device))
 
 
 class ClockedDevice(Untrusted):
@@ -136,10 +143,7 @@ def _baseline(parties: Callable[[], Parties]) -> float:
 
 
 def _deploy(stack: ExitStack, settings: Settings, request: Request, name: str, defense: Slip) -> Parties:
-    if name == "embedded":
-        bundle = endless(sources.embedded(settings.device))
-    else:
-        bundle = endless(sources.random(name, settings.seed, settings.device))
+    bundle = model(settings, name)
     clocked = Boundary(record=False, impostor=lambda factory: partial(ClockedDevice, factory))
     plain = stack.enter_context(NoDefense().deploy(bundle, Boundary(record=False)))
     slip = stack.enter_context(defense.deploy(bundle, clocked, settings.seed))

@@ -110,6 +110,14 @@ class Rounds:
         """Whether replies are checked."""
         return bool(self._challenges)
 
+    def accepts(self, number: int, sent: Tensor, y: Tensor) -> bool:
+        """Whether residues ``[rows, m]`` pass for the exposed product of what was sent, residues ``[rows, n]``.
+
+        A session asks this of every reply, and ends at the first that does not pass.
+        """
+        challenge = self._challenges.get(number)
+        return challenge is None or challenge.accepts(sent, y)
+
     def run(self, number: int, a: Tensor) -> Tensor:
         """The whole product of plain inputs ``[rows, n]``: ``[rows, m]`` (fp32).
 
@@ -181,7 +189,6 @@ class Rounds:
             low, high = torch.aminmax(y)
             if int(low) < 0 or int(high) >= self._field.prime:  # an honest device never sends such
                 y = self._field.reduce(y)
-            challenge = self._challenges.get(product.number)
-            if challenge is not None and not challenge.accepts(sent, y):
+            if not self.accepts(product.number, sent, y):
                 self.abort(f"the device's answer to product {product.name} is not the product")
         return y
