@@ -34,6 +34,7 @@ class Declared:
         sweep: lines of overrides, each a product of cells; or
         benches: names of benches whose files are read (``smd bench`` measures, a table only reads).
         links: links whose seconds are modelled over the traffic that a bench counted, as ``link_<name>_ms``.
+        by_link: links of which each makes a case of its own, with the whole time on it (``on_link``).
         view: makes the table of a frame of records, or of the benches' cases.
         figure: draws the same, in place of the picture of the table.
         claims: what is expected, each with its rule.
@@ -45,6 +46,7 @@ class Declared:
     sweep: Sequence[str] = ()
     benches: Sequence[str] = ()
     links: Sequence[str] = ()
+    by_link: Sequence[str] = ()
     figure: Mapping[str, Any] | None = None
     claims: Sequence[Mapping[str, Any]] = field(default_factory=tuple)
     size: str = "small"
@@ -125,6 +127,9 @@ def of_benches(table: Declared, results_dir: Path) -> Measured:
             remarks.append(f"...: {error}")
     links = [_link(name) for name in table.links]
     cases = tuple(over_links(case, links) for bench in found for case in bench.cases)
+    if table.by_link:
+        apart = [_link(name) for name in table.by_link]
+        cases = tuple(on_link(case, link) for case in cases for link in apart)
     return Measured(cases, sample_of_benches(found), tuple(remarks))
 
 
@@ -152,6 +157,23 @@ def over_links(case: "BenchCase", links: Sequence["Link"]) -> "BenchCase":
     traffic = [count.median for count in counts if count]
     modelled = {f"link_{link.name}_ms": Spread(link.seconds_of(*traffic) * 1e3) for link in links}
     return replace(case, extra={**case.extra, **modelled})
+
+
+def on_link(case: "BenchCase", link: "Link") -> "BenchCase":
+    """A case with a link in its labels (``link``, ``round_trip_ms``), and the whole time there.
+
+    ``link_ms`` is modelled from the counted traffic (0 where none was counted), ``total_ms`` adds it to the measured
+    milliseconds; a case with a label ``tokens`` has ``total_token_ms`` as well, its share of each.
+    """
+    from smd_research.metrics.spread import Spread
+
+    labels = {**case.labels, "link": link.name, "round_trip_ms": 1e3 * link.round_trip_s}
+    modelled = over_links(case, [link]).extra.get(f"link_{link.name}_ms", Spread(0.0)).median
+    ends = [end + modelled for end in (case.value, case.value_spread.low, case.value_spread.high)]
+    extra = {**case.extra, "link_ms": Spread(modelled), "total_ms": Spread(*ends)}
+    if tokens := float(case.labels.get("tokens", 0)):
+        extra["total_token_ms"] = Spread(*(end / tokens for end in ends))
+    return replace(case, case=f"{case.case} {link.name}", labels=labels, extra=extra)
 
 
 def write(table: Declared, measured: Measured, folder: Path, name: str, command: str) -> tuple[Path, ...]:

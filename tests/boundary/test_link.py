@@ -33,7 +33,7 @@ def test_communication_is_most_of_a_step_with_confidential_computing_and_half_wi
     assert step_s("cc_off") / (step_s("cc_off") + REST_S) == pytest.approx(1 / 2, rel=0.01)
 
 
-@pytest.mark.parametrize("name", ["cc_on", "cc_off", "lan", "wan"])
+@pytest.mark.parametrize("name", ["cc_on", "cc_off", "lan", "wan", "rtt_0ms", "rtt_1ms", "rtt_10ms", "rtt_50ms"])
 def test_every_link_says_that_it_is_modelled(name: str) -> None:
     text = (conf_dir() / "link" / f"{name}.yaml").read_text()
     assert text.startswith("# Modelled")
