@@ -12,6 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 SAMPLE = ROOT / "results" / "sample"
 PROMPTING = SAMPLE / "confidential_prompting"
+DECOMPOSITION = SAMPLE / "weight_decomposition"
 
 sys.path.insert(0, str(ROOT / "tests" / "records"))
 
@@ -88,3 +89,19 @@ def test_confidential_prompting_on_the_sample() -> None:
     assert shown.count("image/png") == 2
     assert "partial_attention_inversion" in shown
     assert "Which stream is real?" in shown
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_checkout")
+@pytest.mark.skipif(not DECOMPOSITION.is_dir(), reason="results/sample/weight_decomposition is not in this checkout")
+def test_weight_decomposition_on_the_sample() -> None:
+    shown = outputs(execute(ROOT / "notebooks" / "03_weight_decomposition.ipynb"))
+    assert shown.count("image/png") == 2
+    assert "A device that tampers" in shown
+    assert "failed" not in shown
+    assert "| ... |" not in shown
+
+
+@pytest.mark.skipif(not DECOMPOSITION.is_dir(), reason="results/sample/weight_decomposition is not in this checkout")
+def test_the_sample_of_weight_decomposition_is_small() -> None:
+    assert sum(path.stat().st_size for path in DECOMPOSITION.rglob("*")) < 1_000_000
