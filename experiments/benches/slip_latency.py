@@ -25,7 +25,8 @@ from smd_research.models.bundle import Bundle
 from smd_research.models.hooked import HookedModel
 
 BATCHES = (1, 4, 16)
-PROMPT = {"small": 16, "full": 128}
+PROMPT = {"small": {"prefill": 16, "decode": 4}, "full": {"prefill": 128, "decode": 64}}
+"""Tokens of each prompt; where decoding is measured they come before it, unmeasured."""
 NEW = {"small": 9, "full": 33}
 """Tokens generated where decoding is measured; the first is the prompt's."""
 PHASES = ("prefill", "decode")
@@ -38,7 +39,7 @@ def cases(settings: Settings) -> Iterator[Modes]:
         with ExitStack() as stack:
             parties = cache(partial(_deploy, stack, settings, name))
             for phase, batch in product(PHASES, BATCHES):
-                work = Work(phase, batch, PROMPT[settings.size], NEW[settings.size], settings.seed)
+                work = Work(phase, batch, PROMPT[settings.size][phase], NEW[settings.size], settings.seed)
                 yield Modes(
                     f"{name} {phase} batch={batch} prompt={work.prompt}",
                     {
@@ -218,8 +219,8 @@ def _prepare(deployment: SlipDeployment, rows: int, last: int) -> float:
 
 
 def _exhaust(run: Iterator[Tensor]) -> None:
-    for _ in run:
-        pass
+    for logits in run:
+        logits[0, 0].item()  # an accelerator may lag behind until it is read
 
 
 def _measured(work: Work, seconds: float, parts: Mapping[str, float], traffic: Mapping[str, float]) -> Measured:

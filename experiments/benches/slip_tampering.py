@@ -49,11 +49,12 @@ class Reply:
 
     @classmethod
     def all_of(cls, deployment: SlipDeployment, new: int) -> list["Reply"]:
-        """Those of one recorded request, in order."""
+        """Those of one recorded request, in order, where the trusted side computes."""
+        at = deployment.bundle.device
         deployment.generate(Prompt("bench", "", (7,)), new)
         view = deployment.boundary.view(deployment.shows)
         pairs = zip(view.of(MaskedInput), view.of(MaskedOutput), strict=True)
-        return [cls(asked.product, asked.x, answered.y) for asked, answered in pairs]
+        return [cls(asked.product, asked.x.to(at), answered.y.to(at)) for asked, answered in pairs]
 
 
 def tampered(settings: Settings, pipeline: Pipeline, verify: int, errors: int, new: int = REQUEST) -> Measured:
