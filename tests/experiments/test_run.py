@@ -25,13 +25,16 @@ def one_error(capsys: pytest.CaptureFixture[str]) -> str:
     return lines[0]
 
 
-# Metrics that only some attacks give (checked, of a choice, active, of a stream, of weights), or only
-# Prompt Obfuscation does.
+# Metrics that only some attacks give (checked, of a choice, active, of a stream, of weights), or only some defenses
+# (Prompt Obfuscation, weight decomposition).
 OF_SOME = (
     *("certified", "choice", "control_choice", "refused", "stream", "real_stream", "requests_needed"),
     *("found_", "max_posterior_", "eps_eff", "nominal_bound", "widened_epsilon", "sampling_ms"),
     *("original_", "exposed_", "restored_", "scratch_", "public_", "rec_", "private_gain", "weight_error"),
     *("trainable_", "attack_tokens", "attack_steps", "learning_rate", "validation_loss"),
+    *("hidden_", "increase_per_parameter", "secret_", "trusted_flops", "attention_flops", "protocol_flops"),
+    *("output_changed", "rows_sharing_masks", "signal_share", "head_overlap", "pairs_", "plain_pairs", "width_found"),
+    *("tampered_replies", "comparisons_read", "logit_vectors", "offline_", "masks_mb", "bank_mb"),
 )
 
 
