@@ -6,7 +6,7 @@ section on security: attention hides its inputs "unless the query matrix is adve
 tokens of the honest decode and sees nothing odd but a little more traffic.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
@@ -16,11 +16,12 @@ import torch
 from torch import Tensor
 
 from attacks.base import Attack, Public
+from attacks.impersonation import Impersonation
 from attacks.partial_attention_inversion import PartialAttentionInversion
 from attacks.probing import Isolated, LayerZero, aim, last_one, read
 from attacks.random import public_length
 from attacks.transcript import Exchanges, exchanges, public_prefix
-from smd_research.boundary import AdversaryView, Channel, Untrusted
+from smd_research.boundary import AdversaryView, Channel
 from smd_research.boundary.messages import Message, PartialAttention, Query, StartDecode, Tokens
 from smd_research.boundary.process import UntrustedFactory
 from smd_research.boundary.session import Impostor
@@ -159,7 +160,7 @@ def _instead(bundle: Bundle, plan: Plan, honest: UntrustedFactory) -> UntrustedF
     return partial(QueryingProvider, bundle, plan, honest)
 
 
-class QueryingProvider(Untrusted):
+class QueryingProvider(Impersonation):
     """An honest provider with someone at its line, who asks queries of his own.
 
     Args:
@@ -170,7 +171,7 @@ class QueryingProvider(Untrusted):
     """
 
     def __init__(self, bundle: Bundle, plan: Plan, honest: UntrustedFactory, channel: Channel) -> None:
-        super().__init__()
+        super().__init__(honest(_Line(channel, self)))
         self._plan = plan
         self._layer = LayerZero(bundle)
         self._heads = bundle.geometry.heads
@@ -180,7 +181,6 @@ class QueryingProvider(Untrusted):
         self._spent = 0
         self._tokens = 0
         self._rng = generator(0, "active queries")
-        self._honest = honest(_Line(channel, self))
 
     def handle(self, message: Message) -> Message | None:
         if isinstance(message, StartDecode) and self.forced is None:
@@ -189,17 +189,7 @@ class QueryingProvider(Untrusted):
             self._spent = self._tokens = 0
             self._rng = generator(message.seed, "active queries", message.request)
             self.ask()
-        return self._honest.handle(message)
-
-    def arm(self, forced: Sequence[int] | None) -> None:
-        super().arm(forced)
-        self._honest.arm(forced)
-
-    def tapped(self) -> list[Tensor]:
-        return self._honest.tapped()
-
-    def memory(self) -> dict[str, int]:
-        return self._honest.memory()
+        return super().handle(message)
 
     def token_sent(self) -> None:
         """The user has another token: time to ask."""

@@ -20,8 +20,9 @@ import torch
 from torch import Tensor
 
 from attacks.base import Public
+from attacks.impersonation import Impersonation
 from attacks.weights import WeightAttack
-from smd_research.boundary import AdversaryView, Channel, Untrusted
+from smd_research.boundary import AdversaryView, Channel
 from smd_research.boundary.messages import ExposedLayer, MaskedOutput, Message
 from smd_research.boundary.process import UntrustedFactory
 from smd_research.boundary.session import Impostor
@@ -152,7 +153,7 @@ def _instead(plan: Plan, honest: UntrustedFactory) -> UntrustedFactory:
     return partial(TamperingDevice, plan, honest)
 
 
-class TamperingDevice(Untrusted):
+class TamperingDevice(Impersonation):
     """An honest device, but for the replies of one product.
 
     Args:
@@ -162,29 +163,18 @@ class TamperingDevice(Untrusted):
     """
 
     def __init__(self, plan: Plan, honest: UntrustedFactory, channel: Channel) -> None:
-        super().__init__()
+        super().__init__(honest(channel))
         self._plan = plan
-        self._honest = honest(channel)
         self._scales: list[Tensor] = []
         self._step = 0
 
     def handle(self, message: Message) -> Message | None:
         if isinstance(message, ExposedLayer) and message.product == self._plan.product:
             self._scales.append(message.scale)
-        reply = self._honest.handle(message)
+        reply = super().handle(message)
         if isinstance(reply, MaskedOutput) and reply.product == self._plan.product and self.forced is None:
             return self._tampered(reply)
         return reply
-
-    def arm(self, forced: Sequence[int] | None) -> None:
-        super().arm(forced)
-        self._honest.arm(forced)
-
-    def tapped(self) -> list[Tensor]:
-        return self._honest.tapped()
-
-    def memory(self) -> dict[str, int]:
-        return self._honest.memory()
 
     def _tampered(self, reply: MaskedOutput) -> MaskedOutput:
         y = reply.y.clone()
