@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +23,8 @@ Rerun = Literal["missing", "failed", "always", "never"]
 
 Action = Literal["run", "reuse", "skip"]
 
-_ATTEMPTS = 3
+_ATTEMPTS = 100
+_PAUSE_S = 0.002
 
 
 def decide(existing: Record | None, rerun: Rerun) -> Action:
@@ -134,14 +136,27 @@ def read(folder: Path, items: bool = True) -> Record:
     Raises:
         RecordError: when the folder is missing or the record corrupt; the message names it and how to mend it.
     """
-    for attempt in range(_ATTEMPTS):
+    for _ in range(_ATTEMPTS):
+        before = _identity(folder)
         try:
             return _read_once(folder, items)
-        except RecordError:
-            # A writer may have replaced the folder between two of its files: the next attempt sees only the new one.
-            if attempt == _ATTEMPTS - 1:
+        except RecordError as error:
+            # A writer may have replaced the folder between two of its files, or be about to put the new one in place:
+            # only a folder that is still the same one is corrupt.
+            if before is not None and _identity(folder) == before:
                 raise
-    raise AssertionError("unreachable")
+            failure = error
+        time.sleep(_PAUSE_S)
+    raise failure
+
+
+def _identity(folder: Path) -> tuple[int, int, int] | None:
+    """What tells a folder from the one that replaces it, which may have its inode; None where there is none."""
+    try:
+        found = folder.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_ctime_ns
 
 
 def _read_once(folder: Path, with_items: bool) -> Record:

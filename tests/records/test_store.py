@@ -206,6 +206,26 @@ def test_two_processes_writing_one_cell_and_a_reader(tmp_path: Path, record_with
     assert len(list(store.cells.iterdir())) == 1
 
 
+def test_a_record_replaced_under_its_reader_is_read_again(
+    tmp_path: Path, record_with: RecordMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from smd_research.records import store as module
+
+    store, once = Store(tmp_path), module._read_once
+    replaced: list[Record] = []
+    folder = store.write(record_with(accuracy=0.25)).path
+    assert folder is not None
+
+    def overtaken(place: Path, items: bool) -> Record:
+        if len(replaced) < 5:
+            replaced.append(store.write(record_with(accuracy=0.75)))
+            raise module._corrupt(place, "cannot read metrics.json")
+        return once(place, items)
+
+    monkeypatch.setattr(module, "_read_once", overtaken)
+    assert module.read(folder).metrics["token_accuracy"].mean == 0.75
+
+
 @pytest.mark.slow
 def test_a_killed_writer_never_corrupts(tmp_path: Path, record_with: RecordMaker) -> None:
     store, cell = Store(tmp_path), record_with().cell
