@@ -27,6 +27,8 @@ class Public:
         corpus: token ids of an auxiliary corpus of the same kind of text, disjoint from what is attacked.
         spans: the secrets marked in each document of the corpus; empty where none are marked.
         more: at least so many tokens of such text, as far as the data goes; None: there is no more than the corpus.
+        base: the public model that the served one was made from, where the defense changed it; None: there is none.
+        before: the served model as it was before it was tuned on private data; None: it was not tuned.
     """
 
     bundle: Bundle
@@ -35,6 +37,8 @@ class Public:
     corpus: tuple[tuple[int, ...], ...] = ()
     spans: tuple[tuple[TokenSpan, ...], ...] = ()
     more: Callable[[int], Sequence[tuple[int, ...]]] | None = None
+    base: Bundle | None = None
+    before: Bundle | None = None
 
     def documents(self, tokens: int) -> Sequence[tuple[int, ...]]:
         """Public text of at least ``tokens`` tokens, or all there is."""

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
 
 
@@ -79,6 +81,30 @@ class WeightGuess:
     """
 
     weights: Mapping[str, "Tensor"]
+    certified: bool | None = None
+    residual: float | None = None
+    spent: Spent = field(default_factory=Spent)
+    facts: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class MappingGuess:
+    """A reconstruction of a secret substitution of token ids.
+
+    Attributes:
+        mapping: for each cipher id the plain id ``[V']`` (int64), ``-1`` where the attack abstains; several cipher ids
+            may share a plain one (homophones).
+        score: what the attack maximised, higher is better; comparable between guesses of the same attack only.
+        sure: for each cipher id how far its choice stands out ``[V']``, 0 (not at all) to 1; None: not known.
+        certified: True when the attack can prove itself, False when its own check failed, None when it has no check.
+        residual: the value of that check, in the attack's own unit.
+        spent: what it cost the attacker.
+        facts: what else the attack says of itself, by metric (which method won, iterations, ...).
+    """
+
+    mapping: "NDArray[np.int64]"
+    score: float | None = None
+    sure: "NDArray[np.float64] | None" = None
     certified: bool | None = None
     residual: float | None = None
     spent: Spent = field(default_factory=Spent)

@@ -20,4 +20,7 @@ class Observable(StrEnum):
     LOGITS = "logits"
     OUTPUT_TOKENS = "output tokens"
     GRADIENTS = "gradients"
+    ENCODED_IDS = "keyed token ids"
+    SHAKEN_WEIGHTS = "shaken weights"
+    LABELS = "labels"
     LENGTH = "prompt length"
