@@ -225,6 +225,61 @@ class LowRankOutput(Message):
     product: int
 
 
+@dataclass(frozen=True, repr=False, eq=False)
+class TuningRows(Message):
+    """Private tuning: texts that the provider tunes its model on, one after the other.
+
+    Attributes:
+        ids: token ids of all texts, or what a code made of them ``[n]`` (int32).
+        lengths: tokens of each text ``[r]`` (int32).
+        labels: class of each text ``[r]`` (int32); empty for next-token tuning.
+        held_out: 1 for texts that only decide when to stop and which state is best.
+    """
+
+    ids: Tensor
+    lengths: Tensor
+    labels: Tensor
+    held_out: int
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class Tune(Message):
+    """Private tuning: train on the rows that were sent, then answer (``Done``).
+
+    Attributes:
+        words: token id that stands for each class ``[classes]`` (int32), or empty: a head of its own.
+        classes: number of classes; 0 tunes the next token.
+        seed: of initialisation and order.
+    """
+
+    words: Tensor
+    classes: int
+    seed: int
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class Progress(Message):
+    """Private tuning: a step was done; keeps a long request alive."""
+
+    step: int
+    steps: int
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class ClassifyRows(Message):
+    """Private inference: texts to classify, ``ids [n]`` and ``lengths [r]`` as in ``TuningRows``."""
+
+    ids: Tensor
+    lengths: Tensor
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class Labels(Message):
+    """Private inference: the class of each text ``[r]`` (int32)."""
+
+    labels: Tensor
+
+
 MESSAGES: tuple[type[Message], ...] = (
     PromptIds,
     HiddenStates,
@@ -243,6 +298,11 @@ MESSAGES: tuple[type[Message], ...] = (
     MaskedOutput,
     LowRankInput,
     LowRankOutput,
+    TuningRows,
+    Tune,
+    Progress,
+    ClassifyRows,
+    Labels,
 )
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -11,10 +12,12 @@ from smd_research.boundary.messages import Done, Message, PromptIds, Tokens, tok
 from smd_research.core.errors import ProtocolError
 from smd_research.core.observable import Observable
 from smd_research.defenses.base import Client, Defense, Deployment, Memory, Provider
+from smd_research.defenses.tunable import Implanted, Tunable
 from smd_research.models.bundle import Bundle
 from smd_research.models.decoding import StockDecoder
 
 SHOWS = frozenset({Observable.TOKEN_IDS, Observable.OUTPUT_TOKENS, Observable.LENGTH})
+TUNING_SHOWS = frozenset({Observable.TOKEN_IDS, Observable.LABELS, Observable.LENGTH})
 
 
 class PlainProvider(Provider):
@@ -67,7 +70,7 @@ class PlainDeployment(Deployment):
         return Memory(held["weights"], 0, held["kv"])
 
 
-class NoDefense(Defense):
+class NoDefense(Defense, Tunable):
     """The provider gets the prompt in plain token ids: the baseline of every table."""
 
     @property
@@ -76,3 +79,10 @@ class NoDefense(Defense):
 
     def deploy(self, bundle: Bundle, boundary: Boundary, seed: int = 0) -> PlainDeployment:
         return PlainDeployment(bundle, boundary)
+
+    @property
+    def tuning_shows(self) -> frozenset[Observable]:
+        return TUNING_SHOWS
+
+    def implant(self, bundle: Bundle, folder: Path, seed: int) -> Implanted:
+        return Implanted(bundle)

@@ -1,0 +1,84 @@
+"""What a defense does for private tuning: which model the provider tunes, and what the client does to its data."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from smd_research.core.observable import Observable
+from smd_research.models.bundle import Bundle
+
+
+class ClientCode:
+    """What the client does to everything it sends, and undoes in what comes back; this one is the identity."""
+
+    def encode(self, ids: Sequence[int], occurrence: int = 0) -> Sequence[int]:
+        """A text as it is sent.
+
+        Args:
+            ids: token ids of a text.
+            occurrence: number of the text; a code that draws at random (homophones) draws the same for it again.
+        """
+        return ids
+
+    def decode(self, ids: Sequence[int]) -> Sequence[int]:
+        """The inverse of :meth:`encode`."""
+        return ids
+
+    def encode_label(self, label: int) -> int:
+        """A class as it is sent."""
+        return label
+
+    def decode_label(self, label: int) -> int:
+        """The inverse of :meth:`encode_label`."""
+        return label
+
+    def plain_ids(self, vocabulary: int) -> NDArray[np.int64]:
+        """The secret, for the score only: the plain id of every cipher id ``[V']``.
+
+        Args:
+            vocabulary: number of plain ids.
+        """
+        return np.arange(vocabulary, dtype=np.int64)
+
+
+@dataclass(frozen=True, repr=False)
+class Implanted:
+    """What the client has once its key is in the model.
+
+    Attributes:
+        start: the model that the provider gets to tune.
+        code: what the client does to its data.
+        seconds: of each phase on the client's side: ``key``, ``implant``; a resumed phase counts all its parts.
+        flops: of the same phases.
+    """
+
+    start: Bundle
+    code: ClientCode = field(default_factory=ClientCode)
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    flops: Mapping[str, float] = field(default_factory=dict)
+
+
+class Tunable(ABC):
+    """A defense under which a provider can tune the model on private data."""
+
+    @property
+    @abstractmethod
+    def tuning_shows(self) -> frozenset[Observable]:
+        """What the provider sees of private tuning and inference."""
+
+    @abstractmethod
+    def implant(self, bundle: Bundle, folder: Path, seed: int) -> Implanted:
+        """The client's part before anything private is sent; called after ``calibrate``.
+
+        Args:
+            bundle: the public model; never modified.
+            folder: where a long phase keeps its state, so that one that was killed goes on with equal results.
+            seed: for the defense's own randomness.
+
+        Raises:
+            UnsupportedModelError: for a model that the defense cannot change.
+        """
