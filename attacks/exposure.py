@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
-import torch
 from torch import Tensor
 
 from attacks.base import Public
 from smd_research.core.errors import NotApplicableError
+from smd_research.mechanisms.hidden_subspace import null_space
 from smd_research.models.linears import linear_layers, weight_of, with_weights
 
 
@@ -45,13 +45,6 @@ class Protected:
     def output_space(self) -> Tensor:
         """Orthonormal columns ``[m, max(m - n, 0) + k]`` whose span holds the columns of ``W^C``."""
         return null_space(self.exposed.T, self.rank)
-
-
-def null_space(exposed: Tensor, rank: int) -> Tensor:
-    """What ``exposed [m, n]`` sends to zero, or nearly where it was rounded: ``[n, max(n - m, 0) + rank]``."""
-    m, n = exposed.shape
-    vt: Tensor = torch.linalg.svd(exposed, full_matrices=n > m).Vh
-    return vt[min(m, n) - rank :].T
 
 
 def protected(public: Public) -> tuple[Protected, ...]:

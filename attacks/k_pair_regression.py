@@ -14,13 +14,14 @@ import torch
 from scipy.linalg import qr
 from torch import Tensor
 
-from attacks.exposure import Protected, null_space, protected, stored
+from attacks.exposure import Protected, protected, stored
 from attacks.weights import WeightAttack
 from smd_research.boundary import AdversaryView
 from smd_research.boundary.messages import LowRankInput, LowRankOutput, MaskedInput, MaskedOutput
 from smd_research.core.errors import ConfigError, NotApplicableError
 from smd_research.core.guess import Spent, WeightGuess
 from smd_research.mechanisms.field import FIELDS, Field
+from smd_research.mechanisms.hidden_subspace import null_space
 
 METHODS = ("null_space", "generic")
 _PROVED = 1e-3  # largest relative error of an answer that the solution predicts

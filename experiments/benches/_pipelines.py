@@ -10,7 +10,7 @@ from smd_research.boundary import Boundary
 from smd_research.defenses.slip import Slip, SlipDeployment
 from smd_research.models import Bundle
 
-MODELS = {"small": ("embedded", "llama", "gpt2", "qwen2", "gpt_neox"), "full": ("embedded", "100m", "1b")}
+MODELS = {"small": ("embedded", "llama", "gpt2", "qwen2", "gpt_neox"), "full": ("embedded", "gpt2_124m", "llama2_7b")}
 FORMS = {"wide": 16, "narrow": 8}
 """Bits of an exposed weight by field: two limbs or one."""
 

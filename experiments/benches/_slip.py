@@ -19,7 +19,7 @@ from smd_research.defenses.slip import Slip, SlipDeployment
 from smd_research.defenses.slip.accounting import Sizes, cost
 from smd_research.models import Bundle, sources
 
-MODELS = ("embedded", "100m")
+MODELS = {"small": ("embedded", "100m"), "full": ("embedded", "gpt2_124m", "llama2_7b")}
 RANK = 8
 
 
@@ -122,7 +122,7 @@ def pairs(settings: Settings, request: Request, forms: Mapping[str, int]) -> Ite
     many a token's masks took beforehand, and which share of the FLOPs is the trusted side's (``accounting``). It is
     deployed when it is first measured: to decompose a model takes longer than all the rest.
     """
-    for name, (field, bits) in product(MODELS, forms.items()):
+    for name, (field, bits) in product(MODELS[settings.size], forms.items()):
         with ExitStack() as stack:
             parties = cache(partial(_deploy, stack, settings, request, name, Slip(rank=RANK, bits=bits, field=field)))
             yield Case(

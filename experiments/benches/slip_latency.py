@@ -35,7 +35,7 @@ ID_BYTES = 4
 
 def cases(settings: Settings) -> Iterator[Modes]:
     """Milliseconds of a step: the first token of every prompt of a batch, or one more token of each."""
-    for name in MODELS:
+    for name in MODELS[settings.size]:
         with ExitStack() as stack:
             parties = cache(partial(_deploy, stack, settings, name))
             for phase, batch in product(PHASES, BATCHES):

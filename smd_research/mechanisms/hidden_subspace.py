@@ -12,6 +12,21 @@ from smd_research.models.bundle import Bundle
 from smd_research.models.linears import linear_layers, weight_of
 
 
+def null_space(exposed: Tensor, rank: int) -> Tensor:
+    """Directions that an exposed part ``[m, n]`` sends to zero, or nearly where it was rounded.
+
+    Args:
+        exposed: as the device stores it.
+        rank: number ``k`` of directions taken out; public.
+
+    Returns:
+        Orthonormal columns ``[n, max(n - m, 0) + k]``: where the matrix is wide, its own null space is among them.
+    """
+    m, n = exposed.shape
+    vt: Tensor = torch.linalg.svd(exposed.detach().double(), full_matrices=n > m).Vh
+    return vt[min(m, n) - rank :].T
+
+
 def hidden_directions(exposed: Tensor, rank: int) -> tuple[Tensor | None, Tensor | None]:
     """What an exposed part tells of the directions that were taken out of it: those it does least in.
 
@@ -28,9 +43,7 @@ def hidden_directions(exposed: Tensor, rank: int) -> tuple[Tensor | None, Tensor
         nothing.
     """
     m, n = exposed.shape
-    u, _, vt = torch.linalg.svd(exposed.detach().double(), full_matrices=False)
-    least = min(m, n) - rank
-    return u[:, least:] if m <= n else None, vt[least:].T if m >= n else None
+    return null_space(exposed.T, rank) if m <= n else None, null_space(exposed, rank) if m >= n else None
 
 
 def overlap(one: Tensor, other: Tensor) -> float:

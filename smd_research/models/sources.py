@@ -65,7 +65,11 @@ def _llama(width: int, layers: int, heads: int, kv_heads: int, inner: int, vocab
     return "llama", {**shape, "num_key_value_heads": kv_heads, "intermediate_size": inner, "vocab_size": vocab}
 
 
-# Llama shapes by size, for measurements of speed and memory; the last three are those of Llama 3.2 1B and 3B and 3 8B.
+def _gpt2(width: int, layers: int, heads: int, vocab: int) -> tuple[str, dict[str, Any]]:
+    return "gpt2", {"n_embd": width, "n_layer": layers, "n_head": heads, "vocab_size": vocab}
+
+
+# Shapes by size, for measurements of speed and memory: our own, then those of Llama 3.2 and 3, GPT-2 and Llama 2.
 SIZES: dict[str, tuple[str, dict[str, Any]]] = {
     "5m": _llama(256, 5, 8, 4, 768, 4096),
     "25m": _llama(512, 8, 8, 4, 1536, 4096),
@@ -73,6 +77,8 @@ SIZES: dict[str, tuple[str, dict[str, Any]]] = {
     "1b": _llama(2048, 16, 32, 8, 8192, 128256),
     "3b": _llama(3072, 28, 24, 8, 8192, 128256),
     "8b": _llama(4096, 32, 32, 8, 14336, 128256),
+    "gpt2_124m": _gpt2(768, 12, 12, 50257),
+    "llama2_7b": _llama(4096, 32, 32, 32, 11008, 32000),
 }
 
 
