@@ -1,0 +1,146 @@
+"""Vertical shaking: keyed transformations of the values of an embedding table (reconstructed; arXiv 2403.07283).
+
+The operators' names are the paper's, their formulas ours. With ``e`` a row of width ``d``, ``sigma`` the standard
+deviation of all entries of the table before any operator, and a strength ``a``:
+
+===========  =========================================================================================================
+``addv``     ``e + a sigma r``, one ``r ~ N(0, I)`` for the whole table
+``inflate``  ``e (I + a diag(u))``, ``u ~ U(-1, 1)``; invertible for ``a < 1``
+``tilt``     ``e R``, ``R = expm(a (A - A^T) / sqrt(2 d))``, ``A`` standard normal: an orthogonal matrix
+``dx_fixp``  ``e + G v / |v|``, ``v ~ N(0, I)``, ``G ~ Gamma(d, a sigma / sqrt(d))``: the noise of metric differential
+             privacy of ``eps = sqrt(d) / (a sigma)`` per unit of distance, of mean norm ``a sigma sqrt(d)``; drawn once
+             for a row and then fixed, so that the promise of that privacy does not hold
+``gaussian`` ``e + N(0, (a sigma)^2 I)``, fixed for a row
+``laplace``  ``e + Lap(a sigma / sqrt(2))`` in every entry, fixed for a row; of deviation ``a sigma`` too
+===========  =========================================================================================================
+
+The first three are affine and the same for every row: they keep the geometry of the table, up to an affine map.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.linalg import expm
+
+from smd_research.core.errors import ConfigError
+from smd_research.mechanisms.shaking.streams import Floats, KeyStream
+
+if TYPE_CHECKING:
+    from smd_research.mechanisms.shaking.key import Key
+
+Operator = Callable[[Floats, float, KeyStream, float], Floats]
+Vertical = tuple[tuple[str, float], ...]
+
+
+def addv(table: Floats, strength: float, stream: KeyStream, sigma: float) -> Floats:
+    """One random vector added to every row of ``table [V, d]``; see the module, as for the other operators."""
+    return table + strength * sigma * stream.normal(table.shape[1])
+
+
+def inflate(table: Floats, strength: float, stream: KeyStream, sigma: float) -> Floats:
+    """Every column of ``table [V, d]`` scaled by itself."""
+    return table * (1 + strength * (2 * stream.uniform(table.shape[1]) - 1))
+
+
+def tilt(table: Floats, strength: float, stream: KeyStream, sigma: float) -> Floats:
+    """The rows of ``table [V, d]`` turned by one orthogonal matrix."""
+    width = table.shape[1]
+    generator = stream.normal(width, width)
+    turned: Floats = table @ expm(strength * (generator - generator.T) / math.sqrt(2 * width))
+    return turned
+
+
+def dx_fixp(table: Floats, strength: float, stream: KeyStream, sigma: float) -> Floats:
+    """Noise of a uniform direction and a Gamma norm on every row of ``table [V, d]``."""
+    rows, width = table.shape
+    direction = stream.normal(rows, width)
+    direction /= np.linalg.norm(direction, axis=1, keepdims=True)
+    return table + stream.gamma(width, strength * sigma / math.sqrt(width), rows)[:, None] * direction
+
+
+def gaussian(table: Floats, strength: float, stream: KeyStream, sigma: float) -> Floats:
+    """Gaussian noise on every entry of ``table [V, d]``."""
+    return table + strength * sigma * stream.normal(*table.shape)
+
+
+def laplace(table: Floats, strength: float, stream: KeyStream, sigma: float) -> Floats:
+    """Laplace noise on every entry of ``table [V, d]``."""
+    centred = stream.uniform(*table.shape) - 0.5
+    return table - strength * sigma / math.sqrt(2) * np.sign(centred) * np.log1p(-2 * np.abs(centred))
+
+
+AFFINE: Mapping[str, Operator] = {"addv": addv, "inflate": inflate, "tilt": tilt}
+OPERATORS: Mapping[str, Operator] = {**AFFINE, "dx_fixp": dx_fixp, "gaussian": gaussian, "laplace": laplace}
+
+
+def parse_vertical(text: str) -> Vertical:
+    """Operators and strengths of ``op:strength+op:strength...``, in their order; ``none`` is none of them.
+
+    Raises:
+        ConfigError: for another form; ``check_vertical`` judges what stands in it.
+    """
+    if text == "none":
+        return ()
+    parsed = []
+    for word in text.split("+"):
+        name, _, strength = word.strip().partition(":")
+        try:
+            parsed.append((name, float(strength)))
+        except ValueError:
+            raise ConfigError(
+                f"vertical={text} cannot be read at '{word}': write op:strength+op:strength, e.g. inflate:0.5+tilt:1, "
+                "or none"
+            ) from None
+    return tuple(parsed)
+
+
+def check_vertical(vertical: Vertical) -> None:
+    """Refuse operators that there are not, and strengths that say nothing.
+
+    Raises:
+        ConfigError: naming what is wrong.
+    """
+    for name, strength in vertical:
+        if name not in OPERATORS:
+            raise ConfigError(f"the vertical operator '{name}' is unknown: use some of {', '.join(OPERATORS)}")
+        if not (math.isfinite(strength) and strength >= 0):
+            raise ConfigError(f"the strength {strength:g} of {name} is out of range: it is a number from 0")
+
+
+def shake(table: Floats, key: "Key", sigma: float | None = None, part: str = "table") -> Floats:
+    """``T(table)``: the key's operators one after another.
+
+    Rows draw noise by their position: shake a table whose rows already stand where the cloud will find them.
+
+    Args:
+        table: ``[V, d]``.
+        key: the operators and their secret.
+        sigma: the deviation that strengths are relative to; None: that of all entries of ``table``.
+        part: which of a model's tables; another name draws everything anew.
+
+    Returns:
+        ``[V, d]``, float64.
+    """
+    shaken = np.asarray(table, dtype=np.float64)
+    sigma = float(shaken.std()) if sigma is None else sigma
+    for index, (name, strength) in enumerate(key.vertical):
+        shaken = OPERATORS[name](shaken, strength, _stream(key, part, index, name), sigma)
+    return shaken
+
+
+def affine(key: "Key", width: int, sigma: float, part: str = "table") -> tuple[Floats, Floats]:
+    """Matrix ``A [d, d]`` and offset ``b [d]`` of the key's affine operators together, noise left out: ``e A + b``."""
+    matrix, offset = np.eye(width), np.zeros((1, width))
+    for index, (name, strength) in enumerate(key.vertical):
+        if name in AFFINE:
+            stream = _stream(key, part, index, name)
+            constant = AFFINE[name](np.zeros((1, width)), strength, stream, sigma)
+            matrix = AFFINE[name](matrix, strength, stream, sigma) - constant
+            offset = AFFINE[name](offset, strength, stream, sigma)
+    return matrix, offset[0]
+
+
+def _stream(key: "Key", part: str, index: int, name: str) -> KeyStream:
+    return key.stream("vertical", part, index, name)
