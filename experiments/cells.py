@@ -3,7 +3,7 @@
 import hashlib
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ from hydra import compose
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.versions import version_of
-from smd_research.core.cell import COMPONENTS, Cell
+from smd_research.core.cell import COMPONENTS, OPTIONAL, Cell
 from smd_research.core.paths import PACKAGE
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ class Plan:
         logger: where a written record is sent besides.
         threads: torch threads of each party.
         address: where the untrusted party listens, when it is on another host.
+        trainer: where Lightning trains: its accelerator, devices and strategy.
     """
 
     cell: Cell
@@ -45,6 +46,7 @@ class Plan:
     logger: Mapping[str, Any]
     threads: int
     address: str | None = None
+    trainer: Mapping[str, Any] = field(default_factory=dict)
 
 
 def plan(cfg: DictConfig, choices: Mapping[str, Any], overrides: Sequence[str]) -> Plan:
@@ -55,12 +57,14 @@ def plan(cfg: DictConfig, choices: Mapping[str, Any], overrides: Sequence[str]) 
         choices: which option each group chose, as Hydra records it.
         overrides: the words that make this cell again after ``smd run``.
     """
-    parts = {kind: plain(cfg[kind]) for kind in COMPONENTS}
+    kinds = COMPONENTS if cfg.get("task") is None else (*COMPONENTS, *OPTIONAL)
+    parts = {kind: plain(cfg[kind]) for kind in kinds}
+    held: dict[str, Any] = {
+        **{kind: named(parts[kind], str(choices.get(kind, "none"))) for kind in kinds},
+        **sizes(cfg, parts.get("task")),
+    }
     cell = Cell(
-        **{kind: named(parts[kind], str(choices.get(kind, "none"))) for kind in COMPONENTS},
-        n_prompts=cfg.n_prompts,
-        max_new_tokens=cfg.max_new_tokens,
-        prompt_tokens=cfg.prompt_tokens,
+        **held,
         seed=cfg.seed,
         dtype=cfg.dtype,
         wire_dtype=cfg.wire_dtype,
@@ -70,7 +74,15 @@ def plan(cfg: DictConfig, choices: Mapping[str, Any], overrides: Sequence[str]) 
         command=" ".join(["smd run", *map(shlex.quote, overrides)]),
     )
     results_dir = Path(cfg.results_dir).expanduser()
-    return Plan(cell, parts, results_dir, cfg.rerun, plain(cfg.logger), cfg.threads, cfg.address)
+    trainer = plain(cfg.trainer)
+    return Plan(cell, parts, results_dir, cfg.rerun, plain(cfg.logger), cfg.threads, cfg.address, trainer)
+
+
+def sizes(cfg: DictConfig, task: Mapping[str, Any] | None) -> dict[str, int | None]:
+    """How many texts are evaluated and how long they are; a task says so itself, and nothing is generated."""
+    if task is not None:
+        return {"n_prompts": task["evaluation"], "prompt_tokens": task["tokens"], "max_new_tokens": 0}
+    return {"n_prompts": cfg.n_prompts, "prompt_tokens": cfg.prompt_tokens, "max_new_tokens": cfg.max_new_tokens}
 
 
 def composed(overrides: Sequence[str]) -> Plan:
@@ -95,8 +107,9 @@ def named(options: Mapping[str, Any], choice: str) -> dict[str, Any]:
         kind = shown.get("family") or (path.stem if path.suffix in DATA_SUFFIXES else path.name)
         shown["name"] = f"{choice}-{kind}" if kind else choice
     place = EMBEDDED if str(shown.get("_target_", "")).endswith(".embedded") else shown.get("path")
-    if place:
-        shown["sha256"] = digest(Path(str(place)).expanduser())
+    places = [place] if place else [shown[key] for key in sorted(shown) if key.endswith("_path") and shown[key]]
+    if places:
+        shown["sha256"] = "".join(digest(Path(str(one)).expanduser()) for one in places)
     return shown
 
 

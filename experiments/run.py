@@ -78,11 +78,14 @@ def measure(plan: Plan, workbench: "Workbench") -> "Record":
     from experiments.impersonate import effect
     from experiments.restoring import restore
     from experiments.scoring import score
+    from experiments.tuning import measure_task
     from smd_research.boundary import Link
     from smd_research.defenses.base import Defense
     from smd_research.records import Record, Status, environment, items_frame
 
     torch.set_num_threads(plan.threads)
+    if plan.cell.task is not None:
+        return measure_task(plan, workbench)
     began = time.perf_counter()
     cell, parts = plan.cell, plan.parts
     defense: Defense = build(parts["defense"], Defense)

@@ -27,7 +27,7 @@ AUXILIARY = "train"
 AUXILIARY_DOCUMENTS = 2000
 HELD_OUT_DOCUMENTS = 100
 CONTINUATION_TOKENS = 32
-KEPT = {"bundle": 2, "prompts": 4, "corpus": 2, "plain": 4, "observation": 6, "register": 2}
+KEPT = {"bundle": 2, "prompts": 4, "corpus": 2, "plain": 4, "observation": 6, "register": 2, "cycle": 2}
 
 
 class Workbench:
@@ -142,6 +142,15 @@ class Workbench:
                 seed=cell.seed,
             ),
         )
+
+    def cycle(self, parts: Mapping[str, Any], make: Callable[[], T]) -> T:
+        """One life of a tuned model; shared by all attacks on it.
+
+        Args:
+            parts: of the identity that make it.
+            make: runs it.
+        """
+        return self._keep("cycle", [parts], make)
 
     def _staged(self, plan: Plan, defense: Defense) -> tuple[Sequence[Prompt], Sequence[Plain]]:
         """The prompts as the defense's claim supposes them, and the unprotected model's answers to them."""

@@ -25,6 +25,7 @@ RUNTIME_KEYS = frozenset({"device", "num_workers", "progress", "timeout_s"})
 """Options of a component that cannot change a number, wherever they stand."""
 
 _IDENTITY = {"role": "identity"}
+_WHERE_GIVEN = {"role": "identity", "optional": True}
 _RUNTIME = {"role": "runtime"}
 
 
@@ -76,9 +77,12 @@ def parameters(component: Mapping[str, Any]) -> dict[str, Any]:
     """The options of a part that belong to its identity.
 
     Hydra's own keys (``_target_``, ...) are left out, so that moving a class invalidates nothing: its ``version`` does.
-    A ``path`` is left out where the ``sha256`` of its content is given, so that a moved file keeps its records.
+    A ``path`` (or ``train_path``, ...) is left out where the ``sha256`` of its content is given, so that a moved file
+    keeps its records.
     """
-    hidden = RUNTIME_KEYS | {"name"} | ({"path"} if component.get("sha256") else set())
+    hidden = RUNTIME_KEYS | {"name"}
+    if component.get("sha256"):
+        hidden |= {key for key in component if key == "path" or key.endswith("_path")}
     return {key: value for key, value in component.items() if key not in hidden and not key.startswith("_")}
 
 
@@ -100,6 +104,8 @@ class Cell:
         wire_dtype: arithmetic of tensors that cross the boundary.
         transport: ``inproc``, ``process`` or ``tcp``; see the module text for why it counts.
         versions: integer version of each component by kind, e.g. ``{"attack": 2}``; raised when its numbers may change.
+        task: the same of the downstream task that the model is tuned on, with ``data`` as public text; None: no tuning.
+        tuning: the same of how it is tuned; None without a task.
         device: where the model ran; recorded, not identity.
         command: the command that runs this cell again; recorded, not identity.
     """
@@ -117,6 +123,8 @@ class Cell:
     wire_dtype: str = field(default="fp32", metadata=_IDENTITY)
     transport: str = field(default="inproc", metadata=_IDENTITY)
     versions: Mapping[str, int] = field(default_factory=dict, metadata=_IDENTITY)
+    task: Mapping[str, Any] | None = field(default=None, metadata=_WHERE_GIVEN)
+    tuning: Mapping[str, Any] | None = field(default=None, metadata=_WHERE_GIVEN)
     device: str = field(default="cpu", metadata=_RUNTIME)
     command: str = field(default="", metadata=_RUNTIME)
 
@@ -128,13 +136,13 @@ class Cell:
         return hash(self.digest)
 
     def identity(self) -> dict[str, Any]:
-        """Everything that can change the cell's numbers, as plain JSON values."""
+        """Everything that can change the cell's numbers, as plain JSON values; without a task there is none of it."""
         parts: dict[str, Any] = {"id_version": ID_VERSION}
         for item in fields(self):
-            if item.metadata["role"] != "identity":
-                continue
             value = getattr(self, item.name)
-            if item.name in COMPONENTS:
+            if item.metadata["role"] != "identity" or (value is None and item.metadata.get("optional")):
+                continue
+            if item.name in (*COMPONENTS, *OPTIONAL):
                 value = {"name": component_name(value), "parameters": parameters(value)}
             parts[item.name] = value
         return parts
@@ -152,8 +160,11 @@ class Cell:
 
     @property
     def readable(self) -> str:
-        """What a person reads in the folder name, e.g. ``smd-partial_attention_inversion-embedded-synthetic-s0``."""
-        parts = [component_name(part) for part in (self.defense, self.attack, self.model, self.data)]
+        """What a person reads in the folder name, e.g. ``smd-partial_attention_inversion-embedded-synthetic-s0``.
+
+        A task stands in the place of the data.
+        """
+        parts = [component_name(part) for part in (self.defense, self.attack, self.model, self.task or self.data)]
         words = [re.sub(r"[^A-Za-z0-9_.]+", "_", part).strip(".")[:48] or "none" for part in parts]
         return "-".join([*words, f"s{self.seed}"])
 
@@ -177,3 +188,6 @@ class Cell:
 
 COMPONENTS = ("model", "data", "defense", "attack", "link")
 """The parts of a cell that carry a name and options."""
+
+OPTIONAL = ("task", "tuning")
+"""Parts that only some cells have."""

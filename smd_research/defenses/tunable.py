@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,10 @@ class ClientCode:
     def decode(self, ids: Sequence[int]) -> Sequence[int]:
         """The inverse of :meth:`encode`."""
         return ids
+
+    def for_classes(self, count: int) -> Self:
+        """The code for so many classes; another one where labels are permuted."""
+        return self
 
     def encode_label(self, label: int) -> int:
         """A class as it is sent."""
@@ -54,12 +59,14 @@ class Implanted:
         code: what the client does to its data.
         seconds: of each phase on the client's side: ``key``, ``implant``; a resumed phase counts all its parts.
         flops: of the same phases.
+        parameters: the defense's public parameters (Kerckhoffs): all of its configuration, none of its randomness.
     """
 
     start: Bundle
     code: ClientCode = field(default_factory=ClientCode)
     seconds: Mapping[str, float] = field(default_factory=dict)
     flops: Mapping[str, float] = field(default_factory=dict)
+    parameters: Mapping[str, object] = field(default_factory=dict)
 
 
 class Tunable(ABC):

@@ -19,6 +19,7 @@ from smd_research.metrics.privacy import (
 )
 from smd_research.metrics.restoration import loss, recovery, weight_error
 from smd_research.metrics.streams import JUDGES, streams
+from smd_research.metrics.tuning import f1_macro, running_share
 from smd_research.metrics.utility import greedy_equal, kl, logit_error, negative_log_likelihood
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "choice_found",
     "edit_similarity",
     "exact_match",
+    "f1_macro",
     "greedy_equal",
     "kl",
     "logit_error",
@@ -45,6 +47,7 @@ __all__ = [
     "recovery",
     "resident_mb",
     "rouge_l",
+    "running_share",
     "shared_once",
     "span_exact",
     "span_similarity",

@@ -235,6 +235,33 @@ def _leaks() -> Iterator[Card]:
     )  # fmt: skip
 
 
+def _tuning() -> Iterator[Card]:
+    """Private tuning and inference: what the tuned model is worth, what was read of its texts, what each phase took."""
+    for name, label, scale, text in (
+        ("accuracy", "accuracy", "rate", "evaluation texts whose class is right; of next-token tuning, tokens"),
+        ("f1_macro", "F1, macro", "linear", "mean F1 over classes; bootstrap interval over evaluation texts"),
+    ):
+        yield Card(name, label, "utility", "", "higher", "", 1.0, scale, text)  # type: ignore[arg-type]
+    yield _share(
+        "token_recovery", "private text recovered", "running tokens of the texts tuned on, special tokens left out",
+        "share of the most frequent token",
+    )  # fmt: skip
+    yield _share(
+        "id_recovery", "ids recovered", "cipher ids whose plain id is right, special ids left out", "1 / vocabulary"
+    )
+    phases = {
+        "key": "drawing the key",
+        "implant": "implanting the key, recovery training included",
+        "tune": "private tuning",
+        "infer": "private inference on all evaluation texts",
+    }
+    for phase, what in phases.items():
+        yield _cost(f"{phase}_s", f"{phase}", "s", f"seconds of {what}; a resumed phase counts all its parts")
+        yield _cost(f"{phase}_bytes", f"{phase}, traffic", "B", f"payload bytes both ways of {what}")
+        yield _cost(f"{phase}_gflop", f"{phase}, work", "GFLOP", f"operations of {what}: estimate, attention left out")
+    yield _cost("tune_steps", "steps", "steps", "optimiser steps of private tuning")
+
+
 _ALL = (
     _share("token_accuracy", "tokens recovered", "positions whose token is right, special tokens left out"),
     _share("top5_accuracy", "tokens in top 5", "positions whose token is among the five best candidates"),
@@ -276,6 +303,7 @@ _ALL = (
     *_restoration(),
     *_exposure(),
     *_leaks(),
+    *_tuning(),
     Card("attack_s", "attack time", "privacy", "s", "higher", "", None, "positive", "seconds the attack took a prompt"),
     Card(
         "perplexity", "perplexity", "utility", "", "lower", "", None, "log",

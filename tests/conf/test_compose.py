@@ -16,13 +16,13 @@ from experiments.cells import plan
 from experiments.list import description
 from experiments.overrides import check_choices, groups, parse
 from experiments.table import plans
-from smd_research.core.cell import COMPONENTS
+from smd_research.core.cell import COMPONENTS, OPTIONAL
 from smd_research.core.paths import conf_dir
 from smd_research.records.layout import Figures
 
 FOLDER = conf_dir()
 OPTIONS = [(group, option) for group, options in groups(FOLDER).items() for option in options]
-PARTS = [(group, option) for group, option in OPTIONS if group in COMPONENTS]
+PARTS = [(group, option) for group, option in OPTIONS if group in (*COMPONENTS, *OPTIONAL)]
 NEEDED = {
     ("model", "hub"): ["model.name=gpt2"],
     ("model", "local"): ["model.path=/nowhere"],
@@ -30,6 +30,7 @@ NEEDED = {
     ("data", "csv"): ["data.path=/nowhere.csv"],
     ("data", "text"): ["data.path=/nowhere.txt"],
     ("data", "hub"): ["data.name=nobody/nothing"],
+    **{("tuning", option): ["task=note_type"] for option in groups(FOLDER)["tuning"]},
 }
 
 
@@ -147,6 +148,17 @@ def test_result_settings_change_the_identity(override: str) -> None:
     base, other = composed(), composed(override)
     ids = {plan(cfg, cfg.hydra.runtime.choices, []).cell.id for cfg in (base, other)}
     assert len(ids) == 2
+
+
+def test_a_task_names_its_own_sizes_and_its_tuning_belongs_to_it() -> None:
+    base, tuned = composed(), composed("task=urgency", "task.evaluation=50", "n_prompts=3")
+    cell = plan(tuned, tuned.hydra.runtime.choices, []).cell
+    assert (cell.n_prompts, cell.prompt_tokens, cell.max_new_tokens) == (50, 96, 0)
+    assert cell.tuning is not None
+    other = composed("tuning=lora")
+    assert plan(base, base.hydra.runtime.choices, []).cell.id == plan(other, other.hydra.runtime.choices, []).cell.id
+    elsewhere = composed("task=urgency", "task.evaluation=50", "trainer.devices=2", "trainer.strategy=ddp")
+    assert plan(elsewhere, elsewhere.hydra.runtime.choices, []).cell.id == cell.id
 
 
 def test_no_configuration_names_a_place_of_one_machine() -> None:

@@ -42,6 +42,8 @@ OTHER = {
     "wire_dtype": "fp16",
     "transport": "process",
     "versions": {"attack": 2},
+    "task": {"name": "note_type"},
+    "tuning": {"name": "lora"},
     "device": "cuda:0",
     "command": "python -m experiments.run",
 }
@@ -60,6 +62,16 @@ def test_golden_ids(name: str) -> None:
     """An id that moves orphans every record on disk: raise ID_VERSION on purpose, never by accident."""
     cell, expected = GOLDEN[name]
     assert cell.id == expected
+
+
+def test_a_task_is_part_of_the_identity_only_where_there_is_one() -> None:
+    """Ids of cells without a task, which the golden ones pin, are what they were before there were tasks."""
+    tuned = make(task={"name": "note_type", "train": 100}, tuning={"name": "full", "steps": 3})
+    assert "task" not in make().identity()
+    assert tuned.identity()["task"] == {"name": "note_type", "parameters": {"train": 100}}
+    assert tuned.id != make(task={"name": "note_type", "train": 50}, tuning={"name": "full", "steps": 3}).id
+    assert tuned.readable == "dp_text-bayes_token-embedded-note_type-s0"
+    assert Cell.from_dict(tuned.to_dict()).id == tuned.id
 
 
 def test_readable_name_says_what_was_run() -> None:
@@ -91,6 +103,7 @@ def test_runtime_options_of_a_component_do_not_count() -> None:
 def test_a_file_with_a_checksum_may_move() -> None:
     assert parameters({"name": "jsonl", "path": "a", "sha256": "1"}) == {"sha256": "1"}
     assert parameters({"name": "jsonl", "path": "a"}) == {"path": "a"}
+    assert parameters({"train_path": "a", "evaluation_path": "b", "sha256": "1"}) == {"sha256": "1"}
 
 
 def test_the_home_folder_is_never_stored(monkeypatch: pytest.MonkeyPatch) -> None:

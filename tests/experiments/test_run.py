@@ -26,7 +26,7 @@ def one_error(capsys: pytest.CaptureFixture[str]) -> str:
 
 
 # Metrics that only some attacks give (checked, of a choice, active, of a stream, of weights), or only some defenses
-# (Prompt Obfuscation, weight decomposition).
+# (Prompt Obfuscation, weight decomposition), or only tuning on a task.
 OF_SOME = (
     *("certified", "choice", "control_choice", "refused", "stream", "real_stream", "requests_needed"),
     *("found_", "max_posterior_", "eps_eff", "nominal_bound", "widened_epsilon", "sampling_ms"),
@@ -35,6 +35,7 @@ OF_SOME = (
     *("hidden_", "increase_per_parameter", "secret_", "trusted_flops", "attention_flops", "protocol_flops"),
     *("output_changed", "rows_sharing_masks", "signal_share", "head_overlap", "pairs_", "plain_pairs", "width_found"),
     *("tampered_replies", "comparisons_read", "logit_vectors", "offline_", "masks_mb", "bank_mb"),
+    *("accuracy", "f1_macro", "token_recovery", "id_recovery", "key_", "implant_", "tune_", "infer_"),
 )
 
 

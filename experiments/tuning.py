@@ -1,0 +1,207 @@
+"""A cell with a task: key and implant at the client, private tuning and inference at the provider, attack, score.
+
+Each phase keeps its state in a folder of its own under ``<results_dir>/work``, named by what makes the phase: a command
+that was killed goes on from there with equal results, and cells that differ in the attack alone share it.
+"""
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from attacks.base import Attack, Public
+from attacks.keyed.mapping import KnownPairs, MappingAttack
+from experiments.attacking import check
+from experiments.build import build
+from experiments.cells import Plan
+from experiments.progress import steps
+from experiments.tuning_scores import Seen, cost, mapping_scores, utility
+from experiments.workbench import Workbench
+from smd_research.boundary import AdversaryView, Boundary
+from smd_research.core.errors import ConfigError, NotApplicableError
+from smd_research.core.guess import MappingGuess
+from smd_research.core.seeds import generator
+from smd_research.data.tasks import Task
+from smd_research.data.tasks.base import EVALUATION, TRAIN, VALIDATION
+from smd_research.data.tasks.rows import class_words, texts_of
+from smd_research.defenses.base import Defense
+from smd_research.defenses.tunable import Implanted, Tunable
+from smd_research.defenses.tuning import TuningClient, TuningDeployment
+from smd_research.metrics import Estimate
+from smd_research.models.bundle import Bundle
+from smd_research.records import Record, Status, environment, items_frame
+from smd_research.training.flops import forward_flops
+from smd_research.training.methods import Machine, Tuning
+
+
+@dataclass(frozen=True, repr=False)
+class Cycle:
+    """One life of a tuned model.
+
+    Attributes:
+        implanted: what the client made: the model to tune, and its code.
+        tuned: the model as the provider holds it afterwards.
+        views: what the provider saw: of the upload, of tuning, of inference.
+        seen: texts, answers and what each phase took.
+    """
+
+    implanted: Implanted
+    tuned: Bundle
+    views: tuple[AdversaryView, ...]
+    seen: Seen
+
+
+def measure_task(plan: Plan, workbench: Workbench) -> Record:
+    """Implant, tune, infer, attack what was seen, score.
+
+    Raises:
+        NotApplicableError: for a defense under which nothing can be tuned, or an attack that reads no such upload.
+    """
+    began = time.perf_counter()
+    cell, parts = plan.cell, plan.parts
+    defense: Defense = build(parts["defense"], Defense)
+    attack: Attack | None = build(parts["attack"], Attack) if parts["attack"]["_target_"] else None
+    if not isinstance(defense, Tunable):
+        raise NotApplicableError(f"nothing can be tuned under {cell.defense['name']}: use one of its kind, e.g. none")
+    if attack:
+        check(attack, defense.tuning_shows)
+        if not isinstance(attack, MappingAttack):
+            raise NotApplicableError("reads prompts one by one: private tuning shows coded rows, see attacks.keyed")
+    if plan.rerun == "always":
+        for folder in (_folder(plan, "implant"), _folder(plan, "tune")):
+            shutil.rmtree(folder, ignore_errors=True)
+    bundle, corpus = workbench.bundle(plan), workbench.corpus(plan)
+    defense.calibrate(corpus)
+    cycle = workbench.cycle(_makes(plan, "tune"), lambda: live(plan, defense, bundle))
+    observed = time.perf_counter()
+
+    scores, items = utility(cycle.seen)
+    found: dict[str, Estimate] = {}
+    attacked = observed
+    if isinstance(attack, MappingAttack):
+        public = Public(
+            cycle.tuned,
+            str(cell.defense["name"]),
+            cycle.implanted.parameters,
+            corpus,
+            more=partial(workbench.more_text, plan),
+            base=bundle,
+            before=cycle.implanted.start,
+        )
+        truth = cycle.implanted.code.plain_ids(bundle.geometry.vocab)
+        guess = solved(attack, public, cycle.views, truth, cell.seed)
+        attacked = time.perf_counter()
+        found, read = mapping_scores(guess, truth, cycle.views[0], bundle, attacked - observed)
+        items += read
+    wall = {"observe": observed - began, "attack": attacked - observed, "score": time.perf_counter() - attacked}
+    where = {
+        **environment(cell.device, wall),
+        "guarantee": str(defense.guarantee() or "none"),
+        "parameters": {k: v for k, v in cycle.implanted.parameters.items() if isinstance(v, str | int | float)},
+    }
+    metrics = {**scores, **cost(cycle.seen), **found}
+    return Record(Status.OK, cell, metrics=metrics, items=items_frame(items), environment=where)
+
+
+def live(plan: Plan, defense: Tunable, bundle: Bundle) -> Cycle:
+    """Key and implant at the client, then private tuning and inference with the recorder on.
+
+    Raises:
+        ConfigError: for a task that this model or machine cannot take; names what is wrong.
+    """
+    if plan.address is not None:
+        raise ConfigError("private tuning reads the provider's folder on this machine: leave address= out")
+    cell = plan.cell
+    task: Task = build(plan.parts["task"], Task)
+    tuning: Tuning = build(plan.parts["tuning"], Tuning)
+    training, held_out, evaluation = (
+        texts_of(task.examples(split, n, cell.seed), task, bundle)
+        for split, n in ((TRAIN, task.train), (VALIDATION, task.validation), (EVALUATION, task.evaluation))
+    )
+    words = class_words(task, bundle.tokenizer) if tuning.head == "words" else ()
+    implanted = defense.implant(bundle, _folder(plan, "implant"), cell.seed)
+    boundary = Boundary(cell.transport, record=True, threads=plan.threads)
+    shows = defense.tuning_shows
+    views: list[AdversaryView] = []
+    taken: dict[str, float] = {}
+
+    def ends(phase: str, *parties: int) -> None:
+        views.append(boundary.view(shows))
+        ledger = boundary.ledger
+        taken[f"{phase}_bytes"] = taken.get(f"{phase}_bytes", 0.0) + ledger.bytes_to_untrusted + ledger.bytes_to_trusted
+        boundary.begin()
+
+    with (
+        steps("private tuning") as on_step,
+        TuningDeployment(
+            implanted, boundary, tuning, _machine(plan), _folder(plan, "tune"), TuningClient(on_step)
+        ) as deployment,
+    ):
+        deployment.upload(training)
+        deployment.upload(held_out, held_out=True, first=len(training.ids))
+        ends("tune")
+        outcome = deployment.tune(len(task.labels), words, cell.seed)
+        ends("tune")
+        began, first = time.perf_counter(), len(training.ids) + len(held_out.ids)
+        if task.labels:
+            predicted, scored = deployment.classify(evaluation, first=first), []
+        else:
+            predicted, scored = [], deployment.next_token(evaluation, first=first)
+        inferred = time.perf_counter() - began
+        ends("infer")
+        tuned = deployment.tuned
+    taken |= {f"{phase}_s": seconds for phase, seconds in implanted.seconds.items()}
+    taken |= {f"{phase}_gflop": flops / 1e9 for phase, flops in implanted.flops.items()}
+    taken |= {"tune_s": outcome["seconds"], "tune_gflop": outcome["flops"] / 1e9, "tune_steps": outcome["steps"]}
+    taken |= {"infer_s": inferred, "infer_gflop": forward_flops(bundle.model, evaluation.tokens) / 1e9}
+    if implanted.start is not bundle:
+        taken["implant_bytes"] = float(implanted.start.weight_bytes)
+    return Cycle(implanted, tuned, tuple(views), Seen(task, evaluation, tuple(predicted), tuple(scored), taken))
+
+
+def solved(
+    attack: MappingAttack, public: Public, views: Sequence[AdversaryView], truth: Any, seed: int
+) -> MappingGuess:
+    """The attack's mapping; it is told as many pairs as it declares to know, of the most frequent public tokens.
+
+    Raises:
+        NotApplicableError: when the attack finds that it cannot be run here.
+    """
+    attack.fit(public)
+    known = None
+    if attack.known:
+        known = KnownPairs.planted(truth, frequency(public.corpus, int(truth.max()) + 1), attack.known)
+    return attack.solve(views, generator(seed, "attack", "mapping"), known)
+
+
+def frequency(corpus: Sequence[Sequence[int]], vocabulary: int) -> Any:
+    """How often each token occurs in public text ``[V]``."""
+    return np.bincount(np.concatenate([np.asarray(text) for text in corpus]), minlength=vocabulary).astype(np.float64)
+
+
+def _makes(plan: Plan, phase: str) -> Mapping[str, Any]:
+    """The part of a cell's identity that makes a phase."""
+    cell = plan.cell
+    whole = cell.identity()
+    versions = {"defense": cell.versions.get("defense", 1)}
+    if phase == "implant":
+        return {**{name: whole[name] for name in ("model", "data", "defense", "seed", "dtype")}, "versions": versions}
+    return {**{k: v for k, v in whole.items() if k not in ("attack", "link")}, "versions": versions}
+
+
+def _folder(plan: Plan, phase: str) -> Path:
+    text = json.dumps(_makes(plan, phase), sort_keys=True)
+    return plan.results_dir / "work" / f"{phase}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+
+def _machine(plan: Plan) -> Machine:
+    options = dict(plan.trainer)
+    options["accelerator"] = options.get("accelerator") or ("gpu" if plan.cell.device.startswith("cuda") else "cpu")
+    return Machine(**options)

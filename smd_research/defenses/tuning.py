@@ -1,0 +1,266 @@
+"""Private tuning and inference: a provider that tunes its model on the rows it is sent, and a client that codes them.
+
+One pair of parties serves every defense of this kind: they differ in the model that the tuning starts from and in the
+client's code (:class:`ClientCode`), which is the identity where nothing protects the rows.
+"""
+
+import copy
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from smd_research.boundary import Boundary, Channel, Party, Untrusted
+from smd_research.boundary.messages import ClassifyRows, Done, Labels, Message, Progress, Tune, TuningRows, token_tensor
+from smd_research.core.errors import ProtocolError
+from smd_research.defenses.tunable import Implanted
+from smd_research.models.bundle import Bundle
+from smd_research.training.buckets import Texts, in_order
+from smd_research.training.classifier import Classifier
+from smd_research.training.kept import Request, tuned_once, tuned_weights
+from smd_research.training.methods import Machine, Tuning
+from smd_research.training.tuning import OnStep, Tuned, tune
+
+MESSAGE_TOKENS = 2**20
+"""Tokens of one message: 4 MiB of ids."""
+READ_TEXTS = 64
+"""Texts that the provider reads at once when it classifies."""
+
+
+class TuningProvider(Untrusted):
+    """Stores rows, tunes a copy of its model on them, classifies with it.
+
+    Args:
+        start: the model it was given.
+        tuning: how it tunes.
+        machine: where.
+        folder: where its checkpoints and the tuned weights lie: a provider started again goes on from there.
+        channel: its end of the boundary.
+    """
+
+    def __init__(self, start: Bundle, tuning: Tuning, machine: Machine, folder: Path, channel: Channel) -> None:
+        super().__init__()
+        self._start, self._tuning, self._machine, self._folder = start, tuning, machine, folder
+        self._tell: OnStep = lambda step, steps: channel.notify(Progress(step, steps))
+        self._rows: dict[int, list[Texts]] = {0: [], 1: []}
+        self._tuned: Tuned | None = None
+
+    def handle(self, message: Message) -> Message | None:
+        if isinstance(message, TuningRows):
+            texts = _texts(message.ids, message.lengths, message.labels)
+            self._rows[1 if message.held_out else 0].append(texts)
+            return Done()
+        if isinstance(message, Tune):
+            self._tuned = self._tune(message)
+            return Done()
+        if isinstance(message, ClassifyRows):
+            return Labels(token_tensor(self._classify(_texts(message.ids, message.lengths))))
+        raise ProtocolError(f"the provider does not serve {type(message).__name__}")
+
+    def _tune(self, message: Tune) -> Tuned:
+        training, held_out = (_joined(self._rows[part]) for part in (0, 1))
+        start, words, tuning, folder = self._start, message.words, self._tuning, self._folder
+        request = Request(start.fingerprint(), training, held_out, tuning, message.classes, words, message.seed)
+        run = partial(
+            tune,
+            start.model,
+            training,
+            held_out,
+            tuning,
+            classes=message.classes,
+            words=words,
+            seed=message.seed,
+            folder=folder,
+            machine=self._machine,
+            on_step=self._tell,
+        )
+        return tuned_once(request, start.model, folder, run)
+
+    @torch.inference_mode()
+    def _classify(self, texts: Texts) -> list[int]:
+        module = self._served().module
+        if not isinstance(module, Classifier):
+            raise ProtocolError("the provider tuned the next token: it has no classes to tell")
+        found = torch.zeros(len(texts.ids), dtype=torch.long)
+        for rows in in_order(texts.lengths, READ_TEXTS):
+            ids, lengths, _ = texts.batch(rows)
+            found[rows] = module(ids.to(self._start.device), lengths.to(self._start.device)).argmax(-1).cpu()
+        return [int(label) for label in found]
+
+    def _served(self) -> Tuned:
+        if self._tuned is None:
+            raise ProtocolError("the provider has not tuned yet: send Tune first")
+        return self._tuned
+
+    def memory(self) -> dict[str, int]:
+        return {"weights": self._start.weight_bytes, "kv": 0}
+
+    def outcome(self) -> dict[str, float]:
+        """What tuning took, for the measurement tap: steps, seconds, smallest held-out loss in nats, operations."""
+        return {name: float(value) for name, value in asdict(self._served().outcome).items()}
+
+    @torch.inference_mode()
+    def next_token(self, ids: Sequence[int]) -> tuple[float, int]:
+        """Of a text, for the measurement tap: summed negative log-likelihood in nats, and tokens predicted right."""
+        row = torch.tensor([list(ids)], device=self._start.device)
+        logits = self._served().model(input_ids=row[:, :-1], use_cache=False).logits[0].float()
+        nll = torch.nn.functional.cross_entropy(logits, row[0, 1:], reduction="sum")
+        return float(nll), int((logits.argmax(-1) == row[0, 1:]).sum())
+
+
+class TuningClient(Party):
+    """The user's side: takes the provider's word on how far it is.
+
+    Args:
+        on_step: told the number of the step that was done, and of all.
+    """
+
+    def __init__(self, on_step: OnStep | None = None) -> None:
+        self._on_step = on_step
+
+    def handle(self, message: Message) -> Message | None:
+        if not isinstance(message, Progress):
+            raise ProtocolError(f"the client does not serve {type(message).__name__}")
+        if self._on_step:
+            self._on_step(message.step, message.steps)
+        return None
+
+
+class TuningDeployment:
+    """The two parties of private tuning and inference; a context manager that ends them.
+
+    Args:
+        implanted: the model that the provider gets, and the client's code.
+        boundary: joins the parties.
+        tuning: how the provider tunes.
+        machine: where.
+        folder: of the provider, on this machine: the tuned weights are read from it, as an attacker there would.
+        client: the user's side.
+    """
+
+    def __init__(
+        self,
+        implanted: Implanted,
+        boundary: Boundary,
+        tuning: Tuning,
+        machine: Machine,
+        folder: Path,
+        client: TuningClient | None = None,
+    ) -> None:
+        self.code = implanted.code
+        self.before = implanted.start
+        self.boundary = boundary
+        self._folder = folder
+        make = partial(TuningProvider, implanted.start, tuning, machine, folder)
+        self._channel = boundary.open(client or TuningClient(), make)
+
+    def upload(self, texts: Texts, *, held_out: bool = False, first: int = 0) -> None:
+        """Send texts to tune on.
+
+        Args:
+            texts: in plain; what is sent is encoded.
+            held_out: whether they only decide when to stop.
+            first: number of the first text among all that are ever sent.
+        """
+        coded = self._coded(texts, first)
+        for part in _parts(coded):
+            ids, lengths, labels = _tensors(part)
+            self._channel.request(TuningRows(ids, lengths, labels, int(held_out)))
+
+    def tune(self, classes: int, words: Sequence[int], seed: int) -> dict[str, float]:
+        """Have the provider tune on what was sent, and what it took: ``steps``, ``seconds``, ``loss``, ``flops``.
+
+        Args:
+            classes: number of classes; 0 tunes the next token.
+            words: plain token id that stands for each class, or nothing: a head of its own.
+            seed: of initialisation and order.
+        """
+        ranked = sorted(range(len(words)), key=self.code.encode_label)
+        sent = self.code.encode([words[label] for label in ranked]) if words else ()
+        self._channel.request(Tune(token_tensor(tuple(sent)), classes, seed))
+        outcome: dict[str, float] = self.boundary.tap("outcome")
+        return outcome
+
+    def classify(self, texts: Texts, *, first: int = 0) -> list[int]:
+        """The class of each text, decoded.
+
+        Args:
+            texts: in plain.
+            first: number of the first text among all that are ever sent.
+        """
+        found: list[int] = []
+        for part in _parts(self._coded(replace(texts, labels=()), first)):
+            ids, lengths, _ = _tensors(part)
+            answer = self._channel.request(ClassifyRows(ids, lengths))
+            if not isinstance(answer, Labels) or len(answer.labels) != len(part.ids):
+                raise ProtocolError("the provider did not answer with one label a text")
+            found += [self.code.decode_label(label) for label in answer.labels.tolist()]
+        return found
+
+    def next_token(self, texts: Texts, *, first: int = 0) -> list[tuple[float, int]]:
+        """Through the measurement tap: negative log-likelihood in nats and tokens predicted right of each text."""
+        coded = self._coded(texts, first).ids
+        found: list[tuple[float, int]] = [self.boundary.tap("next_token", ids) for ids in coded if len(ids) > 1]
+        return found
+
+    @property
+    def tuned(self) -> Bundle:
+        """The model as the provider holds it after tuning."""
+        model = copy.deepcopy(self.before.model).float()
+        model.load_state_dict(tuned_weights(self._folder), strict=False)
+        return replace(self.before, model=model)
+
+    def _coded(self, texts: Texts, first: int) -> Texts:
+        ids = (self.code.encode(text, first + number) for number, text in enumerate(texts.ids))
+        return Texts(tuple(map(tuple, ids)), tuple(map(self.code.encode_label, texts.labels)))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.boundary.close()
+
+
+def _parts(texts: Texts) -> Iterator[Texts]:
+    """Texts in portions of at most ``MESSAGE_TOKENS`` tokens (one text at least)."""
+    first, held = 0, 0
+    for number, text in enumerate(texts.ids):
+        if held and held + len(text) > MESSAGE_TOKENS:
+            yield Texts(texts.ids[first:number], texts.labels[first:number])
+            first, held = number, 0
+        held += len(text)
+    if first < len(texts.ids):
+        yield Texts(texts.ids[first:], texts.labels[first:])
+
+
+def _tensors(texts: Texts) -> tuple[Tensor, Tensor, Tensor]:
+    flat = tuple(token for text in texts.ids for token in text)
+    return token_tensor(flat), token_tensor(tuple(map(len, texts.ids))), token_tensor(texts.labels)
+
+
+def _texts(ids: Tensor, lengths: Tensor, labels: Tensor | None = None) -> Texts:
+    """Texts as they were sent.
+
+    Raises:
+        ProtocolError: where the lengths do not add up, or there is not one label a text.
+    """
+    counts = lengths.tolist()
+    if sum(counts) != len(ids) or min(counts, default=1) < 1:
+        raise ProtocolError("malformed rows: lengths must be positive and add up to the number of ids")
+    named = () if labels is None else tuple(labels.tolist())
+    if named and len(named) != len(counts):
+        raise ProtocolError("malformed rows: one label for each text, or none")
+    return Texts(tuple(tuple(part.tolist()) for part in torch.split(ids, counts)), named)
+
+
+def _joined(parts: Sequence[Texts]) -> Texts:
+    return Texts(
+        tuple(text for part in parts for text in part.ids), tuple(label for part in parts for label in part.labels)
+    )

@@ -1,0 +1,130 @@
+"""Batches of texts of about equal length: a plan for the whole run, a function of the seed and the lengths alone."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pytorch_lightning as lightning
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+_WINDOW = 50
+"""Batches among which texts are sorted by length; wide enough that little is padded, narrow enough to stay random."""
+
+Labelled = tuple[Tensor, Tensor, Tensor]
+"""A batch: token ids ``[rows, longest]`` padded with 0 on the right, lengths ``[rows]``, labels ``[rows]``."""
+
+
+@dataclass(frozen=True, repr=False)
+class Texts:
+    """Token ids of texts, and the class of each (empty where there is none).
+
+    Attributes:
+        ids: of each text.
+        labels: of each text, or nothing.
+    """
+
+    ids: tuple[tuple[int, ...], ...]
+    labels: tuple[int, ...] = ()
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Tokens of each text ``[n]``."""
+        return np.array([len(text) for text in self.ids], dtype=np.int64)
+
+    @property
+    def tokens(self) -> int:
+        """Of all texts."""
+        return sum(map(len, self.ids))
+
+    def batch(self, rows: NDArray[np.int64]) -> Labelled:
+        """Some of the texts, padded to the longest of them."""
+        chosen = [torch.tensor(self.ids[row]) for row in rows]
+        padded = torch.nn.utils.rnn.pad_sequence(chosen, batch_first=True)
+        labels = [self.labels[row] for row in rows] if self.labels else []
+        return padded, torch.tensor([len(one) for one in chosen]), torch.tensor(labels, dtype=torch.long)
+
+    def packed(self, length: int) -> "Texts":
+        """One text after the other, cut into rows of ``length`` tokens; what does not fill a row is left out."""
+        whole = [token for text in self.ids for token in text]
+        return Texts(tuple(tuple(whole[at : at + length]) for at in range(0, len(whole) - length + 1, length)))
+
+
+def planned(lengths: NDArray[np.int64], batch: int, steps: int, seed: int) -> list[NDArray[np.int64]]:
+    """The texts of each step: every text once before any comes again, batches of about equal length in random order.
+
+    Args:
+        lengths: of the texts ``[n]``.
+        batch: texts of a step; the last batch of a pass may have fewer.
+        steps: how many batches.
+        seed: of the order.
+    """
+    rng = np.random.default_rng(seed)
+    plan: list[NDArray[np.int64]] = []
+    while len(plan) < steps:
+        order = rng.permutation(len(lengths))
+        for start in range(0, len(order), batch * _WINDOW):
+            window = order[start : start + batch * _WINDOW]
+            window = window[np.argsort(lengths[window], kind="stable")]
+            batches = [window[at : at + batch] for at in range(0, len(window), batch)]
+            plan += [batches[number] for number in rng.permutation(len(batches))]
+    return plan[:steps]
+
+
+def in_order(lengths: NDArray[np.int64], batch: int) -> list[NDArray[np.int64]]:
+    """Every text once, sorted by length."""
+    order = np.argsort(lengths, kind="stable")
+    return [order[at : at + batch] for at in range(0, len(order), batch)]
+
+
+@dataclass(frozen=True)
+class Batches(Dataset[Labelled | Tensor]):
+    """Planned batches; without labels a batch is its token ids ``[rows, length]`` alone."""
+
+    texts: Texts
+    plan: Sequence[NDArray[np.int64]]
+
+    def __len__(self) -> int:
+        return len(self.plan)
+
+    def __getitem__(self, index: int) -> Labelled | Tensor:
+        """One batch."""
+        found = self.texts.batch(self.plan[index])
+        return found if self.texts.labels else found[0]
+
+    def loader(self) -> DataLoader[Labelled | Tensor]:
+        """The batches in order."""
+        return DataLoader(self, batch_size=None, shuffle=False)
+
+
+class PlannedTexts(lightning.LightningDataModule):  # type: ignore[misc]  # Lightning is untyped here
+    """The steps of a run in as many epochs as there are checks of the held-out texts.
+
+    As the plan stands before the run begins, a resumed run sees the same batches.
+
+    Args:
+        training: texts to train on.
+        held_out: texts that are looked at after each epoch.
+        plan: the texts of each step.
+        batch: texts of a batch of those held out.
+        checks: number of epochs.
+    """
+
+    def __init__(
+        self, training: Texts, held_out: Texts, plan: Sequence[NDArray[np.int64]], batch: int, checks: int
+    ) -> None:
+        super().__init__()
+        self._training, self._held_out = training, held_out
+        self._plan, self._batch, self._checks = plan, batch, checks
+
+    def train_dataloader(self) -> DataLoader[Labelled | Tensor]:
+        """Batches of the epoch that starts now (the trainer asks again before each epoch, also after a resume)."""
+        epoch = self.trainer.current_epoch if self.trainer else 0
+        first, last = (len(self._plan) * at // self._checks for at in (epoch, epoch + 1))
+        return Batches(self._training, self._plan[first:last]).loader()
+
+    def val_dataloader(self) -> DataLoader[Labelled | Tensor]:
+        """All held-out texts."""
+        return Batches(self._held_out, in_order(self._held_out.lengths, self._batch)).loader()

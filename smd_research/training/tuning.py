@@ -1,0 +1,191 @@
+"""Tuning a model on private texts: resumed after a kill with equal results, the best state by held-out texts kept."""
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as lightning
+import torch
+from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from smd_research.core.errors import ConfigError
+from smd_research.core.seeds import sequence
+from smd_research.training.buckets import PlannedTexts, Texts, planned
+from smd_research.training.causal_lm import CausalLM, Optimisation
+from smd_research.training.classifier import Classifier
+from smd_research.training.flops import training_flops
+from smd_research.training.loop import Stopwatch
+from smd_research.training.methods import Machine, Tuning
+from smd_research.training.quiet import quietly
+
+OnStep = Callable[[int, int], None]
+"""Told the number of the step that was done, and of all."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a tuning run took.
+
+    Attributes:
+        steps: that were done.
+        seconds: of training, all parts of a resumed run together.
+        loss: smallest held-out loss in nats, that of the state that was kept.
+        flops: of all steps, by :func:`training_flops`.
+    """
+
+    steps: int
+    seconds: float
+    loss: float
+    flops: float
+
+
+@dataclass(frozen=True, repr=False)
+class Tuned:
+    """A tuned model and its head.
+
+    Attributes:
+        model: a stock model in evaluation mode.
+        module: what classifies with it, or predicts the next token.
+        outcome: what it took.
+    """
+
+    model: PreTrainedModel
+    module: Classifier | CausalLM
+    outcome: Outcome
+
+
+class _Patience(EarlyStopping):  # type: ignore[misc]  # Lightning is untyped here
+    """Early stopping that a resumed run, killed after it had stopped, does not forget."""
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        trainer.should_stop = trainer.should_stop or self.wait_count >= self.patience
+
+
+class _Steps(Callback):  # type: ignore[misc]  # Lightning is untyped here
+    """Tells of every step and held-out batch, and seeds each epoch, so that dropout is the same after a resume."""
+
+    def __init__(self, on_step: OnStep | None, steps: int, seed: int) -> None:
+        self._on_step, self._steps, self._seed = on_step, steps, seed
+
+    def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        torch.manual_seed(torch_seed(self._seed, "epoch", trainer.current_epoch))
+
+    def on_train_batch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
+        if self._on_step:
+            self._on_step(trainer.global_step, self._steps)
+
+    on_validation_batch_end = on_train_batch_end
+
+
+def torch_seed(seed: int, *names: str | int) -> int:
+    """A seed for torch's generator, for a purpose."""
+    return int(sequence(seed, *names).generate_state(1, "uint64")[0] >> 1)
+
+
+def tune(
+    start: PreTrainedModel,
+    training: Texts,
+    held_out: Texts,
+    tuning: Tuning,
+    *,
+    classes: int,
+    words: Tensor,
+    seed: int,
+    folder: Path,
+    machine: Machine | None = None,
+    on_step: OnStep | None = None,
+) -> Tuned:
+    """Tune a copy of a model, or continue the run whose checkpoint lies in ``folder``; keeps the best state.
+
+    Args:
+        start: the model; never modified.
+        training: texts to train on, with labels unless the next token is tuned.
+        held_out: texts that decide which state is best, and when to stop.
+        tuning: how.
+        classes: number of classes; 0 tunes the next token.
+        words: token id that stands for each class, or empty.
+        seed: of initialisation, order and dropout; torch's global generator is left as it was.
+        folder: where the checkpoints of the run live.
+        machine: where it trains; None: on one CPU.
+        on_step: told of every step.
+
+    Raises:
+        ConfigError: without a text to train on or to hold out.
+    """
+    if not classes:
+        longest = min(int(max(training.lengths, default=0)), held_out.tokens)
+        training, held_out = (texts.packed(longest) if longest > 1 else Texts(()) for texts in (training, held_out))
+    if not training.ids or not held_out.ids:
+        raise ConfigError("tuning needs a text to train on and one held out: see task.train= and task.validation=")
+    folder.mkdir(parents=True, exist_ok=True)
+    with quietly(), torch.random.fork_rng():
+        torch.manual_seed(torch_seed(seed, "head"))
+        model = copy.deepcopy(start).float().train()
+        restore = tuning.adapt(model)
+        module = module_of(model, tuning, classes, words)
+        plan = planned(training.lengths, tuning.batch, tuning.steps, torch_seed(seed, "order"))
+        data = PlannedTexts(training, held_out, plan, tuning.batch, tuning.checks)
+        outcome = _fit(module, data, tuning, seed, folder, machine or Machine(), on_step)
+    tokens = sum(int(training.lengths[rows].sum()) for rows in plan[: outcome.steps])
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad and p.ndim > 1)
+    outcome = replace(outcome, flops=training_flops(model, trained, tokens))
+    module.model = restore().eval().requires_grad_(False)
+    return Tuned(module.model, module.eval(), outcome)
+
+
+def module_of(model: PreTrainedModel, tuning: Tuning, classes: int, words: Tensor) -> Classifier | CausalLM:
+    """What is trained: a classifier, or, without classes, the next token; its head comes from torch's own generator."""
+    warmup = max(1, round(tuning.warmup * tuning.steps))
+    optimisation = Optimisation(tuning.learning_rate, warmup, tuning.steps, weight_decay=tuning.weight_decay)
+    if not classes:
+        return CausalLM(model, optimisation)
+    head = model.get_output_embeddings()
+    if not len(words) and head.weight is not model.get_input_embeddings().weight:
+        head.requires_grad_(False)  # an untied output matrix has no part in it
+    return Classifier(model, classes, tuning.pooling, words, optimisation)
+
+
+def _fit(
+    module: Classifier | CausalLM,
+    data: PlannedTexts,
+    tuning: Tuning,
+    seed: int,
+    folder: Path,
+    machine: Machine,
+    on_step: OnStep | None,
+) -> Outcome:
+    """Train in place and leave the module in its best state."""
+    stopwatch = Stopwatch()
+    best = ModelCheckpoint(
+        folder, filename="best", monitor="validation_loss", save_weights_only=True, enable_version_counter=False
+    )
+    last = ModelCheckpoint(
+        folder, filename="last", every_n_epochs=1, save_on_train_epoch_end=True, enable_version_counter=False
+    )
+    patience = [] if tuning.patience is None else [_Patience("validation_loss", patience=tuning.patience)]
+    trainer = lightning.Trainer(
+        accelerator=machine.accelerator,
+        devices=machine.devices,
+        strategy=machine.strategy,
+        precision=tuning.precision,
+        max_epochs=tuning.checks,
+        gradient_clip_val=tuning.clip,
+        reload_dataloaders_every_n_epochs=1,
+        num_sanity_val_steps=0,
+        callbacks=[stopwatch, _Steps(on_step, tuning.steps, seed), *patience, best, last],
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=folder,
+    )
+    device = next(module.parameters()).device
+    stored = folder / "last.ckpt"
+    trainer.fit(module, data, ckpt_path=stored if stored.is_file() else None)
+    kept = torch.load(folder / "best.ckpt", map_location="cpu", weights_only=True)
+    module.load_state_dict(kept["state_dict"])
+    module.to(device)
+    return Outcome(trainer.global_step, stopwatch.seconds, float(best.best_model_score), 0.0)
