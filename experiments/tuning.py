@@ -40,6 +40,9 @@ from smd_research.records import Record, Status, environment, items_frame
 from smd_research.training.flops import forward_flops
 from smd_research.training.methods import Machine, Tuning
 
+PUBLIC_TEXTS = 1000
+"""Public texts like the task's that recovery training may have, where the task has any."""
+
 
 @dataclass(frozen=True, repr=False)
 class Cycle:
@@ -126,6 +129,8 @@ def live(plan: Plan, defense: Tunable, bundle: Bundle) -> Cycle:
         for split, n in ((TRAIN, task.train), (VALIDATION, task.validation), (EVALUATION, task.evaluation))
     )
     words = class_words(task, bundle.tokenizer) if tuning.head == "words" else ()
+    if public := task.public(PUBLIC_TEXTS, cell.seed):
+        defense.calibrate_task(texts_of(public, task, bundle).ids)
     implanted = defense.implant(bundle, _folder(plan, "implant"), cell.seed)
     boundary = Boundary(cell.transport, record=True, threads=plan.threads)
     shows = defense.tuning_shows
@@ -138,16 +143,15 @@ def live(plan: Plan, defense: Tunable, bundle: Bundle) -> Cycle:
         taken[f"{phase}_bytes"] = taken.get(f"{phase}_bytes", 0.0) + ledger.bytes_to_untrusted + ledger.bytes_to_trusted
         boundary.begin()
 
+    place = _machine(plan), _folder(plan, "tune")
     with (
         steps("private tuning") as on_step,
-        TuningDeployment(
-            implanted, boundary, tuning, _machine(plan), _folder(plan, "tune"), TuningClient(on_step)
-        ) as deployment,
+        TuningDeployment(implanted, boundary, len(task.labels), tuning, *place, TuningClient(on_step)) as deployment,
     ):
         deployment.upload(training)
         deployment.upload(held_out, held_out=True, first=len(training.ids))
         ends("tune")
-        outcome = deployment.tune(len(task.labels), words, cell.seed)
+        outcome = deployment.tune(words, cell.seed)
         ends("tune")
         began, first = time.perf_counter(), len(training.ids) + len(held_out.ids)
         if task.labels:
@@ -192,7 +196,8 @@ def _makes(plan: Plan, phase: str) -> Mapping[str, Any]:
     whole = cell.identity()
     versions = {"defense": cell.versions.get("defense", 1)}
     if phase == "implant":
-        return {**{name: whole[name] for name in ("model", "data", "defense", "seed", "dtype")}, "versions": versions}
+        parts = {name: whole[name] for name in ("model", "data", "defense", "seed", "dtype", "prompt_tokens")}
+        return {**parts, "task": whole["task"]["name"], "versions": versions}
     return {**{k: v for k, v in whole.items() if k not in ("attack", "link")}, "versions": versions}
 
 

@@ -72,10 +72,16 @@ class Implanted:
 class Tunable(ABC):
     """A defense under which a provider can tune the model on private data."""
 
+    task_text: Sequence[Sequence[int]] = ()
+
     @property
     @abstractmethod
     def tuning_shows(self) -> frozenset[Observable]:
         """What the provider sees of private tuning and inference."""
+
+    def calibrate_task(self, text: Sequence[Sequence[int]]) -> None:
+        """Take in token ids of public text like the task's, where there is any, before ``implant``."""
+        self.task_text = text
 
     @abstractmethod
     def implant(self, bundle: Bundle, folder: Path, seed: int) -> Implanted:

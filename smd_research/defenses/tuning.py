@@ -137,6 +137,7 @@ class TuningDeployment:
     Args:
         implanted: the model that the provider gets, and the client's code.
         boundary: joins the parties.
+        classes: number of classes; 0 tunes the next token.
         tuning: how the provider tunes.
         machine: where.
         folder: of the provider, on this machine: the tuned weights are read from it, as an attacker there would.
@@ -147,15 +148,16 @@ class TuningDeployment:
         self,
         implanted: Implanted,
         boundary: Boundary,
+        classes: int,
         tuning: Tuning,
         machine: Machine,
         folder: Path,
         client: TuningClient | None = None,
     ) -> None:
-        self.code = implanted.code
+        self.code = implanted.code.for_classes(classes) if classes else implanted.code
         self.before = implanted.start
         self.boundary = boundary
-        self._folder = folder
+        self._classes, self._folder = classes, folder
         make = partial(TuningProvider, implanted.start, tuning, machine, folder)
         self._channel = boundary.open(client or TuningClient(), make)
 
@@ -172,17 +174,16 @@ class TuningDeployment:
             ids, lengths, labels = _tensors(part)
             self._channel.request(TuningRows(ids, lengths, labels, int(held_out)))
 
-    def tune(self, classes: int, words: Sequence[int], seed: int) -> dict[str, float]:
+    def tune(self, words: Sequence[int], seed: int) -> dict[str, float]:
         """Have the provider tune on what was sent, and what it took: ``steps``, ``seconds``, ``loss``, ``flops``.
 
         Args:
-            classes: number of classes; 0 tunes the next token.
             words: plain token id that stands for each class, or nothing: a head of its own.
             seed: of initialisation and order.
         """
         ranked = sorted(range(len(words)), key=self.code.encode_label)
         sent = self.code.encode([words[label] for label in ranked]) if words else ()
-        self._channel.request(Tune(token_tensor(tuple(sent)), classes, seed))
+        self._channel.request(Tune(token_tensor(tuple(sent)), self._classes, seed))
         outcome: dict[str, float] = self.boundary.tap("outcome")
         return outcome
 

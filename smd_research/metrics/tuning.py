@@ -22,7 +22,7 @@ def f1_macro(truth: Sequence[int], predicted: Sequence[int], classes: int) -> Es
         classes: number of classes.
     """
     confusion = np.zeros((classes, classes), dtype=np.int64)
-    np.add.at(confusion, (np.asarray(truth), np.asarray(predicted)), 1)
+    np.add.at(confusion, (np.array(truth, dtype=np.int64), np.array(predicted, dtype=np.int64)), 1)
     n = int(confusion.sum())
     if not n:
         return Estimate(math.nan, n=0)

@@ -82,8 +82,9 @@ def tuned_weights(folder: Path) -> dict[str, Tensor]:
 
 
 def _save(tuned: Tuned, folder: Path) -> None:
-    tied = set(tuned.model.all_tied_weights_keys)
-    kept = {name: value for name, value in tuned.model.state_dict().items() if name not in tied}
+    whole = tuned.model.state_dict()
+    first = {value.data_ptr(): name for name, value in reversed(whole.items())}  # tied matrices are stored once
+    kept = {name: whole[name] for name in first.values()}
     if isinstance(tuned.module, Classifier) and tuned.module.readout is not None:
         kept |= {f"{_HEAD}{name}": value for name, value in tuned.module.readout.state_dict().items()}
     part = folder / "part"

@@ -141,10 +141,12 @@ def module_of(model: PreTrainedModel, tuning: Tuning, classes: int, words: Tenso
     """What is trained: a classifier, or, without classes, the next token; its head comes from torch's own generator."""
     warmup = max(1, round(tuning.warmup * tuning.steps))
     optimisation = Optimisation(tuning.learning_rate, warmup, tuning.steps, weight_decay=tuning.weight_decay)
+    head = model.get_output_embeddings()
+    if head is None and (len(words) or not classes):
+        raise ConfigError("the provider holds no output head: use tuning.head=linear, and a task with classes")
     if not classes:
         return CausalLM(model, optimisation)
-    head = model.get_output_embeddings()
-    if not len(words) and head.weight is not model.get_input_embeddings().weight:
+    if head is not None and not len(words) and head.weight is not model.get_input_embeddings().weight:
         head.requires_grad_(False)  # an untied output matrix has no part in it
     return Classifier(model, classes, tuning.pooling, words, optimisation)
 

@@ -30,6 +30,7 @@ NEEDED = {
     ("data", "csv"): ["data.path=/nowhere.csv"],
     ("data", "text"): ["data.path=/nowhere.txt"],
     ("data", "hub"): ["data.name=nobody/nothing"],
+    ("task", "file"): ["task.train_path=/nowhere.csv"],
     **{("tuning", option): ["task=note_type"] for option in groups(FOLDER)["tuning"]},
 }
 
@@ -96,7 +97,7 @@ def test_every_table_plans_its_cells(table: str) -> None:
     assert "small" in sizes
     for size in sizes:
         cfg = composed(f"table={table}", f"size={size}", config="table")
-        asked = list(plans(cfg, [f"table={table}", "n_prompts=3", f"size={size}"]))
+        asked = list(plans(cfg, [f"table={table}", "n_prompts=3", f"size={size}"]).values())
         assert len({one.cell.id for one in asked}) == len(asked) > 1
         assert all(one.cell.n_prompts == 3 for one in asked)
 

@@ -74,6 +74,10 @@ class Task(ABC):
             ConfigError: for an unknown split, or data that cannot be read; names what is wrong in one line.
         """
 
+    def public(self, n: int, seed: int) -> list[Example]:
+        """At most ``n`` texts like the task's that are no secret, other than its examples; mostly there are none."""
+        return []
+
 
 def check_split(split: str) -> None:
     """Refuse a split that does not exist.

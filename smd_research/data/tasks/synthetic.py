@@ -34,8 +34,14 @@ class _Generated(Task):
 
     def examples(self, split: str, n: int, seed: int) -> list[Example]:
         check_split(split)
-        base = int(sequence(seed, "task", type(self).__name__, split).generate_state(1, "uint64")[0])
-        return [self._example(Split(split), Random(f"{base}/{number}"), number) for number in range(n)]
+        return self._drawn(Split(split), n, seed, "private")
+
+    def public(self, n: int, seed: int) -> list[Example]:
+        return self._drawn(Split.TRAIN, n, seed, "public")
+
+    def _drawn(self, split: Split, n: int, seed: int, purpose: str) -> list[Example]:
+        base = int(sequence(seed, "task", type(self).__name__, split, purpose).generate_state(1, "uint64")[0])
+        return [self._example(split, Random(f"{base}/{number}"), number) for number in range(n)]
 
     def _example(self, split: Split, rng: Random, number: int) -> Example:
         label = int(rng.random() * len(self.labels))
