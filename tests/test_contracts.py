@@ -38,11 +38,13 @@ from smd_research.models import Bundle, sources
 DEFENSES = sorted(groups(conf_dir())["defense"])
 ATTACKS = sorted(set(groups(conf_dir())["attack"]) - {"none"})
 TOKENS, NEW = 10, 6
+QUICK = {"shaking": ["defense.awareness_steps=2", "defense.function_steps=1"]}
+USERS_WEIGHTS = {"split_permuted", "shaking", "sentinel"}  # their provider's weights carry the user's secret
 
 
 def _built(group: str, option: str, kind: type[Any]) -> Any:
     with initialize_config_dir(str(conf_dir()), version_base=VERSION_BASE):
-        cfg = compose("config", overrides=[f"{group}={option}"])
+        cfg = compose("config", overrides=[f"{group}={option}", *QUICK.get(option, [])])
         return build(OmegaConf.to_container(cfg[group], resolve=True), kind)  # type: ignore[arg-type]
 
 
@@ -112,7 +114,7 @@ def test_all_transports_show_the_same(defense: str, transport: str) -> None:
 def test_a_provider_started_apart_shows_the_same_or_cannot_be(defense: str) -> None:
     """As ``smd serve`` starts it: from the configuration alone, without the user's seed or data."""
     configured: Defense = _built("defense", defense, Defense)
-    if defense == "split_permuted":  # its provider's weights carry the user's secret order
+    if defense in USERS_WEIGHTS:
         with pytest.raises(ConfigError, match="use transport=process"):
             provider(configured, _bundle())
         return

@@ -81,6 +81,7 @@ def with_tables(bundle: Bundle, table: Tensor, head: Tensor | None, bias: Tensor
         output.bias = _parameter(bias, bundle)
     config = model.config.get_text_config()
     config.vocab_size, config.tie_word_embeddings = size, head is None
+    model.all_tied_weights_keys = model.get_expanded_tied_weights_keys(all_submodels=False)
     return replace(bundle, model=model, geometry=replace(bundle.geometry, vocab=size))
 
 

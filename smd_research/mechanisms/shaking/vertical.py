@@ -68,7 +68,8 @@ def gaussian(table: Floats, strength: float, stream: KeyStream, sigma: float) ->
 def laplace(table: Floats, strength: float, stream: KeyStream, sigma: float) -> Floats:
     """Laplace noise on every entry of ``table [V, d]``."""
     centred = stream.uniform(*table.shape) - 0.5
-    return table - strength * sigma / math.sqrt(2) * np.sign(centred) * np.log1p(-2 * np.abs(centred))
+    noise: Floats = -np.sign(centred) * np.log1p(-2 * np.abs(centred))
+    return table + strength * sigma / math.sqrt(2) * noise
 
 
 AFFINE: Mapping[str, Operator] = {"addv": addv, "inflate": inflate, "tilt": tilt}

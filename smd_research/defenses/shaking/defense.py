@@ -1,0 +1,210 @@
+"""Keyed shaking as a defense (CypherTalk, arXiv 2403.07283): private tuning and inference under a key.
+
+The sections of the paper that define it were out of reach: key, operators and training are reconstructed from
+summaries, and every number is our own. The substitution is deterministic and the noise on a row is fixed: no guarantee
+is claimed.
+"""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from smd_research.boundary import Boundary
+from smd_research.core.errors import ConfigError
+from smd_research.core.observable import Observable
+from smd_research.core.seeds import generator
+from smd_research.defenses.base import Defense
+from smd_research.defenses.shaking.code import KeyedCode
+from smd_research.defenses.shaking.deployment import SHOWS, KeyedDeployment
+from smd_research.defenses.shaking.implant import HEADS, Head, Recovery, implanted
+from smd_research.defenses.tunable import Implanted, Tunable
+from smd_research.mechanisms.shaking import Key, Substitution, parse_vertical
+from smd_research.mechanisms.shaking.key import SECRET_BYTES
+from smd_research.mechanisms.survival import token_frequencies
+from smd_research.models.bundle import Bundle
+from smd_research.models.tables import output_head
+from smd_research.training.recovery import Weights
+
+TUNING_SHOWS = frozenset({Observable.ENCODED_IDS, Observable.SHAKEN_WEIGHTS, Observable.LABELS, Observable.LENGTH})
+
+
+class Shaking(Defense, Tunable):
+    """Keyed shaking.
+
+    Args:
+        secret: 32 hexadecimal digits, which the record of a run then holds; None: from the seed of the run.
+        key_file: a key that was saved (``Key.save``); its options must be those named here.
+        fraction: share of the ids that are not special that is permuted, 0 to 1.
+        homophones: cipher ids of each frequent id; 1 has none.
+        frequent: how many of the most frequent ids of public text have homophones.
+        vertical: operators and strengths, ``op:strength+op:strength``, or ``none``; see ``mechanisms.shaking``.
+        head: what becomes of the output head: ``shaken``, ``linear``, ``permuted`` or ``drop``; see ``implant.shaken``.
+        labels: whether the labels of tuning and classification are permuted.
+        awareness_steps: see ``implant.Recovery``, as for the next four and the last.
+        function_steps: of function recovery.
+        batch: rows of a step.
+        row_tokens: tokens of a row.
+        learning_rate: peak.
+        hidden_weight: of the loss on hidden states in awareness recovery.
+        logit_weight: of the divergence from the teacher in awareness recovery.
+        text_weight: of the loss on the text itself in awareness recovery.
+        freeze_tables: whether recovery leaves the shaken tables as they are.
+
+    Raises:
+        ConfigError: for a value out of range, or options that do not go together.
+    """
+
+    version = 1
+
+    def __init__(
+        self,
+        secret: str | None = None,
+        key_file: str | None = None,
+        fraction: float = 1.0,
+        homophones: int = 1,
+        frequent: int = 64,
+        vertical: str = "inflate:0.5+tilt:0.5+gaussian:0.5",
+        head: Head = "shaken",
+        labels: bool = False,
+        awareness_steps: int = 300,
+        function_steps: int = 100,
+        batch: int = 16,
+        row_tokens: int = 64,
+        learning_rate: float = 5e-4,
+        hidden_weight: float = 1.0,
+        logit_weight: float = 1.0,
+        text_weight: float = 0.5,
+        freeze_tables: bool = True,
+    ) -> None:
+        if head not in HEADS:
+            raise ConfigError(f"defense.head={head} is unknown: use one of {', '.join(HEADS)}")
+        if secret is not None and key_file is not None:
+            raise ConfigError("defense.secret and defense.key_file both give a key: keep one")
+        if frequent < 0:
+            raise ConfigError(f"defense.frequent={frequent} is out of range: it counts from 0")
+        self.vertical = parse_vertical(vertical)
+        self.head: Head = head
+        self._secret = None if secret is None else _secret_of(secret)
+        self._key_file = None if key_file is None else Path(key_file).expanduser()
+        self._frequent = frequent
+        self._options = {"fraction": float(fraction), "homophones": homophones, "labels": labels}
+        weights = Weights(hidden_weight, logit_weight, text_weight)
+        self.recovery = Recovery(
+            awareness_steps, function_steps, batch, row_tokens, learning_rate, weights, freeze_tables
+        )
+        self._shown = {
+            **self._options,
+            "frequent": frequent,
+            "vertical": vertical,
+            "head": head,
+            "awareness_steps": awareness_steps,
+            "function_steps": function_steps,
+            "freeze_tables": freeze_tables,
+        }
+        self.task_text: Sequence[Sequence[int]] = ()
+        self._held: tuple[tuple[object, ...], Implanted] | None = None
+
+    @property
+    def shows(self) -> frozenset[Observable]:
+        return SHOWS
+
+    @property
+    def tuning_shows(self) -> frozenset[Observable]:
+        return TUNING_SHOWS
+
+    def calibrate_task(self, text: Sequence[Sequence[int]]) -> None:
+        """Take in token ids of public text like the task's, for function recovery; without it the corpus serves."""
+        self.task_text = text
+
+    def key(self, bundle: Bundle, seed: int) -> Key:
+        """The key for a model: loaded, or drawn from the secret or the seed.
+
+        Raises:
+            ConfigError: for a key file that cannot be used, or homophones without public text to count.
+            UnsupportedModelError: for a model without a separable embedding.
+        """
+        if self._key_file is not None:
+            key = Key.load(self._key_file)
+            key.check(bundle)
+            for name, value in {**self._options, "vertical": self.vertical}.items():
+                if getattr(key, name) != value:
+                    found = getattr(key, name)
+                    raise ConfigError(f"the key in {self._key_file} has {name}={found}, the defense {value}: set it so")
+            return key
+        secret = self._secret or generator(seed, "shaking", "secret").bytes(SECRET_BYTES)
+        return Key.draw(
+            bundle,
+            vertical=self.vertical,
+            frequent=self._most_frequent(bundle),
+            secret=secret,
+            **self._options,  # type: ignore[arg-type]
+        )
+
+    def _most_frequent(self, bundle: Bundle) -> tuple[int, ...]:
+        if self._options["homophones"] == 1:
+            return ()
+        counts = token_frequencies(self.corpus, bundle.geometry.vocab)
+        counts[sorted(bundle.special_ids)] = 0
+        order = np.argsort(-counts, kind="stable")[: self._frequent]
+        found = tuple(sorted(int(token) for token in order if counts[token]))
+        if not found:
+            raise ConfigError("defense.homophones needs public text to count frequent tokens in, and there is none")
+        return found
+
+    def implant(self, bundle: Bundle, folder: Path | None, seed: int) -> Implanted:
+        """Draw the key and put it into the model; once for a model, a seed and public text.
+
+        Args:
+            bundle: the public model.
+            folder: keeps checkpoints and the result; None keeps nothing on disk.
+            seed: of the key, unless it is given, and of the training.
+
+        Raises:
+            ConfigError: see ``key`` and ``implant.implanted``.
+            UnsupportedModelError: for a model without a separable embedding.
+        """
+        made_of = bundle, self.corpus, self.task_text, seed
+        if self._held is None or any(a is not b for a, b in zip(self._held[0], made_of, strict=True)):
+            self._held = made_of, self._implant(bundle, folder, seed)
+        return self._held[1]
+
+    def _implant(self, bundle: Bundle, folder: Path | None, seed: int) -> Implanted:
+        began = time.perf_counter()
+        key = self.key(bundle, seed)
+        output_head(bundle)  # refuses a model without one before anything is trained
+        substitution = Substitution.of(key, bundle.special_ids)
+        code = KeyedCode(
+            substitution,
+            key.stream("homophones") if key.homophones > 1 else None,
+            key.stream("classes") if key.labels else None,
+        )
+        drawn = time.perf_counter()
+        texts = self.corpus, self.task_text or self.corpus
+        start, spent = implanted(bundle, key, self.head, self.recovery, *texts, seed, folder)
+        shaking = time.perf_counter() - drawn
+        return Implanted(
+            start,
+            code,
+            seconds={"key": drawn - began, "implant": max(shaking, spent.seconds)},
+            flops={"key": 0.0, "implant": spent.flops},
+            parameters={**self._shown, "cipher_ids": substitution.size},
+        )
+
+    def deploy(self, bundle: Bundle, boundary: Boundary, seed: int = 0) -> KeyedDeployment:
+        if self.head == "drop":
+            raise ConfigError("defense.head=drop leaves the provider nothing to generate with: use it with a task")
+        made = self.implant(bundle, None, seed)
+        assert isinstance(made.code, KeyedCode)
+        return KeyedDeployment(bundle, boundary, made.start, made.code, made.parameters)
+
+
+def _secret_of(text: str) -> bytes:
+    try:
+        secret = bytes.fromhex(text)
+    except ValueError:
+        secret = b""
+    if len(secret) != SECRET_BYTES:
+        raise ConfigError(f"defense.secret is not {2 * SECRET_BYTES} hexadecimal digits")
+    return secret

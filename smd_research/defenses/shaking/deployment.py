@@ -1,0 +1,86 @@
+"""Private inference under a key: the client encodes its prompt and decodes the answer, the provider serves as ever."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+from torch import Tensor
+
+from smd_research.boundary import Boundary
+from smd_research.boundary.messages import PromptIds, token_tensor
+from smd_research.core.observable import Observable
+from smd_research.defenses.base import Client, Deployment, Memory
+from smd_research.defenses.none import PlainProvider
+from smd_research.defenses.shaking.code import KeyedCode
+from smd_research.models.bundle import Bundle
+
+SHOWS = frozenset({Observable.ENCODED_IDS, Observable.SHAKEN_WEIGHTS, Observable.LENGTH})
+
+
+class KeyedClient(Client):
+    """Collects cipher tokens, and their plain ones."""
+
+    def __init__(self, code: KeyedCode) -> None:
+        super().__init__()
+        self._code = code
+        self.cipher: list[int] = []
+
+    def take(self, token: int) -> None:
+        """Note one generated token and its time."""
+        self.cipher.append(token)
+        super().take(*self._code.decode([token]))
+
+    def restart(self) -> None:
+        """Forget the last request."""
+        super().restart()
+        self.cipher = []
+
+
+class KeyedDeployment(Deployment):
+    """A client with a key, a provider with the model that the key is in.
+
+    Args:
+        bundle: the public model.
+        boundary: joins the parties.
+        served: the model that the provider holds.
+        code: the client's.
+        parameters: of the defense.
+    """
+
+    def __init__(
+        self, bundle: Bundle, boundary: Boundary, served: Bundle, code: KeyedCode, parameters: Mapping[str, object]
+    ) -> None:
+        self._keyed = KeyedClient(code)
+        super().__init__(bundle, boundary, self._keyed, SHOWS)
+        self.code = code
+        self._served = served
+        self._parameters = parameters
+        self._requests = 0
+        self._channel = boundary.open(self.client, partial(PlainProvider, served))
+
+    @property
+    def parameters(self) -> Mapping[str, object]:
+        return self._parameters
+
+    @property
+    def public(self) -> Bundle:
+        return self._served
+
+    @property
+    def outputs(self) -> tuple[tuple[int, ...], ...]:
+        return (tuple(self._keyed.cipher),)
+
+    def score(self, prompt_ids: Sequence[int], continuation: Sequence[int]) -> Tensor:
+        """As every deployment: logits ``[len(continuation), vocab]`` of plain ids."""
+        return self.code.decode_logits(super().score(prompt_ids, self._encoded(continuation)))
+
+    def _request(self, ids: Sequence[int], max_new_tokens: int, forced: Sequence[int] | None) -> list[Tensor]:
+        self._channel.request(PromptIds(token_tensor(self._encoded(ids)), max_new_tokens))
+        return [] if forced is None else self.tapped()
+
+    def _encoded(self, ids: Sequence[int]) -> tuple[int, ...]:
+        self._requests += 1
+        return tuple(self.code.encode(ids, self._requests))
+
+    def memory(self) -> Memory:
+        held = self.boundary.tap("memory")
+        return Memory(held["weights"], 0, held["kv"])

@@ -1,0 +1,89 @@
+"""SentinelLMs' construction (arXiv 2312.17342) as a defense: a cautionary baseline, implanted without training.
+
+Before a LayerNorm its vertical part changes nothing, so that the model stays exact and the table stays public up to the
+mean of a row. Before an RMSNorm, which keeps the mean, it changes the model, and nothing here repairs that.
+"""
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from smd_research.boundary import Boundary
+from smd_research.core.errors import ConfigError
+from smd_research.core.observable import Observable
+from smd_research.core.seeds import generator
+from smd_research.defenses.base import Defense
+from smd_research.defenses.shaking.code import KeyedCode
+from smd_research.defenses.shaking.defense import TUNING_SHOWS
+from smd_research.defenses.shaking.deployment import SHOWS, KeyedDeployment
+from smd_research.defenses.tunable import Implanted, Tunable
+from smd_research.mechanisms.shaking.sentinel import glides, pairwise_swap, seed_of
+from smd_research.models.bundle import Bundle
+from smd_research.models.tables import input_table, output_head, with_tables
+
+_LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
+_PASSKEY_LENGTH = 16
+
+
+class Sentinel(Defense, Tunable):
+    """SentinelLMs' construction.
+
+    Args:
+        passkey: any text, which the record of a run then holds; None: from the seed of the run.
+        glides: glide reflections of the table, from 0.
+
+    Raises:
+        ConfigError: for a value out of range.
+    """
+
+    version = 1
+
+    def __init__(self, passkey: str | None = None, glides: int = 1) -> None:
+        if glides < 0:
+            raise ConfigError(f"defense.glides={glides} is out of range: it counts from 0")
+        self._passkey = passkey
+        self.glides = glides
+
+    @property
+    def shows(self) -> frozenset[Observable]:
+        return SHOWS
+
+    @property
+    def tuning_shows(self) -> frozenset[Observable]:
+        return TUNING_SHOWS
+
+    def implant(self, bundle: Bundle, folder: Path | None, seed: int) -> Implanted:
+        """Swap and reflect the rows of the input table, swap those of the head; nothing is trained.
+
+        Args:
+            bundle: the public model.
+            folder: not used: there is nothing long to keep.
+            seed: of the passkey, unless it is given.
+
+        Raises:
+            UnsupportedModelError: for a model without a separable embedding or a linear head.
+        """
+        began = time.perf_counter()
+        drawn = generator(seed, "sentinel", "passkey").choice(list(_LETTERS), _PASSKEY_LENGTH)
+        number = seed_of("".join(drawn) if self._passkey is None else self._passkey)
+        public, head = input_table(bundle).detach(), output_head(bundle)
+        code = pairwise_swap(number, bundle.geometry.vocab, bundle.special_ids)
+        order = torch.from_numpy(code.plain_of).to(public.device)
+        keyed = time.perf_counter()
+        moved = torch.from_numpy(glides(public.cpu().double().numpy(), number, self.glides)).to(public.device)
+        bias = None if head.bias is None else head.bias.detach()[order]
+        start = with_tables(bundle, moved[order], head.weight.detach()[order], bias)
+        seconds = {"key": keyed - began, "implant": time.perf_counter() - keyed}
+        return Implanted(start, KeyedCode(code), seconds, {"key": 0.0, "implant": 0.0}, self.parameters)
+
+    @property
+    def parameters(self) -> Mapping[str, object]:
+        """Public parameters."""
+        return {"glides": self.glides}
+
+    def deploy(self, bundle: Bundle, boundary: Boundary, seed: int = 0) -> KeyedDeployment:
+        made = self.implant(bundle, None, seed)
+        assert isinstance(made.code, KeyedCode)
+        return KeyedDeployment(bundle, boundary, made.start, made.code, made.parameters)

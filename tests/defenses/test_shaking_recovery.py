@@ -1,0 +1,141 @@
+"""Recovery training: it brings the model back, it goes on after a kill with equal results, it is not done twice."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from smd_research.boundary import Boundary
+from smd_research.core.errors import ConfigError
+from smd_research.data.synthetic import generate
+from smd_research.data.tokenise import prompts as tokenised
+from smd_research.defenses.shaking import Shaking
+from smd_research.models import Bundle, sources
+from smd_research.models.decoding import plain_logits
+from smd_research.models.tables import with_tables
+from smd_research.training.recovery import Distillation
+
+OPTIONS: dict[str, Any] = {
+    "vertical": "inflate:0.9+tilt:1",
+    "awareness_steps": 10,
+    "function_steps": 3,
+    "batch": 4,
+    "row_tokens": 16,
+    "learning_rate": 3e-3,
+}
+
+
+@pytest.fixture(scope="module")
+def llama() -> Bundle:
+    """With a table of a larger scale, so that there are sharp laws to lose."""
+    bundle = sources.random("llama")
+    return with_tables(bundle, 8 * bundle.embedding.detach(), None)
+
+
+@pytest.fixture(scope="module")
+def corpus(llama: Bundle) -> tuple[tuple[int, ...], ...]:
+    return tuple(p.ids for p in tokenised(generate("mixed", "train", 40, 0), llama.tokenizer, 48, 0))
+
+
+def _defense(corpus: Any, **options: Any) -> Shaking:
+    defense = Shaking(**{**OPTIONS, **options})
+    defense.calibrate(corpus)
+    return defense
+
+
+def _weights(bundle: Bundle) -> dict[str, Tensor]:
+    return dict(bundle.model.named_parameters())
+
+
+def _divergence(bundle: Bundle, defense: Shaking, ids: tuple[int, ...]) -> float:
+    """From the public model, teacher-forced on text, nats."""
+    with defense.deploy(bundle, Boundary()) as deployment:
+        got = deployment.score(ids[:8], ids[8:]).log_softmax(-1)
+    right = plain_logits(bundle, ids[:8], ids[8:]).log_softmax(-1)
+    return float((right.exp() * (right - got)).sum(-1).mean())
+
+
+@pytest.mark.parametrize("options", [{}, {"head": "permuted", "homophones": 2, "frequent": 9}])
+def test_training_brings_the_model_back(llama: Bundle, corpus: Any, options: dict[str, Any]) -> None:
+    before = llama.fingerprint()
+    untrained = _defense(corpus, **options, awareness_steps=0, function_steps=0)
+    trained = _defense(corpus, **options, awareness_steps=30, function_steps=12)
+    first, last = (_divergence(llama, defense, corpus[0]) for defense in (untrained, trained))
+    assert last < 0.8 * first
+    assert llama.fingerprint() == before
+    made = trained.implant(llama, None, 0)
+    assert made.seconds["implant"] > 0
+    assert made.flops["implant"] > 1e9
+    start = untrained.implant(llama, None, 0).start
+    torch.testing.assert_close(made.start.embedding, start.embedding, rtol=0, atol=0)
+
+
+def test_tables_may_be_trained_too_and_a_dropped_head_trains_with_the_clients(llama: Bundle, corpus: Any) -> None:
+    free = _defense(corpus, freeze_tables=False).implant(llama, None, 0).start
+    frozen = _defense(corpus).implant(llama, None, 0).start
+    assert float((free.embedding - frozen.embedding).abs().max()) > 1e-4
+    dropped = _defense(corpus, head="drop").implant(llama, None, 0).start
+    assert dropped.model.get_output_embeddings() is None
+    assert float((dropped.model.model.norm.weight - llama.model.model.norm.weight).abs().max()) > 0
+
+
+def test_function_recovery_reads_the_text_of_the_task(llama: Bundle, corpus: Any) -> None:
+    one, two = (_defense(corpus, awareness_steps=0) for _ in range(2))
+    two.calibrate_task(corpus[20:])
+    first, second = (_weights(defense.implant(llama, None, 0).start) for defense in (one, two))
+    assert any(not torch.equal(first[name], second[name]) for name in first)
+
+
+class Killed(Exception):
+    pass
+
+
+def _stop_after(steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    step, done = Distillation.training_step, []
+
+    def stopping(self: Distillation, rows: Any) -> Tensor:
+        if len(done) == steps:
+            raise Killed
+        done.append(1)
+        return step(self, rows)
+
+    monkeypatch.setattr(Distillation, "training_step", stopping)
+
+
+@pytest.mark.parametrize("steps", [1, 5, 11])
+def test_a_killed_training_goes_on_with_equal_results(
+    llama: Bundle, corpus: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int
+) -> None:
+    """In either phase, before or after its first checkpoint."""
+    homophones = {"homophones": 2, "frequent": 9}
+    unbroken = _weights(_defense(corpus, **homophones).implant(llama, None, 0).start)
+    with monkeypatch.context() as patch:
+        _stop_after(steps, patch)
+        with pytest.raises(Killed):
+            _defense(corpus, **homophones).implant(llama, tmp_path, 0)
+    resumed = _defense(corpus, **homophones).implant(llama, tmp_path, 0)
+    for name, values in _weights(resumed.start).items():
+        torch.testing.assert_close(values, unbroken[name], rtol=0, atol=0)
+    assert not list(tmp_path.glob("*.ckpt"))
+
+
+def test_a_finished_implant_is_loaded_and_another_ones_folder_is_refused(
+    llama: Bundle, corpus: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = _defense(corpus).implant(llama, tmp_path, 0)
+    _stop_after(0, monkeypatch)
+    again = _defense(corpus).implant(llama, tmp_path, 0)
+    for name, values in _weights(again.start).items():
+        torch.testing.assert_close(values, _weights(first.start)[name], rtol=0, atol=0)
+    assert again.flops == first.flops
+    assert again.seconds["implant"] >= first.seconds["implant"] * 0.5
+    for defense, seed in ((_defense(corpus), 1), (_defense(corpus, text_weight=0.1), 0), (_defense(corpus[1:]), 0)):
+        with pytest.raises(ConfigError, match="holds the implant of another key"):
+            defense.implant(llama, tmp_path, seed)
+    (tmp_path / "implant.json").write_text("{")
+    with pytest.raises(ConfigError, match="holds the implant of another key"):
+        _defense(corpus).implant(llama, tmp_path, 0)
+    assert "secret" not in json.dumps([str(path) for path in tmp_path.iterdir()])
