@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import OmegaConf
 
 from experiments.build import build
+from experiments.halving import Halving
 from experiments.overrides import UsageError, nearest
 from experiments.progress import say
 from smd_research.core.errors import ConfigError, RecordError
@@ -31,7 +32,8 @@ class Declared:
 
     Attributes:
         title: heading.
-        sweep: lines of overrides, each a product of cells; or
+        sweep: lines of overrides, each a product of cells;
+        halving: runs these as candidates, rung by rung; or
         benches: names of benches whose files are read (``smd bench`` measures, a table only reads).
         links: links whose seconds are modelled over the traffic that a bench counted, as ``link_<name>_ms``.
         by_link: links of which each makes a case of its own, with the whole time on it (``on_link``).
@@ -44,6 +46,7 @@ class Declared:
     title: str
     view: Mapping[str, Any]
     sweep: Sequence[str] = ()
+    halving: Halving | None = None
     benches: Sequence[str] = ()
     links: Sequence[str] = ()
     by_link: Sequence[str] = ()
@@ -79,6 +82,8 @@ def declared(node: Mapping[str, Any], size: str) -> Declared:
     if size == "full" and isinstance(node.get("sweep"), list):
         raise ConfigError("this table's sweep has one size: leave out size=full")
     known = {field.name: sized(node[field.name], size) for field in fields(Declared) if node.get(field.name)}
+    if "halving" in known:
+        known["halving"] = Halving(**known["halving"])
     return Declared(**known, size=size)
 
 

@@ -84,8 +84,11 @@ def attempt(
     run: Callable[[], tuple["Record | None", bool]],
     journal: Journal,
     place: tuple[int, int] | None,
-) -> None:
+) -> "Record | None":
     """Run one cell, say how it ended, and enter it; in a sweep no cell's failure ends the others.
+
+    Returns:
+        Its record; None where there is none.
 
     Raises:
         RecordError: the results folder cannot be written, or, in a single run, the record is corrupt.
@@ -100,14 +103,15 @@ def attempt(
             raise
         _enter(journal, plan, "failed", str(error), "", reused=False, single=False)
         say(f"{counter}{title}: failed: {error}")
-        return
+        return None
     if record is None:
         say(f"{counter}{title}: no record, and rerun=never")
-        return
+        return None
     status = str(record.status)
     known = " (known)" if reused else ""
     say(f"{counter}{title}: {status}{known}{': ' + record.reason if record.reason else ''}")
     _enter(journal, plan, status, record.reason, str(record.path), reused=reused, single=place is None)
+    return record
 
 
 def _enter(journal: Journal, plan: Plan, status: str, reason: str, folder: str, *, reused: bool, single: bool) -> None:

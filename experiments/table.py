@@ -1,15 +1,16 @@
 """``smd table table=NAME``: run what a declared table lacks, then write it as Markdown, CSV, LaTeX and a figure.
 
 ``conf/table/NAME.yaml`` holds the ``sweep`` (each line the overrides of a product of cells; one list for each size
-where there are two) or the ``benches`` whose files are read (``smd bench`` measures, a table only reads); the ``view``
-that makes a table of either, a ``figure`` where one says more, and ``claims`` with their rules. Every other key of the
-command line is passed to each cell, so a table can be tried on another model or with fewer prompts. With
-``rerun=never`` nothing is run and what is known is shown: the rest stands as ``...``.
+where there are two; with ``halving`` they are candidates, of which only the best go on to a longer budget) or the
+``benches`` whose files are read (``smd bench`` measures, a table only reads); the ``view`` that makes a table of
+either, a ``figure`` where one says more, and ``claims`` with their rules. Every other key of the command line is passed
+to each cell, so a table can be tried on another model or with fewer prompts. With ``rerun=never`` nothing is run and
+what is known is shown: the rest stands as ``...``.
 """
 
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from experiments import sweep
 from experiments.app import launch
 from experiments.cells import Plan, composed, plain
 from experiments.declared import Declared, bench_commands, declared, of_benches, of_sweep, write
+from experiments.halving import Outcome
 from experiments.overrides import UsageError, groups, nearest, parse
 from experiments.run import run_cell
 from smd_research.core.errors import LabError
@@ -46,18 +48,55 @@ def expand(lines: Sequence[str], common: Sequence[str]) -> list[list[str]]:
     return cells
 
 
-def plans(cfg: Any, words: Sequence[str]) -> Iterator[Plan]:
-    """The plan of every cell of a table.
+def plans(cfg: Any, words: Sequence[str]) -> dict[tuple[str, ...], Plan]:
+    """The plan of every cell that a table may run, by its overrides.
 
     Raises:
         UsageError: no table is named, or a size that does not exist.
         ConfigError: its declaration has nothing to show.
     """
+    table, common = _table(cfg), _common(words)
+    cells = expand(table.sweep, common)
+    asked = table.halving.all(cells, common) if table.halving else map(tuple, cells)
+    return {overrides: composed(overrides) for overrides in asked}
+
+
+def run_all(cfg: Any, words: Sequence[str], journal: sweep.Journal) -> list[Plan]:
+    """Run what a table lacks: its whole sweep, or rung by rung what a halving chooses.
+
+    Returns:
+        The plans of the cells that it shows.
+
+    Raises:
+        RecordError: the results folder cannot be written.
+    """
+    table, common, known = _table(cfg), _common(words), plans(cfg, words)
+    cells = expand(table.sweep, common)
+    total = table.halving.count(len(cells)) if table.halving else len(cells)
+    asked: list[Plan] = []
+    shared: dict[str, Any] = {}
+
+    def run(overrides: tuple[str, ...]) -> Outcome:
+        asked.append(plan := known[overrides])
+        record = sweep.attempt(plan, partial(run_cell, plan, shared), journal, (len(asked), total))
+        return {name: one.mean for name, one in record.metrics.items()} if record and record.metrics else None
+
+    if table.halving:
+        table.halving.run(cells, common, run)
+    else:
+        for overrides in known:
+            run(overrides)
+    return asked
+
+
+def _table(cfg: Any) -> Declared:
     if cfg.get("table") is None:
         raise UsageError(f"table=NAME is needed: {nearest('', groups(conf_dir())['table'])}")
-    common = [word for word in words if not word.startswith(("table=", "size=", "-"))]
-    for overrides in expand(declared(plain(cfg.table), str(cfg.size)).sweep, common):
-        yield composed(overrides)
+    return declared(plain(cfg.table), str(cfg.size))
+
+
+def _common(words: Sequence[str]) -> list[str]:
+    return [word for word in words if not word.startswith(("table=", "size=", "-"))]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -72,13 +111,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     chosen: list[tuple[str, Declared, Path]] = []
 
     def one(cfg: DictConfig) -> None:
-        asked.extend(plans(cfg, words))
-        table = declared(plain(cfg.table), str(cfg.size))
-        results_dir = Path(cfg.results_dir).expanduser()
-        chosen.append((str(HydraConfig.get().runtime.choices["table"]), table, results_dir))
-        shared: dict[str, Any] = {}
-        for index, plan in enumerate(asked):
-            sweep.attempt(plan, partial(run_cell, plan, shared), journal, (index + 1, len(asked)))
+        asked.extend(run_all(cfg, words, journal))
+        name = str(HydraConfig.get().runtime.choices["table"])
+        chosen.append((name, _table(cfg), Path(cfg.results_dir).expanduser()))
 
     code = launch(one, "table", "smd table", words)
     entries = journal.close()
