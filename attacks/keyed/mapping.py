@@ -77,6 +77,11 @@ class MappingAttack(Attack):
         """Number of cipher ids ``V'``, at least that of plain ids."""
         return len(self.public.bundle.embedding)
 
+    @property
+    def plains(self) -> int:
+        """Number of plain ids ``V``."""
+        return len((self.public.base or self.public.bundle).embedding)
+
     def anchors(self, known: KnownPairs | None = None) -> KnownPairs:
         """Special ids, which map to themselves, and the pairs that were told."""
         special = np.array(sorted(i for i in self.public.bundle.special_ids if i < self.ciphers), dtype=np.int64)

@@ -1,0 +1,95 @@
+"""What the tables alone give away of the substitution, to an attacker who is told nothing, or a few pairs."""
+
+from functools import cache
+
+import numpy as np
+import pytest
+from keyed import Keyed, keyed, without_base
+
+from attacks.keyed.known_plaintext import KnownPlaintext
+from attacks.keyed.mapping import KnownPairs, MappingAttack, ciphertext
+from attacks.keyed.table_matching import TableMatching
+from smd_research.core.errors import ConfigError, NotApplicableError
+from smd_research.core.guess import MappingGuess
+from smd_research.core.seeds import generator
+from smd_research.models import sources
+from smd_research.models.bundle import Bundle
+from smd_research.models.tables import with_tables
+
+
+@cache
+def model() -> Bundle:
+    """With a small vocabulary."""
+    whole = sources.random("llama")
+    return with_tables(whole, whole.embedding[:700], None)
+
+
+@cache
+def shaken() -> Keyed:
+    return keyed(model(), inflate=0.5)
+
+
+def solved(attack: MappingAttack, one: Keyed, known: KnownPairs | None = None) -> MappingGuess:
+    attack.fit(one.public)
+    return attack.solve([], np.random.default_rng(0), known)
+
+
+@pytest.mark.parametrize("table", ["input", "head"])
+def test_a_table_gives_the_substitution_away_and_the_prompt_is_read(table: str) -> None:
+    attack = TableMatching(method="zscore", table=table)
+    found = solved(attack, shaken())
+    assert shaken().recovered(found) == 1
+    assert found.certified
+    ids = (5, 17, 17, 600)
+    guess = attack.recover(shaken().view(ids, (3,)), np.random.default_rng(0))
+    assert guess.ids == ids
+    assert guess.certified
+
+
+def test_a_table_of_strangers_gives_nothing() -> None:
+    """Negative control."""
+    stranger = generator(3, "stranger").standard_normal(tuple(model().embedding.shape))
+    one = keyed(model(), table=stranger)
+    found = solved(TableMatching(method="zscore", table="input"), one)
+    assert one.recovered(found) < 0.01
+    assert not found.certified
+
+
+def test_a_head_that_was_only_permuted_betrays_a_noisy_table() -> None:
+    one = keyed(model(), noise=6.0)
+    assert one.recovered(solved(TableMatching(method="zscore", table="input", rounds=2), one)) < 0.2
+    both = solved(TableMatching(method="zscore", rounds=2), one)
+    assert one.recovered(both) == 1
+    assert both.facts["matched_head"] == 1
+
+
+def test_pairs_that_were_told_open_the_table() -> None:
+    frequency = np.zeros(model().geometry.vocab)
+    frequency[100:140] = np.arange(40, 0, -1)
+    pairs = KnownPairs.planted(shaken().truth, frequency, 40)
+    assert set(pairs.plain.tolist()) == set(range(100, 140))
+    attack = KnownPlaintext(known=40, rounds=4)
+    found = solved(attack, shaken(), pairs)
+    assert shaken().recovered(found) > 0.95
+    assert (found.mapping[pairs.cipher] == pairs.plain).all()
+    wrong = KnownPairs(pairs.cipher, np.roll(pairs.plain, 1))
+    assert shaken().recovered(solved(attack, shaken(), wrong)) < 0.02, "negative control: pairs that are wrong"
+
+
+def test_encoded_text_is_every_prompt_and_what_followed_it() -> None:
+    (text,) = ciphertext([shaken().view((5, 6), (7,))])
+    assert shaken().truth[text].tolist() == [5, 6, 7]
+
+
+def test_what_cannot_be_run_is_named() -> None:
+    with pytest.raises(ConfigError, match="method"):
+        TableMatching(method="magic")
+    with pytest.raises(ConfigError, match="table"):
+        TableMatching(table="chair")
+    with pytest.raises(ConfigError, match="rounds"):
+        TableMatching(rounds=0)
+    with pytest.raises(ConfigError, match="known"):
+        KnownPlaintext(known=-1)
+    for attack in (TableMatching(), KnownPlaintext()):
+        with pytest.raises(NotApplicableError, match="public one"):
+            attack.fit(without_base(shaken()))

@@ -1,0 +1,183 @@
+"""Which row of a public table became which of a shaken one: found for every affine map, not for a stranger's table."""
+
+from collections.abc import Callable
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy.linalg import expm
+
+from smd_research.core.errors import ConfigError
+from smd_research.core.seeds import generator
+from smd_research.mechanisms.table_maps import fit_map, neighbours
+from smd_research.mechanisms.table_matching import METHODS, Pairs, TableMatch, match_from_pairs, match_tables
+from smd_research.models import sources
+
+Table = NDArray[np.float64]
+Shake = Callable[[Table, np.random.Generator], Table]
+
+
+def addv_inflate(table: Table, rng: np.random.Generator) -> Table:
+    width = table.shape[1]
+    added = table + table.std() * rng.standard_normal(width)
+    inflated: Table = added * (1 + 0.5 * rng.uniform(-1, 1, width))
+    return inflated
+
+
+def tilt(table: Table, rng: np.random.Generator, strength: float = 1.0) -> Table:
+    width = table.shape[1]
+    generator_of = rng.standard_normal((width, width))
+    turned: Table = table @ expm(strength * (generator_of - generator_of.T) / np.sqrt(2 * width))
+    return turned
+
+
+def any_rotation(table: Table, rng: np.random.Generator) -> Table:
+    return tilt(table, rng, 5.0)
+
+
+def any_affine(table: Table, rng: np.random.Generator) -> Table:
+    width = table.shape[1]
+    mapped: Table = table @ rng.standard_normal((width, width)) / np.sqrt(width) + rng.standard_normal(width)
+    return mapped
+
+
+def shaken(table: Table, shake: Shake, noise: float = 0.0, seed: int = 0) -> tuple[Table, NDArray[np.int64]]:
+    """A shaken table with its rows permuted, and the public row of each."""
+    rng = generator(seed, "shaken")
+    changed = shake(table, rng) + noise * table.std() * rng.standard_normal(table.shape)
+    order = rng.permutation(len(table))
+    return changed[order], order
+
+
+@cache
+def clustered(rows: int = 600, width: int = 32) -> Table:
+    """Rows in groups, with a decaying spectrum and norms of a heavy tail, as trained tables have them."""
+    rng = generator(0, "clustered")
+    centres = rng.standard_normal((40, width))
+    rows_ = centres[rng.integers(0, 40, rows)] + 0.7 * rng.standard_normal((rows, width))
+    found: Table = rows_ * np.exp(0.4 * rng.standard_normal((rows, 1))) * np.linspace(2, 0.3, width) + 0.2
+    turned: Table = found @ np.linalg.qr(rng.standard_normal((width, width)))[0]
+    return turned
+
+
+def recovered(match: TableMatch, truth: NDArray[np.int64]) -> float:
+    return float((match.mapping == truth).mean())
+
+
+@pytest.mark.parametrize(
+    ("method", "shake"),
+    [
+        ("zscore", addv_inflate),
+        ("rotation", tilt),
+        ("rotation", any_rotation),
+        ("whitened", addv_inflate),
+        ("whitened", any_rotation),
+        ("whitened", any_affine),
+        ("auto", any_affine),
+    ],
+)
+def test_every_noiseless_shaking_comes_undone_and_proves_it(method: str, shake: Shake) -> None:
+    table, truth = shaken(clustered(), shake)
+    found = match_tables(clustered(), table, method)
+    assert recovered(found, truth) == 1
+    assert found.exact
+    assert found.residual < 1e-6
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_stranger_s_table_is_matched_by_chance_and_not_certified(method: str) -> None:
+    """Negative control."""
+    stranger = generator(1, "stranger").standard_normal(clustered().shape)
+    found = match_tables(clustered(), stranger, method)
+    assert not found.exact
+    assert recovered(found, np.arange(len(stranger))) < 0.02
+    assert 0.4 < found.vote < 0.6, "columns that had no part in a choice do not confirm it"
+
+
+def test_recovery_falls_with_noise_and_known_pairs_hold_it() -> None:
+    blind, told = [], []
+    for noise in (0.0, 0.25, 1.0, 4.0):
+        table, truth = shaken(clustered(), any_rotation, noise)
+        known = generator(2, "known").permutation(len(truth))[:60]
+        blind.append(recovered(match_tables(clustered(), table, rounds=10), truth))
+        told.append(recovered(match_from_pairs(clustered(), table, Pairs(known, truth[known])), truth))
+    assert blind[0] == told[0] == 1
+    assert all(one >= other for one, other in pairwise(blind))
+    assert told[1] > 0.9
+    assert told[2] > blind[2] - 0.02
+    assert blind[-1] < 0.1
+    assert told[-1] < 0.25, "the told pairs are a tenth"
+
+
+def test_fewer_pairs_than_dimensions_open_a_rotated_table() -> None:
+    table, truth = shaken(clustered(), any_rotation)
+    known = np.arange(8)
+    found = match_from_pairs(clustered(), table, Pairs(known, truth[known]))
+    assert recovered(found, truth) == 1
+    wrong = match_from_pairs(clustered(), table, Pairs(known, np.roll(truth[known], 1)))
+    assert recovered(wrong, truth) < 0.2
+
+
+def test_a_row_with_two_cipher_ids_is_found_twice() -> None:
+    table, truth = shaken(clustered(), addv_inflate)
+    twice, both = np.concatenate([table, table[:50]]), np.concatenate([truth, truth[:50]])
+    assert recovered(match_tables(clustered(), twice), both) == 1
+
+
+@pytest.mark.parametrize("shake", [addv_inflate, tilt, any_affine])
+def test_a_trained_table_of_512_ids(shake: Shake, shared_data: Path) -> None:
+    """A third of its rows were never trained: they differ by less than single precision tells."""
+    public = sources.local(str(shared_data / "stories260k-hf")).embedding.double().numpy()
+    table, truth = shaken(public, shake)
+    assert recovered(match_tables(public, table), truth) >= 0.95
+    stranger = generator(1, "stranger").standard_normal(public.shape)
+    assert recovered(match_tables(public, stranger), truth) < 0.02
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shake", [addv_inflate, tilt, any_rotation, any_affine])
+def test_the_embedded_model_s_table(shake: Shake) -> None:
+    public = sources.embedded().embedding.double().numpy()
+    table, truth = shaken(public, shake)
+    assert recovered(match_tables(public, table), truth) >= 0.95
+
+
+def test_the_embedded_model_s_table_under_noise() -> None:
+    """A part of it, under noise as large as the table's own deviation."""
+    public = sources.embedded().embedding.double().numpy()[500:1500]
+    table, truth = shaken(public, addv_inflate, 1.0)
+    assert recovered(match_tables(public, table, "zscore", rounds=5), truth) > 0.5
+
+
+def test_neighbours_agree_with_a_table_of_all_distances() -> None:
+    rng = generator(0, "neighbours")
+    a, b = rng.standard_normal((30, 5)), rng.standard_normal((40, 5))
+    all_of_them = np.linalg.norm(b[:, None] - a[None], axis=2)
+    found = neighbours(a, b)
+    order = np.argsort(all_of_them, axis=1)
+    np.testing.assert_array_equal(found.nearest, order[:, 0])
+    np.testing.assert_array_equal(found.following, order[:, 1])
+    np.testing.assert_allclose(found.first, all_of_them.min(axis=1) ** 2)
+    assert len(set(found.nearest[found.claimed].tolist())) == found.claimed.sum() == len(set(found.nearest.tolist()))
+
+
+@pytest.mark.parametrize("kind", ["axes", "rotation", "affine"])
+def test_a_map_is_fitted_to_what_made_the_rows(kind: str) -> None:
+    rng = generator(0, kind)
+    x = rng.standard_normal((50, 6))
+    matrix = {
+        "axes": np.diag(rng.uniform(0.5, 2, 6)),
+        "rotation": 1.5 * np.linalg.qr(rng.standard_normal((6, 6)))[0],
+        "affine": rng.standard_normal((6, 6)),
+    }[kind]
+    np.testing.assert_allclose(fit_map(kind, x, x @ matrix + 3)(x), x @ matrix + 3, atol=1e-4)
+
+
+def test_what_cannot_be_compared_is_named() -> None:
+    with pytest.raises(ConfigError, match="unknown"):
+        match_tables(clustered(), clustered(), "magic")
+    with pytest.raises(ConfigError, match="width"):
+        match_tables(clustered(), clustered()[:, :8])
