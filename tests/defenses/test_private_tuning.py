@@ -1,0 +1,181 @@
+"""Private tuning by two real parties: nothing but coded rows crosses, and the answers come back decoded."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from smd_research.boundary import Boundary
+from smd_research.boundary.messages import ClassifyRows, Progress, Tune, TuningRows, token_tensor
+from smd_research.core.errors import PeerLostError, ProtocolError
+from smd_research.data.tasks.rows import texts_of
+from smd_research.data.tasks.synthetic import Urgency
+from smd_research.defenses.none import NoDefense
+from smd_research.defenses.tunable import ClientCode, Implanted
+from smd_research.defenses.tuning import TuningClient, TuningDeployment, TuningProvider
+from smd_research.models import Bundle, sources
+from smd_research.training.buckets import Texts
+from smd_research.training.methods import Full, Machine
+
+TUNING = Full(
+    steps=6,
+    batch=4,
+    learning_rate=3e-3,
+    warmup=0.1,
+    weight_decay=0.0,
+    clip=1.0,
+    pooling="last",
+    head="linear",
+    freeze_table=False,
+    checks=2,
+    patience=None,
+    precision="32-true",
+)
+TASK = Urgency(train=12, validation=4, evaluation=6, tokens=16)
+SHOWS = NoDefense().tuning_shows
+
+
+@cache
+def bundle() -> Bundle:
+    return sources.random("llama")
+
+
+def texts(split: str, n: int) -> Texts:
+    return texts_of(TASK.examples(split, n, 0), TASK, bundle())
+
+
+class Substitution(ClientCode):
+    """A permutation of the ids that are not special, and, if asked, the other name for each of two classes."""
+
+    def __init__(self, labels: bool) -> None:
+        self.labels = labels
+        vocabulary = bundle().geometry.vocab
+        moved = np.setdiff1d(np.arange(vocabulary), sorted(bundle().special_ids))
+        self.cipher: NDArray[np.int64] = np.arange(vocabulary)
+        self.cipher[moved] = np.random.default_rng(0).permutation(moved)
+
+    def encode(self, ids: Sequence[int], occurrence: int = 0) -> Sequence[int]:
+        return self.cipher[list(ids)].tolist()
+
+    def encode_label(self, label: int) -> int:
+        return 1 - label if self.labels else label
+
+    def decode_label(self, label: int) -> int:
+        return self.encode_label(label)
+
+    def plain_ids(self, vocabulary: int) -> NDArray[np.int64]:
+        return np.argsort(self.cipher)
+
+
+def permuted(labels: bool) -> Implanted:
+    """The model whose table is permuted as the code says."""
+    code, model = Substitution(labels), sources.random("llama").model
+    with torch.no_grad():
+        table = model.get_input_embeddings().weight
+        table.copy_(bundle().embedding[torch.from_numpy(code.plain_ids(len(table)))])
+    return Implanted(replace(bundle(), model=model), code)
+
+
+def deployed(folder: Path, implanted: Implanted | None = None, transport: str = "inproc") -> TuningDeployment:
+    boundary = Boundary(transport, threads=1)
+    return TuningDeployment(implanted or Implanted(bundle()), boundary, 2, TUNING, Machine(), folder)
+
+
+def lived(deployment: TuningDeployment, words: Sequence[int] = ()) -> tuple[list[int], bytes, dict[str, float]]:
+    """Upload, tune, classify: answers, what the provider received, what tuning took."""
+    with deployment:
+        deployment.upload(texts("train", 12))
+        deployment.upload(texts("validation", 4), held_out=True, first=12)
+        outcome = deployment.tune(words, 0)
+        answers = deployment.classify(texts("evaluation", 6), first=16)
+        return answers, deployment.boundary.received_by_untrusted(), outcome
+
+
+def crossed(received: bytes) -> bool:
+    """Canary: whether a private text's ids are among the bytes."""
+    return any(token_tensor(text[1:]).numpy().tobytes() in received for text in texts("train", 12).ids)
+
+
+def test_both_transports_see_and_answer_the_same(tmp_path: Path) -> None:
+    told: list[int] = []
+    seen, answers = [], []
+    for transport in ("inproc", "process"):
+        boundary = Boundary(transport, threads=1)
+        client = TuningClient(lambda step, steps: told.append(step))
+        folder = tmp_path / transport
+        found = lived(TuningDeployment(Implanted(bundle()), boundary, 2, TUNING, Machine(), folder, client))
+        answers.append(found[0])
+        seen.append([str(message) for _, message in boundary.view(SHOWS).messages])
+        assert crossed(found[1])
+        assert found[2]["steps"] == TUNING.steps
+        assert set(told) == set(range(1, 7)), "progress keeps a long request alive"
+        told.clear()
+    assert answers[0] == answers[1]
+    assert seen[0] == seen[1]
+
+
+def test_a_finished_tuning_is_not_done_again(tmp_path: Path) -> None:
+    first, again = (lived(deployed(tmp_path)) for _ in range(2))
+    assert again[0] == first[0]
+    assert again[2] == first[2], "the folder's result, and the time that it took"
+
+
+@pytest.mark.parametrize("head", ["linear", "words"])
+def test_a_permuted_table_and_coded_rows_tune_to_the_same_answers(tmp_path: Path, head: str) -> None:
+    """Horizontal shaking alone is exact, through tuning and inference; a head of its own is drawn for sent classes."""
+    words = [20, 30] if head == "words" else []
+    plain = lived(deployed(tmp_path / "plain"), words)
+    keyed = lived(deployed(tmp_path / "keyed", permuted(labels=head == "words")), words)
+    assert not crossed(keyed[1])
+    assert keyed[0] == plain[0]
+    assert keyed[2]["loss"] == pytest.approx(plain[2]["loss"], abs=1e-4)
+
+
+def test_what_the_provider_holds_after_tuning_is_read_from_it(tmp_path: Path) -> None:
+    deployment = deployed(tmp_path)
+    lived(deployment)
+    before, after = deployment.before.embedding, deployment.tuned.embedding
+    moved = (before != after).any(1).nonzero().flatten().tolist()
+    used = {token for text in texts("train", 12).ids for token in text}
+    assert set(moved) <= used
+    assert len(moved) > len(used) / 2
+    assert deployment.before is bundle()
+
+
+def test_a_provider_that_dies_is_named_and_one_started_again_goes_on(tmp_path: Path) -> None:
+    unbroken = lived(deployed(tmp_path / "a"))
+
+    def kill(step: int, steps: int) -> None:
+        if step == 5:
+            boundary._host._process.kill()  # type: ignore[union-attr]
+
+    boundary = Boundary("process", threads=1)
+    with pytest.raises(PeerLostError):
+        lived(TuningDeployment(Implanted(bundle()), boundary, 2, TUNING, Machine(), tmp_path / "b", TuningClient(kill)))
+    assert (tmp_path / "b" / "last.ckpt").is_file()
+    assert lived(deployed(tmp_path / "b", transport="process"))[0] == unbroken[0]
+
+
+class _Nowhere:
+    def notify(self, message: object) -> None:
+        """Takes anything."""
+
+
+def test_what_makes_no_sense_is_refused(tmp_path: Path) -> None:
+    provider = TuningProvider(bundle(), TUNING, Machine(), tmp_path, _Nowhere())  # type: ignore[arg-type]
+    row, none = token_tensor([3, 4]), token_tensor([])
+    with pytest.raises(ProtocolError, match="add up"):
+        provider.handle(TuningRows(row, token_tensor([3]), token_tensor([1]), 0))
+    with pytest.raises(ProtocolError, match="one label"):
+        provider.handle(TuningRows(row, token_tensor([2]), token_tensor([1, 0]), 0))
+    with pytest.raises(ProtocolError, match="has not tuned"):
+        provider.handle(ClassifyRows(row, token_tensor([2])))
+    with pytest.raises(ProtocolError, match="does not serve"):
+        provider.handle(Progress(1, 2))
+    with pytest.raises(ProtocolError, match="does not serve"):
+        TuningClient().handle(Tune(none, 2, 0))
