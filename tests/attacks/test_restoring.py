@@ -99,6 +99,15 @@ def test_text_restores_a_model_and_noise_does_not(method: str) -> None:
     assert out - noise < 0.5 * (out - read)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["full", "null_space"])
+def test_a_longer_training_restores_a_third_and_more(method: str) -> None:
+    known = replace(public(trained=True, protected="."), corpus=texts("train", 160))
+    out, true = loss(known, WeightGuess({})), loss(Public(original(), "none", {}), WeightGuess({}))
+    longer = TRAINING[method](tokens=8192, steps=25, batch=4, row_tokens=128)
+    assert loss(known, restored(longer, known)) < out - 0.34 * (out - true)
+
+
 @pytest.mark.parametrize("shape", [(24, 24), (40, 24), (24, 40)])
 @pytest.mark.parametrize("kind", ["linear", "conv1d"])
 def test_the_true_core_gives_the_original_matrix_exactly(shape: tuple[int, int], kind: str) -> None:
