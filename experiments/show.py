@@ -12,6 +12,8 @@ from smd_research.metrics import CARDS, Estimate
 from smd_research.records import Record, frame_of, read
 
 KINDS = ("privacy", "utility", "cost")
+LEAKS = ("span_exact", "token_accuracy", "token_recovery")
+"""What a sweep shows of its attacks: the first of these that it holds."""
 
 
 def console() -> Console:
@@ -74,7 +76,7 @@ def sweep(folders: Sequence[Path], results_dir: Path) -> None:
     out = console()
     out.print()
     out.print(terminal(summary(frame)))
-    leak = next((name for name in ("span_exact", "token_accuracy") if (frame["metric"] == name).any()), None)
+    leak = next((name for name in LEAKS if (frame["metric"] == name).any()), None)
     if leak:
         out.print(terminal(leak_matrix(frame, leak)))
         try:

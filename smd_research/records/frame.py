@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from smd_research.core.cell import COMPONENTS, Cell, component_name, parameters
+from smd_research.core.cell import COMPONENTS, OPTIONAL, Cell, component_name, parameters
 from smd_research.core.errors import RecordError
 from smd_research.metrics import Estimate
 from smd_research.records import numbers
@@ -17,7 +17,7 @@ from smd_research.records.record import Record, Status
 from smd_research.records.store import Store, read
 
 DESIGN = (
-    *(column for part in COMPONENTS for column in (part, f"{part}_params")),
+    *(column for part in (*COMPONENTS, *OPTIONAL) for column in (part, f"{part}_params")),
     "n_prompts",
     "max_new_tokens",
     "prompt_tokens",
@@ -27,7 +27,10 @@ DESIGN = (
     "transport",
     "device",
 )
-"""The columns that say which cell a row belongs to; ``<part>_params`` is JSON with sorted keys."""
+"""The columns that say which cell a row belongs to; ``<part>_params`` is JSON with sorted keys.
+
+A part that a cell has not (``task``, ``tuning``) is an empty text.
+"""
 
 VERSIONS = ("defense_version", "attack_version")
 """Component versions: records of an earlier version of the same cell may still lie beside the new ones."""
@@ -106,10 +109,10 @@ def tidy(rows: list[dict[str, Any]]) -> pd.DataFrame:
 def design(cell: Cell) -> dict[str, Any]:
     """The design and version columns of a cell."""
     row: dict[str, Any] = {}
-    for part in COMPONENTS:
+    for part in (*COMPONENTS, *OPTIONAL):
         component = getattr(cell, part)
-        row[part] = component_name(component)
-        row[f"{part}_params"] = json.dumps(parameters(component), sort_keys=True)
+        row[part] = "" if component is None else component_name(component)
+        row[f"{part}_params"] = json.dumps(parameters(component or {}), sort_keys=True)
     row |= {name: getattr(cell, name) for name in DESIGN if name not in row}
     return row | {name: cell.versions.get(name.removesuffix("_version"), 1) for name in VERSIONS}
 

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 import pandas as pd
 
-from smd_research.core.cell import COMPONENTS
+from smd_research.core.cell import COMPONENTS, OPTIONAL
 from smd_research.metrics import CARDS
 from smd_research.metrics.spread import Spread
 from smd_research.records.bench import BenchCase
@@ -154,7 +154,7 @@ def _labels(row: Mapping[Any, Any]) -> Labels:
     labels: dict[str, Label] = {
         name: None if pd.isna(row[name]) else row[name] for name in DESIGN if not name.endswith("_params")
     }
-    for part in COMPONENTS:
+    for part in (*COMPONENTS, *OPTIONAL):
         options = json.loads(row[f"{part}_params"])
         if part == "defense" and row[DEPLOYED]:
             chosen = json.loads(row[DEPLOYED])

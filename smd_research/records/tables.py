@@ -108,7 +108,7 @@ def summary(frame: pd.DataFrame, title: str = "Attacks against defenses") -> Tab
     """
     found = batteries(frame)
     settings = list(found[0].setting) if found else []
-    utility = [name for name in ("perplexity", "kl") if _any(frame, name)]
+    utility = [name for name in ("accuracy", "perplexity", "kl") if _any(frame, name)]
     cost = [n for n in ("ttft_ms", "tpot_ms", "bytes_to_untrusted", "bytes_to_trusted", "modelled_s") if _any(frame, n)]
     columns = [Column(name.replace("_", " "), align="left") for name in settings]
     columns += [Column("defense", align="left"), Column("best attack", align="left")]

@@ -66,13 +66,13 @@ class _Patience(EarlyStopping):  # type: ignore[misc]  # Lightning is untyped he
 
 
 class _Steps(Callback):  # type: ignore[misc]  # Lightning is untyped here
-    """Tells of every step and held-out batch, and seeds each epoch, so that dropout is the same after a resume."""
+    """Tells of every step and held-out batch, and seeds each step, so that dropout is the same after a resume."""
 
     def __init__(self, on_step: OnStep | None, steps: int, seed: int) -> None:
         self._on_step, self._steps, self._seed = on_step, steps, seed
 
-    def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        torch.manual_seed(torch_seed(self._seed, "epoch", trainer.current_epoch))
+    def on_train_batch_start(self, trainer: lightning.Trainer, *_: Any) -> None:
+        torch.manual_seed(torch_seed(self._seed, "step", trainer.global_step))
 
     def on_train_batch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
         if self._on_step:

@@ -1,0 +1,163 @@
+"""Cells with a task from the command line: two parties tune and infer, an attack reads what crossed, a record stays."""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from tests_support import numbers
+
+from experiments import tuning
+from experiments.cli import main as smd
+from smd_research.metrics import CARDS
+from smd_research.records import load
+
+SMALL = ["model=random", "task.train=16", "task.validation=4", "task.evaluation=8", "task.tokens=12"]
+SMALL += ["tuning.steps=6", "tuning.batch=4", "tuning.checks=2"]
+KEYED = ["defense=shaking", "defense.vertical=none", "defense.awareness_steps=0", "defense.function_steps=0"]
+
+ATTACKS = """
+import numpy as np
+from attacks.keyed.mapping import MappingAttack
+from smd_research.core.guess import MappingGuess
+
+
+class SortsRows(MappingAttack):
+    def solve(self, views, rng, known=None):
+        shaken, public = (one.embedding.numpy() for one in (self.public.before, self.public.base))
+        mapping = np.empty(len(shaken), dtype=np.int64)
+        mapping[np.lexsort(shaken.T)] = np.lexsort(public.T)
+        return MappingGuess(mapping, certified=True)
+
+
+class Told(MappingAttack):
+    known = 40
+
+    def solve(self, views, rng, known=None):
+        mapping = np.full(self.ciphers, -1)
+        mapping[known.cipher] = known.plain
+        return MappingGuess(mapping)
+"""
+
+
+@pytest.fixture
+def attacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Two attacks of somebody's own: one that undoes a permutation, one that knows what it is told."""
+    (tmp_path / "conf" / "attack").mkdir(parents=True)
+    for name, kind in (("sorts", "SortsRows"), ("told", "Told")):
+        (tmp_path / "conf" / "attack" / f"{name}.yaml").write_text(f"# Mine.\n_target_: attacks_of_mine.{kind}\n")
+    (tmp_path / "attacks_of_mine.py").write_text(ATTACKS)
+    monkeypatch.chdir(tmp_path)
+    return ["-cd", "conf"]
+
+
+def metrics(results_dir: str = "results") -> dict[str, dict[str, float]]:
+    frame = load(results_dir)
+    return {
+        f"{row['defense']} {row['attack']}": dict(part[["metric", "mean"]].itertuples(index=False))
+        for (row), part in ((part.iloc[0], part) for _, part in frame.groupby("id"))
+    }
+
+
+def test_a_tuned_cell_leaves_a_record_and_is_known_afterwards(
+    in_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["run", "task=urgency", "defense=none", "attack=none", *SMALL]
+    assert smd(command) == 0
+    (folder,) = Path("results/cells").iterdir()
+    assert folder.name.startswith("none-none-random_llama-urgency-s0-")
+    document = json.loads((folder / "metrics.json").read_text())
+    found = document["metrics"]
+    assert set(found) <= set(CARDS)
+    assert {"accuracy", "f1_macro", "tune_s", "tune_bytes", "tune_gflop", "infer_s", "infer_bytes"} <= set(found)
+    assert found["accuracy"]["n"] == document["cell"]["n_prompts"] == 8
+    sent = 4 * (16 + 4) * (12 + 2)  # ids, lengths and labels of every text, int32
+    assert found["tune_bytes"]["mean"] == sent
+    assert len(pd.read_parquet(folder / "items.parquet")) == 8
+    capsys.readouterr()
+    assert smd(command) == 0
+    assert "(known)" in capsys.readouterr().err
+
+
+def test_a_permuted_model_tunes_as_the_plain_one_and_its_attacks_share_one_life(
+    attacks: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lives = []
+    real: Callable[..., object] = tuning.live
+    monkeypatch.setattr(tuning, "live", lambda *given: lives.append(1) or real(*given))  # type: ignore[func-returns-value]
+    assert smd(["run", "task=urgency", "defense=none", "attack=none", *SMALL]) == 0
+    assert smd(["run", *attacks, "-m", "task=urgency", *KEYED, "attack=none,sorts,told,reading", *SMALL]) == 0
+    assert len(lives) == 2
+    found = metrics()
+    assert found["shaking none"]["accuracy"] == found["none none"]["accuracy"]
+    assert found["shaking sorts"]["id_recovery"] == found["shaking sorts"]["token_recovery"] == 1
+    assert found["shaking sorts"]["certified"] == 1
+    assert 0.2 < found["shaking told"]["token_recovery"] < 0.95
+    assert found["shaking told"]["id_recovery"] < 0.02
+    shown = capsys.readouterr().out
+    assert "reading against shaking: needs token ids" in shown
+    assert CARDS["token_recovery"].label in shown
+    assert CARDS["accuracy"].label in shown
+
+
+def test_what_does_not_go_together_is_not_applicable(in_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for words, reason in (
+        (["defense=smd", "attack=none"], "nothing can be tuned under smd"),
+        (["defense=none", "attack=reading"], "reads prompts one by one"),
+    ):
+        assert smd(["run", "task=urgency", *words, *SMALL]) == 1
+        assert reason in capsys.readouterr().err
+
+
+class Killed(BaseException):
+    """Stands for a kill."""
+
+
+@contextmanager
+def killed(label: str) -> Iterator[Callable[[int, int], None]]:
+    """Stands for the progress bar: somebody kills the command at the fifth step."""
+
+    def on_step(step: int, steps: int) -> None:
+        if step == 5:
+            raise Killed
+
+    yield on_step
+
+
+def test_a_cell_that_was_killed_goes_on_with_equal_results(in_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = ["run", "task=urgency", "tuning=lora", "defense=none", "attack=none", *SMALL]
+    assert smd([*command, "results_dir=results/a"]) == 0
+    with monkeypatch.context() as patched:
+        patched.setattr(tuning, "steps", killed)
+        with pytest.raises(Killed):
+            smd([*command, "results_dir=results/b"])
+    assert list(Path("results/b/work").rglob("last.ckpt"))
+    assert smd([*command, "results_dir=results/b"]) == 0
+    pd.testing.assert_frame_equal(numbers(Path("results/a")), numbers(Path("results/b")))
+    assert not list(Path("results/b/work").rglob("*.ckpt"))
+
+
+def test_the_next_token_is_a_task_too(in_folder: Path) -> None:
+    assert smd(["run", "task=next_token", "defense=none", "attack=none", *SMALL]) == 0
+    found = metrics()["none none"]
+    assert found["perplexity"] > 1
+    assert 0 <= found["accuracy"] <= 1
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["task=file", "task.train_path=/no/such.csv"], "/no/such.csv does not exist"),
+        (["task=urgency", "tuning.checks=7"], "checks lies in 1 .. steps"),
+        (["task=urgency", "task.validation=0"], "task.validation=0"),
+        (["task=urgency", "transport=tcp", "address=localhost:1"], "leave address= out"),
+    ],
+)
+def test_bad_input_is_one_clear_line(
+    in_folder: Path, capsys: pytest.CaptureFixture[str], words: list[str], says: str
+) -> None:
+    assert smd(["run", "defense=none", "attack=none", *SMALL, *words]) == 1
+    (line,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith("error: "))
+    assert says in line
