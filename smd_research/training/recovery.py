@@ -41,12 +41,12 @@ class Weights:
 
     Attributes:
         hidden: squared distance of the hidden states after each block but the last, relative to the teacher's square.
-        logits: Kullback-Leibler divergence from the teacher's next-token law, nats.
+        logit: Kullback-Leibler divergence from the teacher's next-token law, nats.
         text: cross-entropy of the text itself, nats.
     """
 
     hidden: float
-    logits: float
+    logit: float
     text: float
 
 
@@ -118,10 +118,10 @@ class Distillation(lightning.LightningModule):  # type: ignore[misc]  # Lightnin
         ours = self.student(input_ids=cipher, use_cache=False, output_hidden_states=weights.hidden > 0)
         law = decoded(ours.logits, self.homophones).float().log_softmax(-1)
         total = law.new_zeros(())
-        if weights.logits:
+        if weights.logit:
             target = right.logits.float().log_softmax(-1)
             divergence = functional.kl_div(law, target, reduction="none", log_target=True)
-            total = total + weights.logits * divergence.sum(-1).mean()
+            total = total + weights.logit * divergence.sum(-1).mean()
         if weights.text:
             total = total + weights.text * functional.nll_loss(law[:, :-1].flatten(0, 1), plain[:, 1:].flatten())
         if weights.hidden:

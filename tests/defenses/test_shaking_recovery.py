@@ -1,6 +1,5 @@
 """Recovery training: it brings the model back, it goes on after a kill with equal results, it is not done twice."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -132,10 +131,18 @@ def test_a_finished_implant_is_loaded_and_another_ones_folder_is_refused(
         torch.testing.assert_close(values, _weights(first.start)[name], rtol=0, atol=0)
     assert again.flops == first.flops
     assert again.seconds["implant"] >= first.seconds["implant"] * 0.5
-    for defense, seed in ((_defense(corpus), 1), (_defense(corpus, text_weight=0.1), 0), (_defense(corpus[1:]), 0)):
-        with pytest.raises(ConfigError, match="holds the implant of another key"):
-            defense.implant(llama, tmp_path, seed)
+    for defense in (_defense(corpus, text_weight=0.1), _defense(corpus[1:]), _defense(corpus, head="permuted")):
+        with pytest.raises(ConfigError, match="the implant of another model, text or training"):
+            defense.implant(llama, tmp_path, 0)
     (tmp_path / "implant.json").write_text("{")
-    with pytest.raises(ConfigError, match="holds the implant of another key"):
+    with pytest.raises(ConfigError, match=r"implant\.json is damaged"):
         _defense(corpus).implant(llama, tmp_path, 0)
-    assert "secret" not in json.dumps([str(path) for path in tmp_path.iterdir()])
+
+
+def test_an_implant_of_another_key_is_refused_in_one_line(llama: Bundle, corpus: Any, tmp_path: Path) -> None:
+    _defense(corpus, awareness_steps=1, function_steps=0, secret="00" * 16).implant(llama, tmp_path, 0)
+    with pytest.raises(ConfigError, match="belongs to another key") as caught:
+        _defense(corpus, awareness_steps=1, function_steps=0, secret="01" * 16).implant(llama, tmp_path, 0)
+    assert "\n" not in str(caught.value)
+    assert "01" * 16 not in str(caught.value)
+    assert all("01" * 16 not in path.read_text(errors="ignore") for path in tmp_path.iterdir())

@@ -7,6 +7,7 @@ is claimed.
 
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -99,9 +100,8 @@ class Shaking(Defense, Tunable):
             "frequent": frequent,
             "vertical": vertical,
             "head": head,
-            "awareness_steps": awareness_steps,
-            "function_steps": function_steps,
-            "freeze_tables": freeze_tables,
+            **{name: value for name, value in asdict(self.recovery).items() if name != "weights"},
+            **{f"{name}_weight": value for name, value in asdict(weights).items()},
         }
         self.task_text: Sequence[Sequence[int]] = ()
         self._held: tuple[tuple[object, ...], Implanted] | None = None

@@ -7,7 +7,7 @@ whoever it trusts, on public text.
 import copy
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
@@ -144,7 +144,8 @@ def implanted(
     start = _tables(bundle, key, "permuted" if head == "drop" else head)
     student = _trainable(start, recovery)
     if folder is not None:
-        identity = _identity(bundle, key, head, recovery, awareness_text, function_text, seed)
+        rest = _digest(bundle.fingerprint(), head, asdict(recovery), awareness_text, function_text, seed)
+        identity = {"key": key.name, "rest": rest}
         spent = _claim(folder, identity, student)
         if spent is None:
             spent = _train(student, bundle, key, recovery, awareness_text, function_text, seed, folder)
@@ -200,26 +201,31 @@ def _train(
     return spent
 
 
-def _identity(bundle: Bundle, key: Key, head: Head, recovery: Recovery, *rest: object) -> str:
-    """A digest of all that decides an implant; it says nothing of the secret."""
-    content = json.dumps([bundle.fingerprint(), key.name, head, asdict(recovery), *rest])
-    return hashlib.sha256(content.encode()).hexdigest()
+def _digest(*parts: object) -> str:
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
-def _claim(folder: Path, identity: str, student: PreTrainedModel) -> Spent | None:
-    """Mark a folder as that of one implant; with a finished one, load it and say what it took."""
+def _claim(folder: Path, identity: Mapping[str, str], student: PreTrainedModel) -> Spent | None:
+    """Mark a folder as that of one implant, named by its key and by all else; load a finished one, say what it took."""
     folder.mkdir(parents=True, exist_ok=True)
     mark = folder / _MARK
     if not mark.is_file():
-        _write(mark, {"identity": identity})
+        _write(mark, identity)
         return None
     try:
         held = json.loads(mark.read_text(encoding="utf-8"))
-        mine = held["identity"] == identity
+        key, rest = str(held["key"]), str(held["rest"])
     except (ValueError, KeyError, TypeError):
-        mine = False
-    if not mine:
-        raise ConfigError(f"{folder} holds the implant of another key, model, text or training: give another folder")
+        raise ConfigError(
+            f"{mark} is damaged: remove the folder (or rerun=always), the implant is made again"
+        ) from None
+    if key != identity["key"]:
+        raise ConfigError(
+            f"the implant in {folder} belongs to another key ({key}, not {identity['key']}): use that key, or remove "
+            "the folder (or rerun=always)"
+        )
+    if rest != identity["rest"]:
+        raise ConfigError(f"{folder} holds the implant of another model, text or training: remove it (or rerun=always)")
     if "spent" not in held:
         return None
     parameters = dict(student.named_parameters())
@@ -229,12 +235,12 @@ def _claim(folder: Path, identity: str, student: PreTrainedModel) -> Spent | Non
     return Spent(**held["spent"])
 
 
-def _keep(folder: Path, identity: str, student: PreTrainedModel, spent: Spent) -> None:
+def _keep(folder: Path, identity: Mapping[str, str], student: PreTrainedModel, spent: Spent) -> None:
     """Weights first, then the word that they are whole; then the checkpoints have done their service."""
     part = folder / f"{_WEIGHTS}.part"
     save_file({name: one.detach().cpu().contiguous() for name, one in student.named_parameters()}, part)
     part.replace(folder / _WEIGHTS)
-    _write(folder / _MARK, {"identity": identity, "spent": asdict(spent)})
+    _write(folder / _MARK, {**identity, "spent": asdict(spent)})
     for checkpoint in folder.glob("*.ckpt"):
         checkpoint.unlink()
 
