@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from attacks.keyed.mapping import Ids
+from attacks.keyed.mapping import Ids, KnownPairs
 
 Floats = NDArray[np.float64]
 _UNSEEN = 0.5  # added to every count of public text: an unseen token is possible, a seen one likelier
@@ -81,6 +81,26 @@ class Puzzle:
     model: BigramModel
     prior: NDArray[np.float32]
     fixed: Ids
+
+    @classmethod
+    def of(
+        cls, texts: Sequence[Ids], model: BigramModel, anchors: KnownPairs, size: int, dispersion: float
+    ) -> "Puzzle":
+        """Count encoded texts.
+
+        Args:
+            texts: in cipher ids.
+            model: of public text.
+            anchors: pairs that are known.
+            size: number of cipher ids.
+            dispersion: see ``count_prior``.
+        """
+        counts = unigram_counts(texts, size)
+        types = np.argsort(-counts, kind="stable")[: int((counts > 0).sum())]
+        bigrams = sparse.csr_array(bigram_counts(texts, size)[types][:, types])
+        fixed = np.full(size, -1, dtype=np.int64)
+        fixed[anchors.cipher] = anchors.plain
+        return cls(types, counts[types], bigrams, model, count_prior(counts[types], model, dispersion), fixed[types])
 
     def gradient(self, soft: NDArray[np.float32]) -> NDArray[np.float32]:
         """Log-likelihood of each choice ``[k, V]`` while all others are as ``soft [k, V]`` has them."""

@@ -1,0 +1,60 @@
+"""Improve a mapping by what the public model expects, and prove it by how well the text then reads."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from attacks.keyed.annealing import Soft, assigned
+from attacks.keyed.bigrams import Puzzle
+from attacks.keyed.judging import Judge, Reading
+from attacks.keyed.mapping import Ids
+from smd_research.core.guess import MappingGuess
+from smd_research.models.bundle import Bundle
+
+_READABLE = 0.5  # nats a token above public text up to which a text counts as read
+
+
+def refined(found: MappingGuess, puzzle: Puzzle, judge: Judge, capacity: Soft, rounds: int) -> MappingGuess:
+    """Read, let every cipher id move to what was expected in its place, and read again; the best reading is kept.
+
+    What stands left of a token is judged by the model, what stands right of it by bigrams.
+    """
+    best, current, value = found, found.mapping.copy(), -np.inf
+    for _ in range(rounds + 1):
+        reading = judge.read(current, puzzle.types)
+        if reading.likelihood <= value:
+            break
+        value = reading.likelihood
+        best = replace(found, mapping=current, score=value)
+        current = current.copy()
+        current[puzzle.types] = assigned(_scores(puzzle, reading, best.mapping), capacity, puzzle.fixed)
+    return replace(best, spent=found.spent + judge.spent)
+
+
+def _scores(puzzle: Puzzle, reading: Reading, mapping: Ids) -> Soft:
+    """Scores ``[k, V]`` of every choice, all others as they are."""
+    soft = np.zeros_like(puzzle.prior)
+    read = np.flatnonzero(mapping[puzzle.types] >= 0)
+    soft[read, mapping[puzzle.types[read]]] = 1
+    right = (puzzle.model.excess @ (puzzle.bigrams @ soft).T).T
+    left = (puzzle.model.excess.T @ (puzzle.bigrams.T @ soft).T).T
+    seen = reading.occurrences[:, None]
+    excess = (reading.expected - seen * np.log(puzzle.model.unigram)) * (puzzle.counts[:, None] / np.maximum(seen, 1))
+    found: Soft = (puzzle.prior + right + np.where(seen > 0, excess, left)).astype(np.float32)
+    return found
+
+
+def certificate(found: MappingGuess, judge: Judge, base: Bundle, texts: Sequence[Ids]) -> MappingGuess:
+    """The guess with its proof: by how many nats a token the text reads worse than public text does.
+
+    Args:
+        found: a guess.
+        judge: of the encoded text.
+        base: the public model.
+        texts: public, in plain ids.
+    """
+    public = Judge(base, texts, judge.tokens)
+    plain = np.arange(len(base.embedding))
+    residual = public.likelihood(plain) - judge.likelihood(found.mapping)
+    return replace(found, certified=residual <= _READABLE, residual=residual)

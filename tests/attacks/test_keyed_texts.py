@@ -1,0 +1,230 @@
+"""What encoded text gives away of the substitution: to counts, to bigrams, to the public model, to a probe."""
+
+from collections.abc import Sequence
+from functools import cache
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from keyed import Keyed, keyed, without_base
+from numpy.typing import NDArray
+
+from attacks.keyed.annealing import assigned, balanced
+from attacks.keyed.attribute_probe import AttributeProbe
+from attacks.keyed.bigrams import BigramModel, Puzzle, bigram_counts, unigram_counts
+from attacks.keyed.body_likelihood import BodyLikelihood
+from attacks.keyed.combined import Combined
+from attacks.keyed.decipherment import Decipherment
+from attacks.keyed.judging import Judge
+from attacks.keyed.mapping import KnownPairs, MappingAttack
+from attacks.keyed.rank_frequency import RankFrequency
+from attacks.keyed.weight_diff import WeightDiff
+from smd_research.core.errors import ConfigError, NotApplicableError
+from smd_research.core.guess import MappingGuess
+from smd_research.core.seeds import generator
+from smd_research.models import sources
+from smd_research.models.bundle import Bundle
+from smd_research.models.tables import with_tables
+
+VOCAB = 60
+Texts = list[NDArray[np.int64]]
+
+
+@cache
+def model() -> Bundle:
+    """With a small vocabulary."""
+    whole = sources.random("llama")
+    return with_tables(whole, whole.embedding[:VOCAB], None)
+
+
+@cache
+def language() -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """A Markov chain: Zipf's law, and six followers that each token likes."""
+    rng = generator(0, "language")
+    zipf = 1 / np.arange(1, VOCAB - 1)
+    chain = 0.1 * np.tile(zipf / zipf.sum(), (VOCAB - 2, 1))
+    for row in chain:
+        liked = rng.choice(VOCAB - 2, 6, replace=False, p=zipf / zipf.sum())
+        row[liked] += 0.9 * rng.dirichlet(np.ones(6))
+    return chain.cumsum(axis=1) / chain.sum(axis=1, keepdims=True), np.arange(2, VOCAB)
+
+
+def texts(count: int, seed: int) -> Texts:
+    """Texts of 100 tokens in that language."""
+    rng = generator(seed, "texts")
+    chain, ids = language()
+    states = np.zeros((count, 100), dtype=np.int64)
+    states[:, 0] = rng.integers(0, len(ids), count)
+    for place in range(1, 100):
+        states[:, place] = (rng.random(count)[:, None] > chain[states[:, place - 1]]).sum(axis=1)
+    return list(ids[np.minimum(states, len(ids) - 1)])
+
+
+@cache
+def setting() -> Keyed:
+    return keyed(model(), corpus=[text.tolist() for text in texts(200, 1)])
+
+
+def solved(attack: MappingAttack, one: Keyed, plain: Sequence[NDArray[np.int64]]) -> float:
+    """Share of running tokens read right."""
+    attack.fit(one.public)
+    found = attack.solve([one.view(text) for text in plain], np.random.default_rng(0))
+    flat = np.concatenate(plain)
+    cipher = np.argsort(one.truth)[flat]
+    return float((found.mapping[cipher] == flat).mean())
+
+
+def test_decipherment_reads_what_ranks_do_not() -> None:
+    plain = texts(60, 2)
+    ranks = solved(RankFrequency(), setting(), plain)
+    read = solved(Decipherment(judged=0), setting(), plain)
+    assert read > 0.95
+    assert ranks < 0.7
+    assert solved(Decipherment(judged=0, restarts=2, steps=6), setting(), plain) > 0.9
+
+
+def test_text_in_no_language_is_not_deciphered() -> None:
+    """Negative control: the order within every text is lost, and the frequencies with it."""
+    rng = generator(0, "noise")
+    noise = [rng.integers(2, VOCAB, 100) for _ in range(30)]
+    for attack in (RankFrequency(), Decipherment(judged=0, steps=6)):
+        assert solved(attack, setting(), noise) < 0.15
+
+
+def test_auxiliary_text_of_another_kind_says_less() -> None:
+    whole = sources.random("llama")
+    one = keyed(whole, corpus=[(5, 6, 7)] * 4)
+    attack = RankFrequency(auxiliary="reference", auxiliary_tokens=5000)
+    attack.fit(one.public)
+    assert attack.solve([one.view((5, 5, 6))], np.random.default_rng(0)).mapping.max() > 0
+
+
+def test_the_likelihood_and_its_gradient_agree_with_bigrams_counted_by_hand() -> None:
+    one, plain = setting(), texts(5, 3)
+    bigrams = BigramModel.of(texts(20, 1), VOCAB)
+    cipher_of = np.argsort(one.truth)
+    none = KnownPairs(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64))
+    puzzle = Puzzle.of([cipher_of[text] for text in plain], bigrams, none, VOCAB, 3.0)
+    right = one.truth[puzzle.types]
+    log_q = np.log(bigrams.unigram)[None] + bigrams.back_off[:, None] + bigrams.excess.toarray()
+    np.testing.assert_allclose(np.exp(log_q).sum(axis=1), 1, atol=0.2)
+    by_hand = sum(bigrams.excess.toarray()[a, b] for text in plain for a, b in pairwise(text))
+    own = float(puzzle.prior[np.arange(len(right)), right].sum())
+    assert puzzle.likelihood(right) == pytest.approx(own + by_hand, rel=1e-4)
+    soft = np.zeros_like(puzzle.prior)
+    soft[np.arange(len(right)), right] = 1
+    gradient = puzzle.gradient(soft)
+    moved = right.copy()
+    lone = int(np.flatnonzero(np.asarray(puzzle.bigrams.diagonal()) == 0)[-1])
+    moved[lone] = right[0]
+    change = puzzle.likelihood(moved) - puzzle.likelihood(right)
+    assert gradient[lone, right[0]] - gradient[lone, right[lone]] == pytest.approx(change, abs=0.05)
+
+
+def test_assignments_keep_to_capacity_and_to_what_is_known() -> None:
+    rng = generator(0, "scores")
+    scores = rng.standard_normal((5, 6)).astype(np.float32)
+    fixed = np.array([-1, -1, 3, -1, -1])
+    capacity = np.ones(6, dtype=np.float32)
+    soft = balanced(scores, capacity, fixed)
+    assert soft[2, 3] == pytest.approx(1, abs=1e-3)
+    assert (soft.sum(axis=0) <= 1.001).all()
+    chosen = assigned(scores, capacity, fixed)
+    assert chosen[2] == 3
+    assert len(set(chosen.tolist())) == 5
+    two = np.array([2, 2, 1, 1, 0, 0], dtype=np.float32)
+    assert np.bincount(assigned(scores, two, fixed), minlength=6).max() <= 2
+
+
+def test_the_judge_prefers_the_text_that_the_model_wrote() -> None:
+    """Greedy text of the model itself, read rightly and under another mapping."""
+    one = setting()
+    rng = generator(0, "written")
+    written = [np.tile(rng.integers(2, VOCAB, 2), 20) for _ in range(4)]
+    cipher_of = np.argsort(one.truth)
+    judge = Judge(model(), [cipher_of[text] for text in written], 100)
+    reading = judge.read(one.truth, np.unique(np.concatenate([cipher_of[text] for text in written])))
+    assert reading.likelihood == pytest.approx(judge.likelihood(one.truth), abs=1e-5)
+    assert reading.occurrences.sum() == pytest.approx(3 * 39)
+    own = reading.expected[np.arange(len(reading.expected))]
+    assert own.shape == (len(reading.occurrences), VOCAB)
+    assert (own <= 0).all()
+
+
+def test_the_whole_battery_runs_on_little() -> None:
+    one = setting()
+    views = [one.view(text[:10]) for text in texts(2, 4)]
+    for attack in (Decipherment(steps=2), BodyLikelihood(judged=2), Combined()):
+        attack.fit(one.public)
+        found = attack.solve(views, np.random.default_rng(0))
+        assert len(found.mapping) == VOCAB
+        assert found.residual is not None
+        guess = attack.recover(views[0], np.random.default_rng(0))
+        assert len(guess.ids) == 10
+
+
+def test_rows_that_moved_name_the_tokens_that_were_used() -> None:
+    one = setting()
+    table = one.public.bundle.embedding.clone()
+    used = [7, 9, 30]
+    table[used] += 0.01
+    tuned = with_tables(one.public.bundle, table * 0.999, None)
+    public = type(one.public)(tuned, "shaking", {}, one.public.corpus, base=model(), before=one.public.bundle)
+    attack = WeightDiff()
+    attack.fit(public)
+    found = attack.solve([], np.random.default_rng(0))
+    assert found.sure is not None
+    assert np.flatnonzero(found.sure).tolist() == used
+    assert found.facts["rows_moved"] == pytest.approx(3 / VOCAB)
+    with pytest.raises(NotApplicableError, match="frozen"):
+        WeightDiff().fit(type(one.public)(one.public.bundle, "shaking", {}, before=one.public.bundle))
+    with pytest.raises(NotApplicableError, match="not tuned"):
+        WeightDiff().fit(one.public)
+
+
+@pytest.mark.parametrize("features", ["ids", "embeddings", "both"])
+def test_an_attribute_is_read_off_encoded_records_without_decryption(features: str) -> None:
+    one, rng = setting(), generator(0, "records")
+    label = rng.integers(0, 2, 120)
+    shares = np.where(label[:, None] == 0, 0.3, 0.7)
+    half = (rng.random((120, 20)) < shares).astype(np.int64)
+    records = list(np.argsort(one.truth)[rng.integers(2, 31, (120, 20)) + 29 * half])
+    told = np.where(np.arange(120) < 60, label, -1)
+    attack = AttributeProbe(features=features)
+    attack.fit(one.public)
+    found = attack.probe(records, told)
+    assert (found[:60] == label[:60]).all()
+    assert (found[60:] == label[60:]).mean() > 0.75
+    shuffled = attack.probe(records, np.where(told >= 0, rng.permutation(label), -1))
+    assert 0.2 < (shuffled[60:] == label[60:]).mean() < 0.8, "negative control: labels that say nothing"
+    with pytest.raises(NotApplicableError, match="fewer than two"):
+        attack.probe(records, np.full(120, -1))
+    with pytest.raises(NotApplicableError, match="attribute"):
+        attack.recover(one.view((3,)), rng)
+
+
+def test_what_cannot_be_run_is_named() -> None:
+    for made in (
+        lambda: RankFrequency(auxiliary="novel"),
+        lambda: RankFrequency(auxiliary_tokens=0),
+        lambda: Decipherment(steps=0),
+        lambda: BodyLikelihood(judged=0),
+        lambda: Combined(known=-1),
+        lambda: AttributeProbe(known=1),
+        lambda: AttributeProbe(features="colour"),
+    ):
+        with pytest.raises(ConfigError):
+            made()
+    with pytest.raises(NotApplicableError, match="public text"):
+        Decipherment().fit(keyed(model()).public)
+    for attack in (BodyLikelihood(), Combined()):
+        with pytest.raises(NotApplicableError, match="judge"):
+            attack.fit(without_base(setting()))
+
+
+def test_counts_do_not_cross_from_one_text_to_the_next() -> None:
+    found = bigram_counts([np.array([1, 2]), np.array([2, 3]), np.array([4])], 5)
+    assert found.sum() == 2
+    assert found[1, 2] == found[2, 3] == 1
+    assert unigram_counts([np.array([1, 2]), np.array([2])], 4).tolist() == [0, 1, 2, 0]
+    assert isinstance(MappingGuess(np.zeros(1, dtype=np.int64)).score, type(None))
