@@ -8,26 +8,22 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from attacks.base import Attack, Public
-from attacks.keyed.mapping import KnownPairs, MappingAttack
-from experiments.attacking import check
 from experiments.build import build
 from experiments.cells import Plan
 from experiments.progress import steps
-from experiments.tuning_scores import Seen, cost, mapping_scores, utility
+from experiments.tuning_attacks import admitted, attacked
+from experiments.tuning_scores import Seen, cost, utility
 from experiments.workbench import Workbench
 from smd_research.boundary import AdversaryView, Boundary
 from smd_research.core.errors import ConfigError, NotApplicableError
-from smd_research.core.guess import MappingGuess
-from smd_research.core.seeds import generator
+from smd_research.core.observable import Observable
 from smd_research.data.tasks import Task
 from smd_research.data.tasks.base import EVALUATION, TRAIN, VALIDATION
 from smd_research.data.tasks.rows import class_words, texts_of
@@ -39,6 +35,9 @@ from smd_research.models.bundle import Bundle
 from smd_research.records import Record, Status, environment, items_frame
 from smd_research.training.flops import forward_flops
 from smd_research.training.methods import Machine, Tuning
+
+SILENCE_S = 600.0
+"""How long a provider may be silent: it tells of every step, but not of reading a large model."""
 
 PUBLIC_TEXTS = 1000
 """Public texts like the task's that recovery training may have, where the task has any."""
@@ -74,9 +73,7 @@ def measure_task(plan: Plan, workbench: Workbench) -> Record:
     if not isinstance(defense, Tunable):
         raise NotApplicableError(f"nothing can be tuned under {cell.defense['name']}: use one of its kind, e.g. none")
     if attack:
-        check(attack, defense.tuning_shows)
-        if not isinstance(attack, MappingAttack):
-            raise NotApplicableError("reads prompts one by one: private tuning shows coded rows, see attacks.keyed")
+        admitted(attack, defense.tuning_shows)
     if plan.rerun == "always":
         for folder in (_folder(plan, "implant"), _folder(plan, "tune")):
             shutil.rmtree(folder, ignore_errors=True)
@@ -87,23 +84,14 @@ def measure_task(plan: Plan, workbench: Workbench) -> Record:
 
     scores, items = utility(cycle.seen)
     found: dict[str, Estimate] = {}
-    attacked = observed
-    if isinstance(attack, MappingAttack):
-        public = Public(
-            cycle.tuned,
-            str(cell.defense["name"]),
-            cycle.implanted.parameters,
-            corpus,
-            more=partial(workbench.more_text, plan),
-            base=bundle,
-            before=cycle.implanted.start,
-        )
-        truth = cycle.implanted.code.plain_ids(bundle.geometry.vocab)
-        guess = solved(attack, public, cycle.views, truth, cell.seed)
-        attacked = time.perf_counter()
-        found, read = mapping_scores(guess, truth, cycle.views[0], bundle, attacked - observed)
+    if attack:
+        name, implanted = str(cell.defense["name"]), cycle.implanted
+        more = partial(workbench.more_text, plan)
+        public = Public(cycle.tuned, name, implanted.parameters, corpus, more=more, base=bundle, before=implanted.start)
+        found, read = attacked(attack, public, cycle.views, implanted.code, cycle.seen, cell.seed)
         items += read
-    wall = {"observe": observed - began, "attack": attacked - observed, "score": time.perf_counter() - attacked}
+    ended = time.perf_counter()
+    wall = {"observe": observed - began, "attack": ended - observed}
     where = {
         **environment(cell.device, wall),
         "guarantee": str(defense.guarantee() or "none"),
@@ -132,62 +120,59 @@ def live(plan: Plan, defense: Tunable, bundle: Bundle) -> Cycle:
     if public := task.public(PUBLIC_TEXTS, cell.seed):
         defense.calibrate_task(texts_of(public, task, bundle).ids)
     implanted = defense.implant(bundle, _folder(plan, "implant"), cell.seed)
-    boundary = Boundary(cell.transport, record=True, threads=plan.threads)
-    shows = defense.tuning_shows
-    views: list[AdversaryView] = []
-    taken: dict[str, float] = {}
-
-    def ends(phase: str, *parties: int) -> None:
-        views.append(boundary.view(shows))
-        ledger = boundary.ledger
-        taken[f"{phase}_bytes"] = taken.get(f"{phase}_bytes", 0.0) + ledger.bytes_to_untrusted + ledger.bytes_to_trusted
-        boundary.begin()
-
+    boundary = Boundary(cell.transport, record=True, threads=plan.threads, timeout_s=SILENCE_S)
     place = _machine(plan), _folder(plan, "tune")
     with (
         steps("private tuning") as on_step,
         TuningDeployment(implanted, boundary, len(task.labels), tuning, *place, TuningClient(on_step)) as deployment,
     ):
+        phases = Phases(boundary, defense.tuning_shows)
         deployment.upload(training)
         deployment.upload(held_out, held_out=True, first=len(training.ids))
-        ends("tune")
+        phases.end("tune")
         outcome = deployment.tune(words, cell.seed)
-        ends("tune")
+        phases.end("tune")
         began, first = time.perf_counter(), len(training.ids) + len(held_out.ids)
-        if task.labels:
-            predicted, scored = deployment.classify(evaluation, first=first), []
-        else:
-            predicted, scored = [], deployment.next_token(evaluation, first=first)
+        predicted = deployment.classify(evaluation, first=first) if task.labels else []
+        scored = [] if task.labels else deployment.next_token(evaluation, first=first)
         inferred = time.perf_counter() - began
-        ends("infer")
+        phases.end("infer")
         tuned = deployment.tuned
-    taken |= {f"{phase}_s": seconds for phase, seconds in implanted.seconds.items()}
-    taken |= {f"{phase}_gflop": flops / 1e9 for phase, flops in implanted.flops.items()}
+    taken = {"infer_s": inferred, "infer_gflop": forward_flops(bundle.model, evaluation.tokens) / 1e9}
     taken |= {"tune_s": outcome["seconds"], "tune_gflop": outcome["flops"] / 1e9, "tune_steps": outcome["steps"]}
-    taken |= {"infer_s": inferred, "infer_gflop": forward_flops(bundle.model, evaluation.tokens) / 1e9}
+    taken |= {**phases.bytes, **_client_cost(implanted, bundle)}
+    seen = Seen(task, training, evaluation, tuple(predicted), tuple(scored), taken)
+    return Cycle(implanted, tuned, tuple(phases.views), seen)
+
+
+class Phases:
+    """What the provider saw and the bytes that crossed, phase by phase.
+
+    Args:
+        boundary: joins the parties.
+        shows: what the provider sees.
+    """
+
+    def __init__(self, boundary: Boundary, shows: frozenset[Observable]) -> None:
+        self._boundary, self._shows = boundary, shows
+        self.views: list[AdversaryView] = []
+        self.bytes: dict[str, float] = {}
+
+    def end(self, phase: str) -> None:
+        """A phase, or a part of one, is over."""
+        self.views.append(self._boundary.view(self._shows))
+        ledger, name = self._boundary.ledger, f"{phase}_bytes"
+        self.bytes[name] = self.bytes.get(name, 0.0) + ledger.bytes_to_untrusted + ledger.bytes_to_trusted
+        self._boundary.begin()
+
+
+def _client_cost(implanted: Implanted, bundle: Bundle) -> dict[str, float]:
+    """Of the phases at the client; a model that was changed there is sent whole."""
+    taken = {f"{phase}_s": seconds for phase, seconds in implanted.seconds.items()}
+    taken |= {f"{phase}_gflop": flops / 1e9 for phase, flops in implanted.flops.items()}
     if implanted.start is not bundle:
         taken["implant_bytes"] = float(implanted.start.weight_bytes)
-    return Cycle(implanted, tuned, tuple(views), Seen(task, evaluation, tuple(predicted), tuple(scored), taken))
-
-
-def solved(
-    attack: MappingAttack, public: Public, views: Sequence[AdversaryView], truth: Any, seed: int
-) -> MappingGuess:
-    """The attack's mapping; it is told as many pairs as it declares to know, of the most frequent public tokens.
-
-    Raises:
-        NotApplicableError: when the attack finds that it cannot be run here.
-    """
-    attack.fit(public)
-    known = None
-    if attack.known:
-        known = KnownPairs.planted(truth, frequency(public.corpus, int(truth.max()) + 1), attack.known)
-    return attack.solve(views, generator(seed, "attack", "mapping"), known)
-
-
-def frequency(corpus: Sequence[Sequence[int]], vocabulary: int) -> Any:
-    """How often each token occurs in public text ``[V]``."""
-    return np.bincount(np.concatenate([np.asarray(text) for text in corpus]), minlength=vocabulary).astype(np.float64)
+    return taken
 
 
 def _makes(plan: Plan, phase: str) -> Mapping[str, Any]:

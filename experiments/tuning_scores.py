@@ -28,6 +28,7 @@ class Seen:
 
     Attributes:
         task: the task.
+        training: texts that were tuned on, with their classes.
         evaluation: texts of the evaluation part, with their classes.
         predicted: the class that was told of each; empty for next-token tuning.
         scored: for next-token tuning, negative log-likelihood in nats and tokens predicted right of each text.
@@ -35,6 +36,7 @@ class Seen:
     """
 
     task: Task
+    training: Texts
     evaluation: Texts
     predicted: tuple[int, ...]
     scored: tuple[tuple[float, int], ...]

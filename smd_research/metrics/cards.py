@@ -249,6 +249,11 @@ def _tuning() -> Iterator[Card]:
     yield _share(
         "id_recovery", "ids recovered", "cipher ids whose plain id is right, special ids left out", "1 / vocabulary"
     )
+    yield _share(
+        "attribute_accuracy", "class named from the code", "evaluation texts whose class a probe names undeciphered",
+        "share of the largest class: attribute_chance",
+    )  # fmt: skip
+    yield _share("attribute_chance", "largest class", "share of the largest class of the evaluation texts", "itself")
     phases = {
         "key": "drawing the key",
         "implant": "implanting the key, recovery training included",

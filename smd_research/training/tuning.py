@@ -9,6 +9,7 @@ from typing import Any
 import pytorch_lightning as lightning
 import torch
 from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -169,21 +170,8 @@ def _fit(
         folder, filename="last", every_n_epochs=1, save_on_train_epoch_end=True, enable_version_counter=False
     )
     patience = [] if tuning.patience is None else [_Patience("validation_loss", patience=tuning.patience)]
-    trainer = lightning.Trainer(
-        accelerator=machine.accelerator,
-        devices=machine.devices,
-        strategy=machine.strategy,
-        precision=tuning.precision,
-        max_epochs=tuning.checks,
-        gradient_clip_val=tuning.clip,
-        reload_dataloaders_every_n_epochs=1,
-        num_sanity_val_steps=0,
-        callbacks=[stopwatch, _Steps(on_step, tuning.steps, seed), *patience, best, last],
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        default_root_dir=folder,
-    )
+    callbacks = [stopwatch, _Steps(on_step, tuning.steps, seed), *patience, best, last]
+    trainer = _trainer(tuning, machine, folder, callbacks)
     device = next(module.parameters()).device
     stored = folder / "last.ckpt"
     trainer.fit(module, data, ckpt_path=stored if stored.is_file() else None)
@@ -191,3 +179,30 @@ def _fit(
     module.load_state_dict(kept["state_dict"])
     module.to(device)
     return Outcome(trainer.global_step, stopwatch.seconds, float(best.best_model_score), 0.0)
+
+
+def _trainer(tuning: Tuning, machine: Machine, folder: Path, callbacks: list[Callback]) -> lightning.Trainer:
+    """Lightning's trainer.
+
+    Raises:
+        ConfigError: for a machine, strategy or precision that it does not know or that is not here.
+    """
+    try:
+        return lightning.Trainer(
+            accelerator=machine.accelerator,
+            devices=machine.devices,
+            strategy=machine.strategy,
+            precision=tuning.precision,
+            max_epochs=tuning.checks,
+            gradient_clip_val=tuning.clip,
+            reload_dataloaders_every_n_epochs=1,
+            num_sanity_val_steps=0,
+            callbacks=callbacks,
+            logger=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            default_root_dir=folder,
+        )
+    except (ValueError, TypeError, MisconfigurationException) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"trainer: {reason} (see trainer.accelerator, devices, strategy, tuning.precision)") from None

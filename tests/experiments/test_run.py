@@ -35,7 +35,7 @@ OF_SOME = (
     *("hidden_", "increase_per_parameter", "secret_", "trusted_flops", "attention_flops", "protocol_flops"),
     *("output_changed", "rows_sharing_masks", "signal_share", "head_overlap", "pairs_", "plain_pairs", "width_found"),
     *("tampered_replies", "comparisons_read", "logit_vectors", "offline_", "masks_mb", "bank_mb"),
-    *("accuracy", "f1_macro", "token_recovery", "id_recovery", "key_", "implant_", "tune_", "infer_"),
+    *("accuracy", "f1_macro", "attribute_", "token_recovery", "id_recovery", "key_", "implant_", "tune_", "infer_"),
 )
 
 

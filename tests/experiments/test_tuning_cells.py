@@ -16,7 +16,7 @@ from smd_research.records import load
 
 SMALL = ["model=random", "task.train=16", "task.validation=4", "task.evaluation=8", "task.tokens=12"]
 SMALL += ["tuning.steps=6", "tuning.batch=4", "tuning.checks=2"]
-KEYED = ["defense=shaking", "defense.vertical=none", "defense.awareness_steps=0", "defense.function_steps=0"]
+KEYED = ["defense=shaking", "defense.inflate=0", "defense.tilt=0", "defense.gaussian=0", "defense.awareness_steps=0", "defense.function_steps=0"]
 
 ATTACKS = """
 import numpy as np
@@ -88,7 +88,10 @@ def test_a_permuted_model_tunes_as_the_plain_one_and_its_attacks_share_one_life(
     real: Callable[..., object] = tuning.live
     monkeypatch.setattr(tuning, "live", lambda *given: lives.append(1) or real(*given))  # type: ignore[func-returns-value]
     assert smd(["run", "task=urgency", "defense=none", "attack=none", *SMALL]) == 0
-    assert smd(["run", *attacks, "-m", "task=urgency", *KEYED, "attack=none,sorts,told,reading", *SMALL]) == 0
+    assert (
+        smd(["run", *attacks, "-m", "task=urgency", *KEYED, "attack=none,sorts,told,attribute_probe,reading", *SMALL])
+        == 0
+    )
     assert len(lives) == 2
     found = metrics()
     assert found["shaking none"]["accuracy"] == found["none none"]["accuracy"]
@@ -96,9 +99,11 @@ def test_a_permuted_model_tunes_as_the_plain_one_and_its_attacks_share_one_life(
     assert found["shaking sorts"]["certified"] == 1
     assert 0.2 < found["shaking told"]["token_recovery"] < 0.95
     assert found["shaking told"]["id_recovery"] < 0.02
+    assert found["shaking attribute_probe"]["attribute_chance"] >= 0.5
+    assert 0 <= found["shaking attribute_probe"]["attribute_accuracy"] <= 1
     shown = capsys.readouterr().out
     assert "reading against shaking: needs token ids" in shown
-    assert CARDS["token_recovery"].label in shown
+    assert "Private text recovered, by defense and attack" in shown
     assert CARDS["accuracy"].label in shown
 
 

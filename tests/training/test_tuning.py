@@ -18,7 +18,7 @@ from smd_research.training.buckets import Texts, planned
 from smd_research.training.classifier import Classifier
 from smd_research.training.flops import forward_flops, matrix_parameters, training_flops
 from smd_research.training.kept import Request, tuned_once, tuned_weights
-from smd_research.training.methods import Full, Lora, Tuning
+from smd_research.training.methods import Full, Lora, Machine, Tuning
 from smd_research.training.tuning import Tuned, tune
 
 FULL = Full(
@@ -57,7 +57,12 @@ def texts(n: int, seed: int) -> Texts:
 
 
 def run(
-    folder: Path, tuning: Tuning = FULL, kill_at: int | None = None, classes: int = 2, words: Tensor = NO_WORDS
+    folder: Path,
+    tuning: Tuning = FULL,
+    kill_at: int | None = None,
+    classes: int = 2,
+    words: Tensor = NO_WORDS,
+    machine: Machine | None = None,
 ) -> Tuned:
     def on_step(step: int, steps: int) -> None:
         if step == kill_at:
@@ -65,9 +70,8 @@ def run(
 
     kinds = (texts(64, 0), texts(24, 1))
     training, held_out = kinds if classes else (Texts(kind.ids) for kind in kinds)
-    return tune(
-        model(), training, held_out, tuning, classes=classes, words=words, seed=3, folder=folder, on_step=on_step
-    )  # fmt: skip
+    more = {"classes": classes, "words": words, "seed": 3, "folder": folder, "machine": machine, "on_step": on_step}
+    return tune(model(), training, held_out, tuning, **more)  # type: ignore[arg-type]
 
 
 def accuracy(tuned: Tuned) -> float:
@@ -197,5 +201,8 @@ def test_values_out_of_range_are_refused(tmp_path: Path) -> None:
     for wrong in ({"steps": 0}, {"checks": 99}, {"batch": 0}, {"pooling": "max"}, {"head": "none"}, {"patience": 0}):
         with pytest.raises(ConfigError, match="tuning"):
             replace(FULL, **wrong)  # type: ignore[arg-type]
+    for machine, tuning in ((Machine(strategy="nope"), FULL), (Machine(), replace(FULL, precision="7-bit"))):
+        with pytest.raises(ConfigError, match=r"trainer: .*(nope|7-bit)"):
+            run(tmp_path, tuning, machine=machine)
     with pytest.raises(ConfigError, match="one held out"):
         tune(model(), texts(4, 0), Texts(()), FULL, classes=2, words=NO_WORDS, seed=0, folder=tmp_path)
