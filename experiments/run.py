@@ -71,6 +71,7 @@ def measure(plan: Plan, workbench: "Workbench") -> "Record":
     import torch
 
     from attacks.base import Attack, Public
+    from attacks.keyed.mapping import MappingAttack
     from attacks.templates import TemplateAttack
     from attacks.weights import WeightAttack
     from experiments.attacking import check, recover_all
@@ -101,7 +102,15 @@ def measure(plan: Plan, workbench: "Workbench") -> "Record":
     if attack:
         marked = tuple(document.spans for document in workbench.public_text(plan))
         more = partial(workbench.more_text, plan)
-        public = Public(observation.public, str(cell.defense["name"]), observation.parameters, corpus, marked, more)
+        public = Public(
+            observation.public,
+            str(cell.defense["name"]),
+            observation.parameters,
+            corpus,
+            marked,
+            more,
+            base=bundle if isinstance(attack, MappingAttack) else None,  # elsewhere the weights may be the secret
+        )
         prompts = [one.prompt for one in observation.served]
         hidden = workbench.hidden(plan, attack, prompts) if isinstance(attack, TemplateAttack) else ()
         views, refused = seen(plan, defense, bundle, observation, attack.impostor(public))

@@ -9,6 +9,7 @@ from keyed import Keyed, keyed, without_base
 from attacks.keyed.known_plaintext import KnownPlaintext
 from attacks.keyed.mapping import KnownPairs, MappingAttack, ciphertext
 from attacks.keyed.table_matching import TableMatching
+from experiments.attacking import recover_all
 from smd_research.core.errors import ConfigError, NotApplicableError
 from smd_research.core.guess import MappingGuess
 from smd_research.core.seeds import generator
@@ -74,6 +75,13 @@ def test_pairs_that_were_told_open_the_table() -> None:
     assert (found.mapping[pairs.cipher] == pairs.plain).all()
     wrong = KnownPairs(pairs.cipher, np.roll(pairs.plain, 1))
     assert shaken().recovered(solved(attack, shaken(), wrong)) < 0.02, "negative control: pairs that are wrong"
+
+
+def test_the_runner_solves_once_from_all_views_and_reads_every_prompt() -> None:
+    prompts = [(5, 17, 17), (600, 5, 9)]
+    views = [(str(number), shaken().view(ids)) for number, ids in enumerate(prompts)]
+    attempts = recover_all(TableMatching(method="zscore"), shaken().public, views, seed=0)
+    assert [attempt.guess.ids for attempt in attempts] == prompts
 
 
 def test_encoded_text_is_every_prompt_and_what_followed_it() -> None:
