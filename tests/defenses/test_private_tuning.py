@@ -101,24 +101,6 @@ def crossed(received: bytes) -> bool:
     return any(token_tensor(text[1:]).numpy().tobytes() in received for text in texts("train", 12).ids)
 
 
-def test_both_transports_see_and_answer_the_same(tmp_path: Path) -> None:
-    told: list[int] = []
-    seen, answers = [], []
-    for transport in ("inproc", "process"):
-        boundary = Boundary(transport, threads=1)
-        client = TuningClient(lambda step, steps: told.append(step))
-        folder = tmp_path / transport
-        found = lived(TuningDeployment(Implanted(bundle()), boundary, 2, TUNING, Machine(), folder, client))
-        answers.append(found[0])
-        seen.append([str(message) for _, message in boundary.view(SHOWS).messages])
-        assert crossed(found[1])
-        assert found[2]["steps"] == TUNING.steps
-        assert set(told) == set(range(1, 7)), "progress keeps a long request alive"
-        told.clear()
-    assert answers[0] == answers[1]
-    assert seen[0] == seen[1]
-
-
 def test_a_finished_tuning_is_not_done_again(tmp_path: Path) -> None:
     first, again = (lived(deployed(tmp_path)) for _ in range(2))
     assert again[0] == first[0]
@@ -147,18 +129,28 @@ def test_what_the_provider_holds_after_tuning_is_read_from_it(tmp_path: Path) ->
     assert deployment.before is bundle()
 
 
-def test_a_provider_that_dies_is_named_and_one_started_again_goes_on(tmp_path: Path) -> None:
-    unbroken = lived(deployed(tmp_path / "a"))
+def test_a_provider_that_dies_is_named_and_a_process_goes_on_as_if_all_had_been_here(tmp_path: Path) -> None:
+    def living(transport: str, folder: str, kill_at: int | None = None) -> tuple[list[int], list[str], list[int]]:
+        boundary, told = Boundary(transport, threads=1), []
 
-    def kill(step: int, steps: int) -> None:
-        if step == 5:
-            boundary._host._process.kill()  # type: ignore[union-attr]
+        def on_step(step: int, steps: int) -> None:
+            told.append(step)
+            if step == kill_at:
+                boundary._host._process.kill()  # type: ignore[union-attr]
 
-    boundary = Boundary("process", threads=1)
+        parties = Implanted(bundle()), boundary, 2, TUNING, Machine(), tmp_path / folder, TuningClient(on_step)
+        answers, received, outcome = lived(TuningDeployment(*parties))
+        assert crossed(received)
+        assert outcome["steps"] == TUNING.steps
+        messages = boundary.view(SHOWS).messages
+        return answers, [str(message) for _, message in messages if not isinstance(message, Progress)], told
+
+    answers, seen, told = living("inproc", "a")
+    assert set(told) == set(range(1, 7)), "progress keeps a long request alive"
     with pytest.raises(PeerLostError):
-        lived(TuningDeployment(Implanted(bundle()), boundary, 2, TUNING, Machine(), tmp_path / "b", TuningClient(kill)))
+        living("process", "b", kill_at=5)
     assert (tmp_path / "b" / "last.ckpt").is_file()
-    assert lived(deployed(tmp_path / "b", transport="process"))[0] == unbroken[0]
+    assert living("process", "b") == (answers, seen, [step for step in told if step > 3])
 
 
 class _Nowhere:
