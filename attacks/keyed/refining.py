@@ -23,12 +23,14 @@ def refined(found: MappingGuess, puzzle: Puzzle, judge: Judge, capacity: Soft, r
     best, current, value = found, found.mapping.copy(), -np.inf
     for _ in range(rounds + 1):
         reading = judge.read(current, puzzle.types)
-        if reading.likelihood <= value:
+        if reading.likelihood > value:
+            value = reading.likelihood
+            best = replace(found, mapping=current, score=value)
+        choice = assigned(_scores(puzzle, reading, current), capacity, puzzle.fixed)
+        if np.array_equal(choice, current[puzzle.types]):
             break
-        value = reading.likelihood
-        best = replace(found, mapping=current, score=value)
         current = current.copy()
-        current[puzzle.types] = assigned(_scores(puzzle, reading, best.mapping), capacity, puzzle.fixed)
+        current[puzzle.types] = choice
     return replace(best, spent=found.spent + judge.spent)
 
 
