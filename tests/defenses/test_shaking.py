@@ -15,7 +15,7 @@ from smd_research.core.errors import ConfigError, PromptError, UnsupportedModelE
 from smd_research.core.observable import Observable
 from smd_research.data.prompts import Prompt
 from smd_research.defenses.shaking import HEADS, Sentinel, Shaking, shaken
-from smd_research.mechanisms.shaking import Key, Substitution, parse_vertical
+from smd_research.mechanisms.shaking import Key, Substitution
 from smd_research.models import Bundle, sources
 from smd_research.models.decoding import plain_greedy, plain_logits
 from smd_research.models.tables import is_tied, with_tables
@@ -39,7 +39,7 @@ def untied(bundle: Bundle, width: int = 64) -> Bundle:
 
 
 def horizontal(**options: Any) -> Shaking:
-    return Shaking(vertical="none", awareness_steps=0, function_steps=0, **options)
+    return Shaking(inflate=0, tilt=0, gaussian=0, awareness_steps=0, function_steps=0, **options)
 
 
 def _ids(bundle: Bundle, rows: int, seed: int = 1) -> tuple[int, ...]:
@@ -78,7 +78,7 @@ def test_a_substitution_that_is_not_undone_is_not_exact(llama: Bundle) -> None:
     ids, following = _ids(llama, 20), _ids(llama, 9, seed=2)
     made = horizontal().implant(llama, None, 0)
     assert not _close(plain_logits(made.start, ids, following), plain_logits(llama, ids, following))
-    vertical = Shaking(vertical="tilt:0.5", awareness_steps=0, function_steps=0)
+    vertical = Shaking(inflate=0, gaussian=0, awareness_steps=0, function_steps=0)
     with vertical.deploy(llama, Boundary()) as deployment:
         assert not _close(deployment.score(ids, following), plain_logits(llama, ids, following))
 
@@ -121,7 +121,7 @@ def test_labels_are_permuted_once_their_number_is_known(llama: Bundle) -> None:
 def test_a_shaken_model_shares_its_body_and_leaves_the_public_one_alone(llama: Bundle, head: Any) -> None:
     before, key = (
         llama.fingerprint(),
-        Key.draw(llama, vertical=parse_vertical("inflate:0.5+gaussian:0.5"), secret=SECRET),
+        Key.draw(llama, vertical=(("inflate", 0.5), ("gaussian", 0.5)), secret=SECRET),
     )
     for model in (llama, untied(llama)):
         served = shaken(model, key, head)
@@ -142,10 +142,10 @@ def test_a_shaken_model_shares_its_body_and_leaves_the_public_one_alone(llama: B
 
 
 def test_homophones_get_noise_of_their_own(llama: Bundle) -> None:
-    key = Key.draw(llama, homophones=3, frequent=(9,), vertical=parse_vertical("gaussian:1"), secret=SECRET)
+    key = Key.draw(llama, homophones=3, frequent=(9,), vertical=(("gaussian", 1.0),), secret=SECRET)
     rows = shaken(llama, key, "shaken").embedding[Substitution.of(key, llama.special_ids).homophones[9]]
     assert len({tuple(row.tolist()) for row in rows}) == 3
-    affine = dataclasses.replace(key, vertical=parse_vertical("tilt:1"))
+    affine = dataclasses.replace(key, vertical=(("tilt", 1.0),))
     rows = shaken(llama, affine, "shaken").embedding[Substitution.of(affine, llama.special_ids).homophones[9]]
     torch.testing.assert_close(rows, rows[:1].expand(3, -1))  # without noise they give themselves away
 
@@ -157,7 +157,7 @@ def test_a_key_file_serves_again_and_a_wrong_one_is_refused(llama: Bundle, tmp_p
     given = horizontal(secret=SECRET.hex()).implant(llama, None, 1)
     assert found.code.encode(range(50)) == given.code.encode(range(50))
     with pytest.raises(ConfigError, match=r"has vertical=.*set it so"):
-        Shaking(vertical="tilt:1", key_file=str(path)).implant(llama, None, 0)
+        Shaking(tilt=1, key_file=str(path)).implant(llama, None, 0)
     with pytest.raises(ConfigError, match="another model"):
         horizontal(key_file=str(path)).implant(sources.random("llama", seed=1), None, 0)
     path.write_text(path.read_text()[:80])
@@ -202,7 +202,7 @@ def test_a_model_without_a_separable_embedding_is_refused_in_one_line(llama: Bun
     ("options", "message"),
     [
         ({"head": "none"}, "defense.head=none is unknown"),
-        ({"vertical": "stir"}, "cannot be read at 'stir'"),
+        ({"tilt": -1.0}, "the strength -1 of tilt is out of range"),
         ({"secret": "00"}, "32 hexadecimal digits"),
         ({"secret": "x" * 32}, "32 hexadecimal digits"),
         ({"secret": "0" * 32, "key_file": "k"}, "keep one"),

@@ -18,7 +18,9 @@ from smd_research.models.tables import with_tables
 from smd_research.training.recovery import Distillation
 
 OPTIONS: dict[str, Any] = {
-    "vertical": "inflate:0.9+tilt:1",
+    "inflate": 0.9,
+    "tilt": 1.0,
+    "gaussian": 0.0,
     "awareness_steps": 10,
     "function_steps": 3,
     "batch": 4,
@@ -93,7 +95,8 @@ class Killed(Exception):
 
 
 def _stop_after(steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    step, done = Distillation.training_step, []
+    step = Distillation.training_step
+    done: list[int] = []
 
     def stopping(self: Distillation, rows: Any) -> Tensor:
         if len(done) == steps:

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from tests_support import numbers
 
-from experiments import tuning
+from experiments import tuning, workbench
 from experiments.cli import main as smd
 from smd_research.metrics import CARDS
 from smd_research.records import load
@@ -40,6 +40,13 @@ class Told(MappingAttack):
         mapping[known.cipher] = known.plain
         return MappingGuess(mapping)
 """
+
+
+@pytest.fixture(autouse=True)
+def _little_public_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Public text takes longer to generate than all else here."""
+    monkeypatch.setattr(tuning, "PUBLIC_TEXTS", 10)
+    monkeypatch.setattr(workbench, "AUXILIARY_DOCUMENTS", 100)
 
 
 @pytest.fixture

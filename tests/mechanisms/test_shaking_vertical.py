@@ -8,7 +8,7 @@ from scipy import stats
 from scipy.spatial.distance import pdist
 
 from smd_research.core.errors import ConfigError
-from smd_research.mechanisms.shaking import AFFINE, OPERATORS, Key, KeyStream, affine, parse_vertical, shake
+from smd_research.mechanisms.shaking import AFFINE, OPERATORS, Key, KeyStream, affine, shake
 from smd_research.mechanisms.shaking.streams import Floats
 
 STREAM = KeyStream(bytes(range(16)))
@@ -19,8 +19,10 @@ def table(rows: int = ROWS) -> Floats:
     return np.random.default_rng(0).normal(0.1, SIGMA, (rows, WIDTH))
 
 
-def key(vertical: str) -> Key:
-    return Key(1, bytes(16), "m", "t", ROWS, WIDTH, 1.0, 1, (), parse_vertical(vertical), False)
+def key(written: str) -> Key:
+    """A key with operators written as ``inflate:0.5+tilt:1``."""
+    words = (word.split(":") for word in written.split("+"))
+    return Key(1, bytes(16), "m", "t", ROWS, WIDTH, 1.0, 1, (), tuple((op, float(a)) for op, a in words), False)
 
 
 @pytest.mark.parametrize("name", OPERATORS)
@@ -103,11 +105,7 @@ def test_the_affine_part_is_the_whole_of_a_key_without_noise_and_can_be_undone()
     assert residual.std() == pytest.approx(SIGMA, rel=0.05)
 
 
-def test_operators_are_read_as_written() -> None:
-    assert parse_vertical("inflate:0.5+tilt:1") == (("inflate", 0.5), ("tilt", 1.0))
-    assert parse_vertical("none") == ()
-    with pytest.raises(ConfigError, match="cannot be read at 'tilt'"):
-        parse_vertical("inflate:0.5+tilt")
+def test_what_is_no_operator_or_no_strength_is_refused() -> None:
     with pytest.raises(ConfigError, match="operator 'stir' is unknown"):
         key("stir:1")
     with pytest.raises(ConfigError, match="strength -1 of tilt"):

@@ -21,8 +21,9 @@ from smd_research.defenses.shaking.code import KeyedCode
 from smd_research.defenses.shaking.deployment import SHOWS, KeyedDeployment
 from smd_research.defenses.shaking.implant import HEADS, Head, Recovery, implanted
 from smd_research.defenses.tunable import Implanted, Tunable
-from smd_research.mechanisms.shaking import Key, Substitution, parse_vertical
+from smd_research.mechanisms.shaking import OPERATORS, Key, Substitution
 from smd_research.mechanisms.shaking.key import SECRET_BYTES
+from smd_research.mechanisms.shaking.vertical import check_vertical
 from smd_research.mechanisms.survival import token_frequencies
 from smd_research.models.bundle import Bundle
 from smd_research.models.tables import output_head
@@ -40,7 +41,12 @@ class Shaking(Defense, Tunable):
         fraction: share of the ids that are not special that is permuted, 0 to 1.
         homophones: cipher ids of each frequent id; 1 has none.
         frequent: how many of the most frequent ids of public text have homophones.
-        vertical: operators and strengths, ``op:strength+op:strength``, or ``none``; see ``mechanisms.shaking``.
+        addv: strength of a vertical operator (``mechanisms.shaking``), 0 for none; they are applied in this order.
+        inflate: the same, as for the next four.
+        tilt: the same.
+        dx_fixp: the same.
+        gaussian: the same.
+        laplace: the same.
         head: what becomes of the output head: ``shaken``, ``linear``, ``permuted`` or ``drop``; see ``implant.shaken``.
         labels: whether the labels of tuning and classification are permuted.
         awareness_steps: see ``implant.Recovery``, as for the next four and the last.
@@ -66,7 +72,12 @@ class Shaking(Defense, Tunable):
         fraction: float = 1.0,
         homophones: int = 1,
         frequent: int = 64,
-        vertical: str = "inflate:0.5+tilt:0.5+gaussian:0.5",
+        addv: float = 0.0,
+        inflate: float = 0.5,
+        tilt: float = 0.5,
+        dx_fixp: float = 0.0,
+        gaussian: float = 0.5,
+        laplace: float = 0.0,
         head: Head = "shaken",
         labels: bool = False,
         awareness_steps: int = 300,
@@ -85,7 +96,9 @@ class Shaking(Defense, Tunable):
             raise ConfigError("defense.secret and defense.key_file both give a key: keep one")
         if frequent < 0:
             raise ConfigError(f"defense.frequent={frequent} is out of range: it counts from 0")
-        self.vertical = parse_vertical(vertical)
+        strengths = dict(zip(OPERATORS, map(float, (addv, inflate, tilt, dx_fixp, gaussian, laplace)), strict=True))
+        check_vertical(tuple(strengths.items()))
+        self.vertical = tuple((name, strength) for name, strength in strengths.items() if strength)
         self.head: Head = head
         self._secret = None if secret is None else _secret_of(secret)
         self._key_file = None if key_file is None else Path(key_file).expanduser()
@@ -98,7 +111,7 @@ class Shaking(Defense, Tunable):
         self._shown = {
             **self._options,
             "frequent": frequent,
-            "vertical": vertical,
+            **strengths,
             "head": head,
             **{name: value for name, value in asdict(self.recovery).items() if name != "weights"},
             **{f"{name}_weight": value for name, value in asdict(weights).items()},

@@ -6,7 +6,7 @@ The paper's formulas could not be read; operators and key are our own definition
 from smd_research.mechanisms.shaking.horizontal import Substitution, label_permutation
 from smd_research.mechanisms.shaking.key import Key, tokenizer_digest
 from smd_research.mechanisms.shaking.streams import KeyStream
-from smd_research.mechanisms.shaking.vertical import AFFINE, OPERATORS, affine, parse_vertical, shake
+from smd_research.mechanisms.shaking.vertical import AFFINE, OPERATORS, affine, shake
 
 __all__ = [
     "AFFINE",
@@ -16,7 +16,6 @@ __all__ = [
     "Substitution",
     "affine",
     "label_permutation",
-    "parse_vertical",
     "shake",
     "tokenizer_digest",
 ]

@@ -76,27 +76,6 @@ AFFINE: Mapping[str, Operator] = {"addv": addv, "inflate": inflate, "tilt": tilt
 OPERATORS: Mapping[str, Operator] = {**AFFINE, "dx_fixp": dx_fixp, "gaussian": gaussian, "laplace": laplace}
 
 
-def parse_vertical(text: str) -> Vertical:
-    """Operators and strengths of ``op:strength+op:strength...``, in their order; ``none`` is none of them.
-
-    Raises:
-        ConfigError: for another form; ``check_vertical`` judges what stands in it.
-    """
-    if text == "none":
-        return ()
-    parsed = []
-    for word in text.split("+"):
-        name, _, strength = word.strip().partition(":")
-        try:
-            parsed.append((name, float(strength)))
-        except ValueError:
-            raise ConfigError(
-                f"vertical={text} cannot be read at '{word}': write op:strength+op:strength, e.g. inflate:0.5+tilt:1, "
-                "or none"
-            ) from None
-    return tuple(parsed)
-
-
 def check_vertical(vertical: Vertical) -> None:
     """Refuse operators that there are not, and strengths that say nothing.
 
