@@ -16,7 +16,8 @@ from smd_research.records import load
 
 SMALL = ["model=random", "task.train=16", "task.validation=4", "task.evaluation=8", "task.tokens=12"]
 SMALL += ["tuning.steps=6", "tuning.batch=4", "tuning.checks=2"]
-KEYED = ["defense=shaking", "defense.inflate=0", "defense.tilt=0", "defense.gaussian=0", "defense.awareness_steps=0", "defense.function_steps=0"]
+KEYED = ["defense=shaking", *(f"defense.{operator}=0" for operator in ("inflate", "tilt", "gaussian"))]
+KEYED += ["defense.awareness_steps=0", "defense.function_steps=0"]
 
 ATTACKS = """
 import numpy as np
