@@ -94,7 +94,7 @@ class Comparison:
         counts = unigram_counts(part, size)
         known = (counts >= _FEWEST) & (unigram_counts(rest, size) >= _FEWEST)
         difference = signatures(part, size) - signatures(rest, size)
-        pooled = np.cov(difference[known].T)
+        pooled = np.cov(difference[known].T) if known.sum() > 1 else np.eye(difference.shape[1])
         bands = []
         for low, high in zip(_BANDS, [*_BANDS[1:], np.inf], strict=True):
             inside = known & (counts >= low) & (counts < high)
