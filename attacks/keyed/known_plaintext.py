@@ -61,5 +61,5 @@ class KnownPlaintext(MappingAttack):
             raise NotApplicableError("needs two known pairs at least: there are no special ids, and it was told none")
         pairs = Pairs(anchors.cipher, anchors.plain)
         found = [(one, match_from_pairs(one.public, one.shaken, pairs, self._rounds)) for one in self._tables]
-        table, best = max(found, key=lambda one: one[1].margin)
+        table, best = max(found, key=lambda one: one[1].standing)
         return guess_of(best, head=table.name == "head", candidates=sum(len(one[0].public) for one in found))

@@ -59,7 +59,7 @@ class TableMatching(MappingAttack):
         """Match every table held; nothing here depends on the views or on chance."""
         anchors = self.anchors(known)
         found = [(pair, self._match(pair, anchors)) for pair in self._pairs if self._table in ("auto", pair.name)]
-        pair, best = max(found, key=lambda one: one[1].margin)
+        pair, best = max(found, key=lambda one: one[1].standing)
         return guess_of(best, head=pair.name == "head", candidates=sum(one[0].public.shape[0] for one in found))
 
     def _match(self, pair: TablePair, anchors: KnownPairs) -> TableMatch:
@@ -70,7 +70,7 @@ def guess_of(match: TableMatch, head: bool, candidates: int) -> MappingGuess:
     """A table match as a guess; its certificate is that nothing but rounding is left."""
     return MappingGuess(
         match.mapping,
-        score=match.margin,
+        score=match.standing,
         sure=match.sure,
         certified=match.exact,
         residual=match.residual,

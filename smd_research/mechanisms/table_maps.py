@@ -76,10 +76,11 @@ class Neighbours:
         return found
 
     @property
-    def margin(self) -> Floats:
+    def margin(self) -> NDArray[np.float64]:
         """How far the nearest stands out, ``1 - d1 / d2`` in distances, from 0 (a tie) to 1 ``[V']``."""
         ratio = np.sqrt(np.maximum(self.first, 0) / np.maximum(self.second, 1e-30))
-        return 1.0 - np.minimum(ratio, 1.0)
+        found: NDArray[np.float64] = (1.0 - np.minimum(ratio, 1.0)).astype(np.float64)
+        return found
 
 
 def neighbours(a: Floats, b: Floats) -> Neighbours:
