@@ -99,7 +99,7 @@ def test_every_table_plans_its_cells(table: str) -> None:
         cfg = composed(f"table={table}", f"size={size}", config="table")
         asked = list(plans(cfg, [f"table={table}", "n_prompts=3", f"size={size}"]).values())
         assert len({one.cell.id for one in asked}) == len(asked) > 1
-        assert all(one.cell.n_prompts == 3 for one in asked)
+        assert all(one.cell.n_prompts == 3 for one in asked if not one.cell.task)  # a task says how many itself
 
 
 @pytest.mark.parametrize("table", groups(FOLDER)["table"])
