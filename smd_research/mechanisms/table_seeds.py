@@ -24,7 +24,8 @@ def zscore(table: Floats) -> Floats:
     """Columns to mean 0 and deviation 1."""
     centred = table - table.mean(axis=0)
     deviation = centred.std(axis=0)
-    return centred / np.where(deviation > 0, deviation, 1.0)
+    scaled: Floats = centred / np.where(deviation > 0, deviation, 1.0)
+    return scaled
 
 
 def whiten(table: Floats) -> Floats:
@@ -91,7 +92,8 @@ def _scores(rows: Floats, weights: Floats | None, count: int) -> Floats:
     moment = rows.T @ (rows if weights is None else rows * weights[:, None])
     _, vectors = np.linalg.eigh(moment)
     scores = rows @ vectors[:, ::-1][:, :count]
-    return scores / np.maximum(scores.std(axis=0), 1e-30)
+    scaled: Floats = scores / np.maximum(scores.std(axis=0), 1e-30)
+    return scaled
 
 
 def _profiles(rows: Floats) -> Floats:
