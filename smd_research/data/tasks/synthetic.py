@@ -5,6 +5,7 @@ know nothing. In half of the messages a clause speaks for the other class (someb
 before a complaint).
 """
 
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
@@ -51,9 +52,9 @@ class _Generated(Task):
         texts = [_clause(expansion, section) for section in sections]
         return Example(f"{type(self).__name__.lower()}-{split}-{number}", " ".join(texts), label)
 
+    @abstractmethod
     def _sections(self, label: int, rng: Random) -> tuple[str, list[str]]:
         """The register of a text of a class, and the sections that it is made of, in order."""
-        raise NotImplementedError
 
 
 def _clause(expansion: Expansion, section: str) -> str:
