@@ -13,11 +13,11 @@ from attacks.keyed.auxiliary import auxiliary_texts, check_auxiliary
 from attacks.keyed.bigrams import BigramModel, Puzzle, unigram_counts
 from attacks.keyed.decipherment import capacities
 from attacks.keyed.judging import Judge
-from attacks.keyed.mapping import KnownPairs, MappingAttack, ciphertext
+from attacks.keyed.mapping import KnownPairs, MappingAttack, ciphertext, origin
 from attacks.keyed.rank_frequency import by_rank
 from attacks.keyed.refining import certificate, refined
 from smd_research.boundary import AdversaryView
-from smd_research.core.errors import ConfigError, NotApplicableError
+from smd_research.core.errors import ConfigError
 from smd_research.core.guess import MappingGuess
 
 
@@ -56,9 +56,7 @@ class BodyLikelihood(MappingAttack):
             NotApplicableError: when no public model is known.
         """
         super().fit(public)
-        if public.base is None:
-            raise NotApplicableError("lets the public model judge: it is not known from which the served one was made")
-        self._base = public.base
+        self._base = origin(public)
         self._texts = auxiliary_texts(public, self._auxiliary, self._auxiliary_tokens)
         self._frequency = unigram_counts(self._texts, self.plains)
 

@@ -15,11 +15,11 @@ from attacks.keyed.bigrams import BigramModel, Puzzle
 from attacks.keyed.decipherment import Decipherment, capacities
 from attacks.keyed.judging import Judge
 from attacks.keyed.known_plaintext import KnownPlaintext
-from attacks.keyed.mapping import KnownPairs, MappingAttack, ciphertext
+from attacks.keyed.mapping import KnownPairs, MappingAttack, ciphertext, origin
 from attacks.keyed.refining import certificate, refined
 from attacks.keyed.table_matching import TableMatching
 from smd_research.boundary import AdversaryView
-from smd_research.core.errors import ConfigError, NotApplicableError
+from smd_research.core.errors import ConfigError
 from smd_research.core.guess import MappingGuess, Spent
 
 
@@ -66,9 +66,7 @@ class Combined(MappingAttack):
             NotApplicableError: when no public model is known.
         """
         super().fit(public)
-        if public.base is None:
-            raise NotApplicableError("lets the public model judge: it is not known from which the served one was made")
-        self._base = public.base
+        self._base = origin(public)
         self._texts = auxiliary_texts(public, self._auxiliary, self._auxiliary_tokens)
         for attack in self._members.values():
             attack.fit(public)

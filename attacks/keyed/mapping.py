@@ -13,11 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from attacks.base import Attack
+from attacks.base import Attack, Public
 from smd_research.boundary import AdversaryView
 from smd_research.boundary.messages import ClassifyRows, PromptIds, TuningRows
+from smd_research.core.errors import NotApplicableError
 from smd_research.core.guess import Guess, MappingGuess
 from smd_research.core.observable import Observable
+from smd_research.models.bundle import Bundle
 
 Ids = NDArray[np.int64]
 
@@ -90,6 +92,17 @@ class MappingAttack(Attack):
             return KnownPairs(special, special)
         told = ~np.isin(known.cipher, special)
         return KnownPairs(np.append(special, known.cipher[told]), np.append(special, known.plain[told]))
+
+
+def origin(public: Public) -> Bundle:
+    """The public model that the served one was made from.
+
+    Raises:
+        NotApplicableError: when none is known.
+    """
+    if public.base is None:
+        raise NotApplicableError("needs the public model that the served one was made from: none is known here")
+    return public.base
 
 
 def ciphertext(views: Sequence[AdversaryView]) -> list[Ids]:

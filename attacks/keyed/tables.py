@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from attacks.base import Public
-from smd_research.core.errors import NotApplicableError
+from attacks.keyed.mapping import origin
 from smd_research.models.bundle import Bundle
 
 
@@ -26,11 +26,10 @@ def table_pairs(public: Public) -> list[TablePair]:
     Raises:
         NotApplicableError: when no public model is known from which the served one was made.
     """
-    if public.base is None:
-        raise NotApplicableError("compares the served model with the public one it was made from: none is known here")
+    base = origin(public)
     held = public.before or public.bundle
-    found = [TablePair("input", _array(public.base.embedding), _array(held.embedding))]
-    head, base_head = _head(held), _head(public.base)
+    found = [TablePair("input", _array(base.embedding), _array(held.embedding))]
+    head, base_head = _head(held), _head(base)
     if head is not None and base_head is not None and head.data_ptr() != held.embedding.data_ptr():
         found.append(TablePair("head", _array(base_head), _array(head)))
     return [pair for pair in found if pair.public.shape[1] == pair.shaken.shape[1] and pair.shaken.std() > 0]

@@ -99,5 +99,5 @@ def test_what_cannot_be_run_is_named() -> None:
     with pytest.raises(ConfigError, match="known"):
         KnownPlaintext(known=-1)
     for attack in (TableMatching(), KnownPlaintext()):
-        with pytest.raises(NotApplicableError, match="public one"):
+        with pytest.raises(NotApplicableError, match="public model"):
             attack.fit(without_base(shaken()))

@@ -218,7 +218,7 @@ def test_what_cannot_be_run_is_named() -> None:
     with pytest.raises(NotApplicableError, match="public text"):
         Decipherment().fit(keyed(model()).public)
     for attack in (BodyLikelihood(), Combined()):
-        with pytest.raises(NotApplicableError, match="judge"):
+        with pytest.raises(NotApplicableError, match="public model"):
             attack.fit(without_base(setting()))
 
 
