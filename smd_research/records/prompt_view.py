@@ -33,7 +33,7 @@ def show_prompts(
     Raises:
         RecordError: when the record holds no prompts, or none with such a secret.
     """
-    items = read_items(record.items)
+    items = [item for item in read_items(record.items) if item.truth_tokens]  # some are figures without a text
     if items and secret:
         items = [item for item in items if any(span.type == secret for span in item.spans)]
         if not items:
