@@ -17,6 +17,9 @@ from smd_research.records.placing import place_labels
 from smd_research.records.points import Label, Point, Series, Source, Where, fits, points
 from smd_research.records.style import CATEGORIES, MARKERS, QUIET, house_style, new_figure, percent_axis, save
 
+TICK_ROOM = 0.04
+"""Share of an axis below which two ticks would run into each other."""
+
 
 @dataclass(frozen=True)
 class Curve:
@@ -194,7 +197,8 @@ def _scales(axes: Axes, places: Sequence[float], x: Axis, y: Axis, room: float) 
     else:
         spread = max(last - first, 0.1 * abs(last), 1e-9)
         axes.set_xlim(first - 0.06 * spread, last + room * spread)
-    axes.set_xticks(list(places), [_short(place) for place in places])
+    ticks = _apart(places, axes.get_xscale() == "log")
+    axes.set_xticks(ticks, [_short(place) for place in ticks])
     axes.xaxis.set_minor_locator(ticker.NullLocator())
     axes.set_xlabel(x.title)
     if y.show == "share":
@@ -206,6 +210,17 @@ def _scales(axes: Axes, places: Sequence[float], x: Axis, y: Axis, room: float) 
         axes.yaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
     else:
         axes.set_ylim(bottom=0)
+
+
+def _apart(places: Sequence[float], log: bool) -> list[float]:
+    """Those of ascending places whose ticks stand far enough from the one before to be read."""
+    distance = math.log if log else float
+    least = TICK_ROOM * (distance(places[-1]) - distance(places[0]))
+    kept = [places[0]]
+    for place in places[1:]:
+        if distance(place) - distance(kept[-1]) >= least:
+            kept.append(place)
+    return kept
 
 
 def _short(value: float) -> str:
