@@ -17,7 +17,7 @@ from smd_research.records.placing import place_labels
 from smd_research.records.points import Label, Point, Series, Source, Where, fits, points
 from smd_research.records.style import CATEGORIES, MARKERS, QUIET, house_style, new_figure, percent_axis, save
 
-TICK_ROOM = 0.04
+TICK_ROOM = 0.09
 """Share of an axis below which two ticks would run into each other."""
 
 

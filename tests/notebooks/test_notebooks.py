@@ -13,6 +13,7 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 SAMPLE = ROOT / "results" / "sample"
 PROMPTING = SAMPLE / "confidential_prompting"
 DECOMPOSITION = SAMPLE / "weight_decomposition"
+SHAKING = SAMPLE / "keyed_shaking"
 
 sys.path.insert(0, str(ROOT / "tests" / "records"))
 
@@ -105,3 +106,20 @@ def test_weight_decomposition_on_the_sample() -> None:
 @pytest.mark.skipif(not DECOMPOSITION.is_dir(), reason="results/sample/weight_decomposition is not in this checkout")
 def test_the_sample_of_weight_decomposition_is_small() -> None:
     assert sum(path.stat().st_size for path in DECOMPOSITION.rglob("*")) < 1_000_000
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_checkout")
+@pytest.mark.skipif(not SHAKING.is_dir(), reason="results/sample/keyed_shaking is not in this checkout")
+def test_keyed_shaking_on_the_sample() -> None:
+    shown = outputs(execute(ROOT / "notebooks" / "04_keyed_shaking.ipynb"))
+    assert shown.count("image/png") == 1
+    assert "A model tuned under a key" in shown
+    assert "private-0" in shown
+    assert "failed" not in shown
+    assert "| ... |" not in shown
+
+
+@pytest.mark.skipif(not SHAKING.is_dir(), reason="results/sample/keyed_shaking is not in this checkout")
+def test_the_sample_of_keyed_shaking_is_small() -> None:
+    assert sum(path.stat().st_size for path in SHAKING.rglob("*")) < 1_500_000

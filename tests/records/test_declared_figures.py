@@ -126,6 +126,6 @@ def test_both_are_written_as_pictures(tmp_path: Path) -> None:
 def test_ticks_that_would_run_into_each_other_are_left_out() -> None:
     from smd_research.records.lines_figure import _apart
 
-    assert _apart([0, 0.05, 0.1, 0.25, 1, 3], log=False) == [0, 0.25, 1, 3]
+    assert _apart([0, 0.05, 0.1, 0.5, 1, 3], log=False) == [0, 0.5, 1, 3]
     assert _apart([1, 10, 11, 100], log=True) == [1, 10, 100]
     assert _apart([7], log=False) == [7]
