@@ -51,7 +51,6 @@ class TableMatching(MappingAttack):
         """
         super().fit(public)
         self._pairs = table_pairs(public)
-        self._solved: MappingGuess | None = None
 
     def solve(
         self, views: Sequence[AdversaryView], rng: np.random.Generator, known: KnownPairs | None = None

@@ -83,7 +83,7 @@ def match_tables(
         method: ``zscore`` (column statistics: added vectors, inflated diagonals), ``rotation`` (principal axes and
             similarity profiles: tilts), ``whitened`` (the same after whitening: any affine map), or ``auto``: all of
             them, until one proves itself; the one that stands out most.
-        known: pairs that are known; they also seed a match of their own.
+        known: pairs that are known: held fixed in every match, and two or more seed one of their own, tried first.
         rounds: fits at most for each seed and kind of map.
 
     Raises:
@@ -91,20 +91,10 @@ def match_tables(
     """
     if method not in METHODS:
         raise ConfigError(f"table matching: method '{method}' is unknown: use one of {', '.join(METHODS)}")
-    x, y = _checked(public, shaken)
-    return _best(x, y, _starts(x, y, method, known), known, rounds)
-
-
-def match_from_pairs(public: Floats, shaken: Floats, known: Pairs, rounds: int = 20) -> TableMatch:
-    """Match the rows of two tables from at least two known pairs alone; otherwise as ``match_tables``."""
-    x, y = _checked(public, shaken)
-    return _best(x, y, [_from_pairs(x, y, known)], known, rounds)
-
-
-def _checked(public: Floats, shaken: Floats) -> tuple[Floats, Floats]:
     if public.ndim != 2 or shaken.ndim != 2 or public.shape[1] != shaken.shape[1]:
         raise ConfigError(f"table matching: tables {public.shape} and {shaken.shape} have rows of different width")
-    return np.asarray(public, dtype=np.float64), np.asarray(shaken, dtype=np.float64)
+    x, y = np.asarray(public, dtype=np.float64), np.asarray(shaken, dtype=np.float64)
+    return _best(x, y, _starts(x, y, method, known), known, rounds)
 
 
 def _best(x: Floats, y: Floats, starts: Iterable[Start], known: Pairs, rounds: int) -> TableMatch:
@@ -123,7 +113,8 @@ def _best(x: Floats, y: Floats, starts: Iterable[Start], known: Pairs, rounds: i
 def _starts(x: Floats, y: Floats, method: str, known: Pairs) -> Iterator[Start]:
     """Seeds with the kinds of map to fit from them, cheapest first."""
     if len(known.cipher) > 1:
-        yield _from_pairs(x, y, known)
+        features = seeds.from_pairs(x, y, known.cipher, known.plain)
+        yield "pairs", _paired(*features, known), ("rotation", "affine")
     if method in ("zscore", "auto"):
         yield "zscore", _paired(seeds.zscore(x), seeds.zscore(y), known), ("axes", "affine")
     if method in ("rotation", "auto"):
@@ -132,11 +123,6 @@ def _starts(x: Floats, y: Floats, method: str, known: Pairs) -> Iterator[Start]:
     if method in ("whitened", "auto"):
         yield "moments", _paired(*seeds.moments(x, y), known), ("whitened", "affine")
         yield "whitened_profile", _paired(*seeds.whitened_profile(x, y), known), ("whitened", "affine")
-
-
-def _from_pairs(x: Floats, y: Floats, known: Pairs) -> Start:
-    features = seeds.from_pairs(x, y, known.cipher, known.plain)
-    return "pairs", _paired(*features, known), ("rotation", "affine")
 
 
 def _paired(a: Floats, b: Floats, known: Pairs) -> Pairs:

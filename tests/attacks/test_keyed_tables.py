@@ -1,5 +1,6 @@
 """What the tables alone give away of the substitution, to an attacker who is told nothing, or a few pairs."""
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -64,17 +65,49 @@ def test_a_head_that_was_only_permuted_betrays_a_noisy_table() -> None:
     assert both.facts["matched_head"] == 1
 
 
-def test_pairs_that_were_told_open_the_table() -> None:
+def told(one: Keyed, m: int) -> KnownPairs:
+    """The pairs of the ids from 100 on."""
     frequency = np.zeros(model().geometry.vocab)
-    frequency[100:140] = np.arange(40, 0, -1)
-    pairs = KnownPairs.planted(shaken().truth, frequency, 40)
+    frequency[100 : 100 + m] = np.arange(m, 0, -1)
+    return KnownPairs.planted(one.truth, frequency, m)
+
+
+def tied(one: Keyed) -> Keyed:
+    """The same without a head of its own."""
+    held = one.public.bundle
+    return replace(one, public=replace(one.public, bundle=with_tables(held, held.embedding, None)))
+
+
+def test_pairs_that_were_told_open_the_table() -> None:
+    pairs = told(shaken(), 40)
     assert set(pairs.plain.tolist()) == set(range(100, 140))
-    attack = KnownPlaintext(known=40, rounds=4)
-    found = solved(attack, shaken(), pairs)
-    assert shaken().recovered(found) > 0.95
-    assert (found.mapping[pairs.cipher] == pairs.plain).all()
+    found = solved(KnownPlaintext(known=40, rounds=4), shaken(), pairs)
+    assert shaken().recovered(found) == 1
+
+
+def test_what_was_told_is_held_fixed_right_or_wrong() -> None:
+    pairs = told(shaken(), 40)
     wrong = KnownPairs(pairs.cipher, np.roll(pairs.plain, 1))
-    assert shaken().recovered(solved(attack, shaken(), wrong)) < 0.02, "negative control: pairs that are wrong"
+    found = solved(KnownPlaintext(known=40, rounds=4), shaken(), wrong)
+    assert (found.mapping[wrong.cipher] == wrong.plain).all()
+    assert shaken().recovered(found) == 1 - 40 / model().geometry.vocab, "the tables alone give away the rest"
+
+
+def test_a_few_pairs_open_nothing_of_a_stranger_s_table() -> None:
+    """Negative control."""
+    stranger = generator(3, "stranger").standard_normal(tuple(model().embedding.shape))
+    one = tied(keyed(model(), table=stranger))
+    found = solved(KnownPlaintext(known=40, rounds=4), one, told(one, 40))
+    assert one.recovered(found) < (40 + len(model().special_ids)) / model().geometry.vocab + 0.01
+    assert not found.certified
+
+
+@pytest.mark.parametrize("m", [1, 3, 10])
+def test_who_is_told_a_few_pairs_of_a_noisy_table_finds_no_less_than_who_is_told_none(m: int) -> None:
+    one = tied(keyed(model(), noise=1.0, inflate=0.5))
+    blind = one.recovered(solved(TableMatching(rounds=6), one))
+    assert blind > 0.95
+    assert one.recovered(solved(KnownPlaintext(known=m, rounds=6), one, told(one, m))) >= blind
 
 
 def test_the_runner_solves_once_from_all_views_and_reads_every_prompt() -> None:

@@ -13,7 +13,7 @@ from scipy.linalg import expm
 from smd_research.core.errors import ConfigError
 from smd_research.core.seeds import generator
 from smd_research.mechanisms.table_maps import fit_map, neighbours
-from smd_research.mechanisms.table_matching import METHODS, Pairs, TableMatch, match_from_pairs, match_tables
+from smd_research.mechanisms.table_matching import METHODS, Pairs, TableMatch, match_tables
 from smd_research.models import sources
 
 Table = NDArray[np.float64]
@@ -103,11 +103,12 @@ def test_recovery_falls_with_noise_and_known_pairs_hold_it() -> None:
         table, truth = shaken(clustered(), any_rotation, noise)
         known = generator(2, "known").permutation(len(truth))[:60]
         blind.append(recovered(match_tables(clustered(), table, rounds=10), truth))
-        told.append(recovered(match_from_pairs(clustered(), table, Pairs(known, truth[known])), truth))
+        pairs = Pairs(known, truth[known])
+        told.append(recovered(match_tables(clustered(), table, known=pairs, rounds=10), truth))
     assert blind[0] == told[0] == 1
     assert all(one >= other for one, other in pairwise(blind))
     assert told[1] > 0.9
-    assert told[2] > blind[2] - 0.02
+    assert all(one >= other for one, other in zip(told, blind, strict=True)), "who is told more finds no less"
     assert blind[-1] < 0.1
     assert told[-1] < 0.25, "the told pairs are a tenth"
 
@@ -115,10 +116,22 @@ def test_recovery_falls_with_noise_and_known_pairs_hold_it() -> None:
 def test_fewer_pairs_than_dimensions_open_a_rotated_table() -> None:
     table, truth = shaken(clustered(), any_rotation)
     known = np.arange(8)
-    found = match_from_pairs(clustered(), table, Pairs(known, truth[known]))
+    found = match_tables(clustered(), table, known=Pairs(known, truth[known]))
     assert recovered(found, truth) == 1
-    wrong = match_from_pairs(clustered(), table, Pairs(known, np.roll(truth[known], 1)))
-    assert recovered(wrong, truth) < 0.2
+    assert found.seed == "pairs"
+    wrong = match_tables(clustered(), table, known=Pairs(known, np.roll(truth[known], 1)))
+    assert wrong.seed != "pairs", "negative control: pairs that are wrong open nothing"
+    assert recovered(wrong, truth) == 1 - 8 / 600, "what the tables alone give away stays"
+
+
+@pytest.mark.parametrize("pairs", [2, 5])
+def test_pairs_too_few_for_the_noise_do_not_keep_from_matching_the_tables(pairs: int) -> None:
+    table, truth = shaken(clustered(), addv_inflate, 1.0)
+    known = np.arange(pairs)
+    blind = match_tables(clustered(), table)
+    told = match_tables(clustered(), table, known=Pairs(known, truth[known]))
+    assert told.seed != "pairs"
+    assert recovered(told, truth) >= recovered(blind, truth) > 0.5
 
 
 def test_a_row_with_two_cipher_ids_is_found_twice() -> None:
