@@ -70,19 +70,29 @@ class ExponentialChannel(FiniteChannel):
     """
 
     def sample(self, ids: npt.ArrayLike, rng: np.random.Generator) -> Ids:
-        """Inverse-transform sampling on cumulative rows, which are computed once for each distinct token."""
         array = self.space.check(ids)
-        uniforms = rng.random(len(array))
+        return self.drawn(array, rng.random(len(array)))
+
+    def drawn(self, ids: npt.ArrayLike, uniforms: Floats) -> Ids:
+        """Inverse-transform sampling on cumulative rows, which are computed once for each distinct token.
+
+        Args:
+            ids: ``[n]``.
+            uniforms: what decides each draw, ``[n]``, in [0, 1).
+
+        Returns:
+            Sanitised ids ``[n]``.
+        """
+        array = self.space.check(ids)
         sanitised = array.copy()
         distinct, inverse = np.unique(array, return_inverse=True)
         for part in self.space.chunks(len(distinct)):
             scores = self._scores(distinct[part])
             cumulative = np.cumsum(np.exp(scores - scores.max(axis=1, keepdims=True)), axis=1)
             here = np.flatnonzero((inverse >= part.start) & (inverse < part.stop) & self.space.is_private[array])
-            for position in here:
-                row = cumulative[inverse[position] - part.start]
-                drawn = np.searchsorted(row, uniforms[position] * row[-1], side="right")
-                sanitised[position] = self.space.private_ids[min(int(drawn), len(row) - 1)]
+            rows = inverse[here] - part.start
+            places = _places(cumulative, rows, uniforms[here] * cumulative[rows, -1])
+            sanitised[here] = self.space.private_ids[places]
         return sanitised
 
     def survival(self, ids: npt.ArrayLike) -> Floats:
@@ -125,6 +135,17 @@ class ExponentialChannel(FiniteChannel):
 
     def _scatter(self, given: Ids, values: Floats) -> Floats:
         return scatter(self.space, given, values)
+
+
+def _places(cumulative: Floats, rows: Ids, targets: Floats) -> Ids:
+    """The first column above each target in its row of ``cumulative``, else the last: all bisected at once, ``[n]``."""
+    last = cumulative.shape[1] - 1
+    low, high = np.zeros(len(rows), dtype=np.int64), np.full(len(rows), last, dtype=np.int64)
+    for _ in range(last.bit_length()):
+        middle = (low + high) // 2
+        above = cumulative[rows, middle] > targets
+        low, high = np.where(above, low, np.minimum(middle + 1, high)), np.where(above, middle, high)
+    return low
 
 
 def scatter(space: EmbeddingSpace, given: Ids, values: Floats) -> Floats:

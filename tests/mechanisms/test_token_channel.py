@@ -89,6 +89,19 @@ def test_the_sampler_draws_from_the_stated_probabilities() -> None:
     assert sampler_p_value(Mismatched(space(), 6.0), 20, 20_000, generator(0, "sampler")) < 1e-6
 
 
+@settings(max_examples=20, deadline=None)
+@given(st.integers(5, 70), st.floats(0.1, 60), st.integers(0, 10**6))
+def test_all_draws_at_once_are_those_of_a_search_for_each(vocab: int, epsilon: float, seed: int) -> None:
+    rng = generator(seed, "draws")
+    channel = ExponentialChannel(EmbeddingSpace.of(rng.normal(size=(vocab, 4)), (0,)), epsilon)
+    ids, uniforms = rng.integers(1, vocab, 40), np.append(rng.random(38), [0.0, np.nextafter(1.0, 0.0)])
+    scores = -0.5 * epsilon * channel.space.distances(np.unique(ids))
+    rows = np.cumsum(np.exp(scores - scores.max(axis=1, keepdims=True)), axis=1)[np.unique(ids, return_inverse=True)[1]]
+    found = [np.searchsorted(row, u * row[-1], side="right") for row, u in zip(rows, uniforms, strict=True)]
+    expected = channel.space.private_ids[np.minimum(found, vocab - 2)]
+    np.testing.assert_array_equal(channel.drawn(ids, uniforms), expected)
+
+
 def test_likelihood_columns_are_the_columns_of_the_probability_matrix() -> None:
     channel = ExponentialChannel(space(), 4.0)
     everything = np.arange(channel.vocab_size)
