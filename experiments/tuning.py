@@ -94,7 +94,7 @@ def measure_task(plan: Plan, workbench: Workbench) -> Record:
     wall = {"observe": observed - began, "attack": ended - observed}
     where = {
         **environment(cell.device, wall),
-        "guarantee": str(defense.guarantee() or "none"),
+        "guarantee": str(cycle.implanted.guarantee or "none"),
         "parameters": {k: v for k, v in cycle.implanted.parameters.items() if isinstance(v, str | int | float)},
     }
     metrics = {**scores, **cost(cycle.seen), **found}
@@ -141,7 +141,7 @@ def live(plan: Plan, defense: Tunable, bundle: Bundle) -> Cycle:
     taken = {"infer_s": inferred, "infer_gflop": forward_flops(bundle.model, evaluation.tokens) / 1e9}
     taken |= {"tune_s": outcome["seconds"], "tune_gflop": outcome["flops"] / 1e9, "tune_steps": outcome["steps"]}
     taken |= {**phases.bytes, **_client_cost(implanted, bundle)}
-    seen = Seen(task, training, evaluation, tuple(predicted), tuple(scored), taken)
+    seen = Seen(task, training, held_out, evaluation, tuple(predicted), tuple(scored), taken)
     return Cycle(implanted, tuned, tuple(phases.views), seen)
 
 

@@ -61,7 +61,7 @@ def attacked(
     assert bundle is not None
     began, truth = time.perf_counter(), code.plain_ids(bundle.geometry.vocab)
     guess = solved(attack, public, bundle, views, truth, seed)
-    return mapping_scores(guess, truth, views[0], bundle, time.perf_counter() - began)
+    return mapping_scores(guess, truth, seen.uploaded, views[0], bundle, time.perf_counter() - began)
 
 
 def solved(

@@ -29,6 +29,7 @@ class Seen:
     Attributes:
         task: the task.
         training: texts that were tuned on, with their classes.
+        held_out: texts that decided when to stop, uploaded after them.
         evaluation: texts of the evaluation part, with their classes.
         predicted: the class that was told of each; empty for next-token tuning.
         scored: for next-token tuning, negative log-likelihood in nats and tokens predicted right of each text.
@@ -37,10 +38,16 @@ class Seen:
 
     task: Task
     training: Texts
+    held_out: Texts
     evaluation: Texts
     predicted: tuple[int, ...]
     scored: tuple[tuple[float, int], ...]
     taken: Mapping[str, float]
+
+    @property
+    def uploaded(self) -> NDArray[np.int64]:
+        """What the user wrote of all that was uploaded, token ids ``[n]``."""
+        return np.concatenate([np.asarray(text, dtype=np.int64) for text in (*self.training.ids, *self.held_out.ids)])
 
 
 def utility(seen: Seen) -> tuple[dict[str, Estimate], list[Item]]:
@@ -69,35 +76,42 @@ def cost(seen: Seen) -> dict[str, Estimate]:
 
 
 def mapping_scores(
-    guess: MappingGuess, truth: NDArray[np.int64], upload: AdversaryView, bundle: Bundle, seconds: float
+    guess: MappingGuess,
+    truth: NDArray[np.int64],
+    said: NDArray[np.int64],
+    upload: AdversaryView,
+    bundle: Bundle,
+    seconds: float,
 ) -> tuple[dict[str, Estimate], list[Item]]:
     """How much of the private texts and of the vocabulary a mapping gives away, and the first texts as it reads them.
+
+    A token counts where the mapping reads what the user wrote: where noise replaced it, even the true mapping fails.
 
     Args:
         guess: the attack's.
         truth: the plain id of each cipher id ``[V']``.
+        said: what the user wrote of the upload, token ids ``[n]``.
         upload: what was seen of the upload.
         bundle: for its tokenizer and special ids.
         seconds: that the attack took.
     """
-    special = np.isin(truth, sorted(bundle.special_ids))
-    right = (guess.mapping == truth) & ~special
+    special, kept = (np.isin(ids, sorted(bundle.special_ids)) for ids in (truth, said))
     rows = upload.of(TuningRows)
     cipher = np.concatenate([row.ids.numpy() for row in rows]).astype(np.int64)
     ends = list(accumulate((int(n) for row in rows for n in row.lengths), initial=0))
-    hits = np.add.reduceat(right[cipher].astype(np.int64), ends[:-1])
-    counts = np.add.reduceat((~special[cipher]).astype(np.int64), ends[:-1])
+    hits = np.add.reduceat(((guess.mapping[cipher] == said) & ~kept).astype(np.int64), ends[:-1])
+    counts = np.add.reduceat((~kept).astype(np.int64), ends[:-1])
     found = {
         "token_recovery": metrics.running_share(hits.tolist(), counts.tolist()),
-        "id_recovery": metrics.summarise("id_recovery", right[~special].tolist()),
+        "id_recovery": metrics.summarise("id_recovery", (guess.mapping == truth)[~special].tolist()),
         "attack_s": Estimate(seconds),
         "attack_candidates": Estimate(float(guess.spent.candidates)),
         **{name: Estimate(float(value)) for name, value in guess.facts.items()},
     }
     if guess.certified is not None:
         found["certified"] = Estimate(float(guess.certified))
-    texts = [cipher[first:last] for first, last in pairwise(ends[: SHOWN_TEXTS + 1])]
-    items = [_item(number, truth[text], guess.mapping[text], bundle) for number, text in enumerate(texts)]
+    shown = enumerate(pairwise(ends[: SHOWN_TEXTS + 1]))
+    items = [_item(n, said[first:last], guess.mapping[cipher[first:last]], bundle) for n, (first, last) in shown]
     return found, items
 
 

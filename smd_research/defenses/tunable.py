@@ -9,6 +9,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from smd_research.core.guarantee import Guarantee
 from smd_research.core.observable import Observable
 from smd_research.models.bundle import Bundle
 
@@ -24,6 +25,15 @@ class ClientCode:
             occurrence: number of the text; a code that draws at random (homophones) draws the same for it again.
         """
         return ids
+
+    def replaced(self, texts: Sequence[Sequence[int]], first: int = 0) -> Sequence[Sequence[int]]:
+        """Texts as they are encoded: others where some of their tokens are replaced at random.
+
+        Args:
+            texts: token ids of each.
+            first: number of the first text; the same text draws the same under the same number.
+        """
+        return texts
 
     def decode(self, ids: Sequence[int]) -> Sequence[int]:
         """The inverse of :meth:`encode`."""
@@ -60,6 +70,7 @@ class Implanted:
         seconds: of each phase on the client's side: ``key``, ``implant``; a resumed phase counts all its parts.
         flops: of the same phases.
         parameters: the defense's public parameters (Kerckhoffs): all of its configuration, none of its randomness.
+        guarantee: what is promised for a text that is sent; None is an honest value.
     """
 
     start: Bundle
@@ -67,6 +78,7 @@ class Implanted:
     seconds: Mapping[str, float] = field(default_factory=dict)
     flops: Mapping[str, float] = field(default_factory=dict)
     parameters: Mapping[str, object] = field(default_factory=dict)
+    guarantee: Guarantee | None = None
 
 
 class Tunable(ABC):

@@ -105,12 +105,17 @@ class TuningProvider(Untrusted):
         return {name: float(value) for name, value in asdict(self._served().outcome).items()}
 
     @torch.inference_mode()
-    def next_token(self, ids: Sequence[int]) -> tuple[float, int]:
-        """Of a text, for the measurement tap: summed negative log-likelihood in nats, and tokens predicted right."""
-        row = torch.tensor([list(ids)], device=self._start.device)
-        logits = self._served().model(input_ids=row[:, :-1], use_cache=False).logits[0].float()
-        nll = torch.nn.functional.cross_entropy(logits, row[0, 1:], reduction="sum")
-        return float(nll), int((logits.argmax(-1) == row[0, 1:]).sum())
+    def next_token(self, ids: Sequence[int], right: Sequence[int]) -> tuple[float, int]:
+        """Of a text, for the measurement tap: summed negative log-likelihood in nats, and tokens predicted right.
+
+        Args:
+            ids: of the text as it is read.
+            right: of the text whose every next token is to be predicted.
+        """
+        row, target = (torch.tensor(list(one), device=self._start.device) for one in (ids[:-1], right[1:]))
+        logits = self._served().model(input_ids=row[None], use_cache=False).logits[0].float()
+        nll = torch.nn.functional.cross_entropy(logits, target, reduction="sum")
+        return float(nll), int((logits.argmax(-1) == target).sum())
 
 
 class TuningClient(Party):
@@ -204,9 +209,13 @@ class TuningDeployment:
         return found
 
     def next_token(self, texts: Texts, *, first: int = 0) -> list[tuple[float, int]]:
-        """Through the measurement tap: negative log-likelihood in nats and tokens predicted right of each text."""
-        coded = self._coded(texts, first).ids
-        found: list[tuple[float, int]] = [self.boundary.tap("next_token", ids) for ids in coded if len(ids) > 1]
+        """Through the measurement tap: negative log-likelihood in nats and tokens predicted right of each text.
+
+        What is predicted is the text, also where it was read with tokens replaced.
+        """
+        read, right = self._coded(texts, first).ids, self._encoded(texts.ids, first)
+        pairs = zip(read, right, strict=True)
+        found: list[tuple[float, int]] = [self.boundary.tap("next_token", *pair) for pair in pairs if len(pair[0]) > 1]
         return found
 
     @property
@@ -217,8 +226,11 @@ class TuningDeployment:
         return replace(self.before, model=model)
 
     def _coded(self, texts: Texts, first: int) -> Texts:
-        ids = (self.code.encode(text, first + number) for number, text in enumerate(texts.ids))
-        return Texts(tuple(map(tuple, ids)), tuple(map(self.code.encode_label, texts.labels)))
+        said = self.code.replaced(texts.ids, first)
+        return Texts(self._encoded(said, first), tuple(map(self.code.encode_label, texts.labels)))
+
+    def _encoded(self, texts: Sequence[Sequence[int]], first: int) -> tuple[tuple[int, ...], ...]:
+        return tuple(tuple(self.code.encode(text, first + number)) for number, text in enumerate(texts))
 
     def __enter__(self) -> Self:
         return self

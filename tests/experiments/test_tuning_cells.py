@@ -5,13 +5,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from tests_support import numbers
 
 from experiments import tuning, workbench
 from experiments.cli import main as smd
+from smd_research.data.tasks.rows import texts_of
+from smd_research.data.tasks.synthetic import Urgency
+from smd_research.mechanisms.channels import bundle_space
+from smd_research.mechanisms.token_channel import ExponentialChannel
 from smd_research.metrics import CARDS
+from smd_research.models import sources
 from smd_research.records import load
 
 SMALL = ["model=random", "task.train=16", "task.validation=4", "task.evaluation=8", "task.tokens=12"]
@@ -115,6 +121,26 @@ def test_a_permuted_model_tunes_as_the_plain_one_and_its_attacks_share_one_life(
     assert CARDS["accuracy"].label in shown
 
 
+def test_the_true_mapping_reads_only_what_fresh_noise_left(attacks: list[str]) -> None:
+    """The substitution is undone whole, and still the private text is read as far as its tokens survived."""
+    options = [*KEYED, "defense.fresh_epsilon=12"]
+    assert smd(["run", *attacks, "task=urgency", *options, "attack=sorts", *SMALL]) == 0
+    found, bundle = metrics()["shaking sorts"], sources.random("llama")
+    task = Urgency(train=16, validation=4, evaluation=8, tokens=12)
+    texts = [*task.examples("train", 16, 0), *task.examples("validation", 4, 0)]
+    ids = [token for text in texts_of(texts, task, bundle).ids for token in text]
+    words = ExponentialChannel(bundle_space(bundle), 12)
+    survives = words.survival([i for i in ids if i not in bundle.special_ids])
+    spread = 5 * float(np.sqrt((survives * (1 - survives)).sum())) / len(survives)
+    assert found["id_recovery"] == 1
+    assert found["token_recovery"] == pytest.approx(survives.mean(), abs=spread)
+    assert 0.1 < survives.mean() - spread < survives.mean() + spread < 0.9, "so that the test can fail"
+    (folder,) = Path("results/cells").iterdir()
+    environment = json.loads((folder / "environment.json").read_text())
+    assert environment["guarantee"].startswith("metric-DP: epsilon=12 per token")
+    assert environment["parameters"]["fresh_epsilon"] == 12
+
+
 def test_what_does_not_go_together_is_not_applicable(in_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for words, reason in (
         (["defense=smd", "attack=none"], "nothing can be tuned under smd"),
@@ -139,8 +165,11 @@ def killed(label: str) -> Iterator[Callable[[int, int], None]]:
     yield on_step
 
 
-def test_a_cell_that_was_killed_goes_on_with_equal_results(in_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    command = ["run", "task=urgency", "tuning=lora", "defense=none", "attack=none", *SMALL]
+@pytest.mark.parametrize("defense", [["defense=none"], [*KEYED, "defense.fresh_epsilon=12"]], ids=["none", "fresh"])
+def test_a_cell_that_was_killed_goes_on_with_equal_results(
+    in_folder: Path, monkeypatch: pytest.MonkeyPatch, defense: list[str]
+) -> None:
+    command = ["run", "task=urgency", "tuning=lora", *defense, "attack=none", *SMALL]
     assert smd([*command, "results_dir=results/a"]) == 0
     with monkeypatch.context() as patched:
         patched.setattr(tuning, "steps", killed)

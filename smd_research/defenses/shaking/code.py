@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from smd_research.defenses.shaking.fresh import FreshNoise
 from smd_research.defenses.tunable import ClientCode
 from smd_research.mechanisms.shaking import KeyStream, Substitution, label_permutation
 from smd_research.training.recovery import decoded
@@ -16,25 +17,31 @@ from smd_research.training.recovery import decoded
 
 @dataclass(frozen=True, repr=False, eq=False)
 class KeyedCode(ClientCode):
-    """A substitution of ids, and a permutation of labels where there is one.
+    """A substitution of ids, and a permutation of labels and fresh noise where there are any.
 
     Attributes:
         substitution: of ids.
         draws: decides which homophone an occurrence takes; None takes the first.
         labels: the stream that permutes labels; None leaves them.
         label_of: the label that is sent for each, once their number is known.
+        fresh: replaces tokens of a text before it is encoded; None replaces none.
     """
 
     substitution: Substitution
     draws: KeyStream | None = None
     labels: KeyStream | None = None
     label_of: tuple[int, ...] = ()
+    fresh: FreshNoise | None = None
 
     def for_classes(self, count: int) -> Self:
         """The code for so many classes."""
         if self.labels is None:
             return self
         return replace(self, label_of=tuple(label_permutation(self.labels, count).tolist()))
+
+    def replaced(self, texts: Sequence[Sequence[int]], first: int = 0) -> Sequence[Sequence[int]]:
+        """Texts with fresh noise; see ``ClientCode``."""
+        return texts if self.fresh is None else self.fresh.replaced(texts, first)
 
     def encode(self, ids: Sequence[int], occurrence: int = 0) -> Sequence[int]:
         """Cipher ids of a text; see ``ClientCode``.

@@ -2,9 +2,10 @@
 
 The sections of the paper that define it were out of reach: key, operators and training are reconstructed from
 summaries, and every number is our own. The substitution is deterministic and the noise on a row is fixed: no guarantee
-is claimed.
+is claimed for the key. With fresh noise for every occurrence the word mechanism's own is, and the key adds nothing.
 """
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -14,11 +15,13 @@ import numpy as np
 
 from smd_research.boundary import Boundary
 from smd_research.core.errors import ConfigError
+from smd_research.core.guarantee import Guarantee
 from smd_research.core.observable import Observable
 from smd_research.core.seeds import generator
 from smd_research.defenses.base import Defense
 from smd_research.defenses.shaking.code import KeyedCode
 from smd_research.defenses.shaking.deployment import SHOWS, KeyedDeployment
+from smd_research.defenses.shaking.fresh import FreshNoise
 from smd_research.defenses.shaking.implant import HEADS, Head, Recovery, implanted
 from smd_research.defenses.tunable import Implanted, Tunable
 from smd_research.mechanisms.shaking import OPERATORS, Key, Substitution
@@ -49,6 +52,11 @@ class Shaking(Defense, Tunable):
         laplace: the same.
         head: what becomes of the output head: ``shaken``, ``linear``, ``permuted`` or ``drop``; see ``implant.shaken``.
         labels: whether the labels of tuning and classification are permuted.
+        fresh_epsilon: every occurrence of a token that is not special is replaced, before it is coded, by a draw of the
+            word mechanism with this epsilon for a token and unit of distance (``fresh.FreshNoise``); None replaces
+            none. It falls on texts to tune on, texts to classify and prompts. Recovery training reads public text as
+            it is: it undoes what the key did to the tables, against a teacher that reads the same text; what the noise
+            does to the private task, private tuning sees for itself.
         awareness_steps: see ``implant.Recovery``, as for the next four and the last.
         function_steps: of function recovery.
         batch: rows of a step.
@@ -80,6 +88,7 @@ class Shaking(Defense, Tunable):
         laplace: float = 0.0,
         head: Head = "shaken",
         labels: bool = False,
+        fresh_epsilon: float | None = None,
         awareness_steps: int = 300,
         function_steps: int = 100,
         batch: int = 16,
@@ -96,6 +105,8 @@ class Shaking(Defense, Tunable):
             raise ConfigError("defense.secret and defense.key_file both give a key: keep one")
         if frequent < 0:
             raise ConfigError(f"defense.frequent={frequent} is out of range: it counts from 0")
+        if fresh_epsilon is not None and not 0 < fresh_epsilon < math.inf:
+            raise ConfigError(f"defense.fresh_epsilon={fresh_epsilon:g} is out of range: above 0 and finite, or null")
         strengths = dict(zip(OPERATORS, map(float, (addv, inflate, tilt, dx_fixp, gaussian, laplace)), strict=True))
         check_vertical(tuple(strengths.items()))
         self.vertical = tuple((name, strength) for name, strength in strengths.items() if strength)
@@ -103,6 +114,7 @@ class Shaking(Defense, Tunable):
         self._secret = None if secret is None else _secret_of(secret)
         self._key_file = None if key_file is None else Path(key_file).expanduser()
         self._frequent = frequent
+        self._fresh_epsilon = fresh_epsilon
         self._options = {"fraction": float(fraction), "homophones": homophones, "labels": labels}
         weights = Weights(hidden_weight, logit_weight, text_weight)
         self.recovery = Recovery(
@@ -113,6 +125,7 @@ class Shaking(Defense, Tunable):
             "frequent": frequent,
             **strengths,
             "head": head,
+            "fresh_epsilon": fresh_epsilon,
             **{name: value for name, value in asdict(self.recovery).items() if name != "weights"},
             **{f"{name}_weight": value for name, value in asdict(weights).items()},
         }
@@ -188,10 +201,13 @@ class Shaking(Defense, Tunable):
         key = self.key(bundle, seed)
         output_head(bundle)  # refuses a model without one before anything is trained
         substitution = Substitution.of(key, bundle.special_ids)
+        epsilon = self._fresh_epsilon
+        fresh = None if epsilon is None else FreshNoise.of(key, bundle, epsilon)
         code = KeyedCode(
             substitution,
             key.stream("homophones") if key.homophones > 1 else None,
             key.stream("classes") if key.labels else None,
+            fresh=fresh,
         )
         drawn = time.perf_counter()
         texts = self.corpus, self.task_text or self.corpus
@@ -203,6 +219,7 @@ class Shaking(Defense, Tunable):
             seconds={"key": drawn - began, "implant": max(shaking, spent.seconds)},
             flops={"key": 0.0, "implant": spent.flops},
             parameters={**self._shown, "cipher_ids": substitution.size},
+            guarantee=fresh.guarantee() if fresh else None,
         )
 
     def deploy(self, bundle: Bundle, boundary: Boundary, seed: int = 0) -> KeyedDeployment:
@@ -211,6 +228,10 @@ class Shaking(Defense, Tunable):
         made = self.implant(bundle, None, seed)
         assert isinstance(made.code, KeyedCode)
         return KeyedDeployment(bundle, boundary, made.start, made.code, made.parameters)
+
+    def guarantee(self) -> Guarantee | None:
+        """The word mechanism's, where there is fresh noise; known once a model is implanted, which has the metric."""
+        return self._held[1].guarantee if self._held else None
 
 
 def _secret_of(text: str) -> bytes:

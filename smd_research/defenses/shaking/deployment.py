@@ -70,11 +70,15 @@ class KeyedDeployment(Deployment):
         return (tuple(self._keyed.cipher),)
 
     def score(self, prompt_ids: Sequence[int], continuation: Sequence[int]) -> Tensor:
-        """As every deployment: logits ``[len(continuation), vocab]`` of plain ids."""
+        """As every deployment: logits ``[len(continuation), vocab]`` of plain ids.
+
+        Fresh noise falls on the prompt alone: the continuation stands for tokens that the provider makes.
+        """
         return self.code.decode_logits(super().score(prompt_ids, self._encoded(continuation)))
 
     def _request(self, ids: Sequence[int], max_new_tokens: int, forced: Sequence[int] | None) -> list[Tensor]:
-        self._channel.request(PromptIds(token_tensor(self._encoded(ids)), max_new_tokens))
+        (said,) = self.code.replaced([ids], self._requests)
+        self._channel.request(PromptIds(token_tensor(self._encoded(said)), max_new_tokens))
         return [] if forced is None else self.tapped()
 
     def _encoded(self, ids: Sequence[int]) -> tuple[int, ...]:
