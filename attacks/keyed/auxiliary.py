@@ -1,13 +1,19 @@
-"""Public text that an attack on encoded text counts: of the data's own kind, or of quite another one."""
+"""Public text that an attack on encoded text counts: of the data's own kind, of quite another, or the model's own."""
+
+from collections.abc import Sequence
 
 import numpy as np
 
 from attacks.base import Public
-from attacks.keyed.mapping import Ids
-from smd_research.core.errors import ConfigError
+from attacks.keyed.mapping import Ids, origin
+from smd_research.core.errors import ConfigError, NotApplicableError, UnsupportedModelError
 from smd_research.data.reference import REFERENCE, stream
+from smd_research.models.unprompted import unprompted
 
-KINDS = ("same", REFERENCE)
+WRITTEN = "model"
+"""Text that the public model writes unprompted: who holds it needs no other text of its kind."""
+
+KINDS = ("same", REFERENCE, WRITTEN)
 _PARAGRAPHS = 200  # of the manual, taken at a time
 
 
@@ -24,11 +30,26 @@ def check_auxiliary(auxiliary: str, tokens: int) -> None:
 
 
 def auxiliary_texts(public: Public, auxiliary: str, tokens: int) -> list[Ids]:
-    """About ``tokens`` tokens of public text, one array a document, as far as the text goes."""
-    documents = list(public.documents(tokens)) if auxiliary == "same" else _manual(public)
-    texts = [np.asarray(document, dtype=np.int64) for document in documents if len(document)]
+    """About ``tokens`` tokens of public text, one array a document, as far as the text goes.
+
+    Raises:
+        NotApplicableError: when the model is to write it, and none is known or it cannot.
+    """
+    texts = [np.asarray(document, dtype=np.int64) for document in _documents(public, auxiliary, tokens)]
+    texts = [text for text in texts if len(text)]
     ends = np.cumsum([len(text) for text in texts])
     return texts[: int(np.searchsorted(ends, tokens)) + 1]
+
+
+def _documents(public: Public, auxiliary: str, tokens: int) -> Sequence[Sequence[int] | Ids]:
+    if auxiliary == "same":
+        return public.documents(tokens)
+    if auxiliary == REFERENCE:
+        return _manual(public)
+    try:
+        return unprompted(origin(public), tokens)
+    except UnsupportedModelError as refusal:
+        raise NotApplicableError(str(refusal)) from refusal
 
 
 def _manual(public: Public) -> list[list[int]]:

@@ -25,7 +25,8 @@ class BodyLikelihood(MappingAttack):
     """Refines ranks of frequency by the likelihood of the public model.
 
     Args:
-        auxiliary: public text to count: ``same`` (the data's own kind) or ``reference`` (Python's manual).
+        auxiliary: public text to count: ``same`` (the data's own kind), ``reference`` (Python's manual) or ``model``
+            (what the public model writes unprompted).
         auxiliary_tokens: how much of it, as far as it goes.
         dispersion: how alike the frequencies of the two texts are; a small one allows them to differ.
         judged: rounds of reading and improving at most.

@@ -28,7 +28,8 @@ class Combined(MappingAttack):
 
     Args:
         known: pairs that it is told beside the special ids.
-        auxiliary: public text to count: ``same`` (the data's own kind) or ``reference`` (Python's manual).
+        auxiliary: public text to count: ``same`` (the data's own kind), ``reference`` (Python's manual) or ``model``
+            (what the public model writes unprompted).
         auxiliary_tokens: how much of it, as far as it goes.
         rounds: fits at most from each seed of table matching.
         judged: rounds in which the winner is improved; 0: it stays as it is.

@@ -5,15 +5,17 @@ likelihood better ones (``annealing``), and the public model, which knows more t
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from attacks.base import Public
 from attacks.keyed.annealing import Cooling, Soft, anneal, assigned, climb
 from attacks.keyed.auxiliary import auxiliary_texts, check_auxiliary
-from attacks.keyed.bigrams import BigramModel, Puzzle
+from attacks.keyed.bigrams import BigramModel, Puzzle, unigram_counts
 from attacks.keyed.judging import Judge
 from attacks.keyed.mapping import Ids, KnownPairs, MappingAttack, ciphertext
+from attacks.keyed.rank_frequency import by_rank
 from attacks.keyed.refining import certificate, refined
 from attacks.keyed.signatures import Comparison, signatures
 from smd_research.boundary import AdversaryView
@@ -28,7 +30,8 @@ class Decipherment(MappingAttack):
     """Decipherment from encoded text and public text.
 
     Args:
-        auxiliary: public text to count: ``same`` (the data's own kind) or ``reference`` (Python's manual).
+        auxiliary: public text to count: ``same`` (the data's own kind), ``reference`` (Python's manual) or ``model``
+            (what the public model writes unprompted).
         auxiliary_tokens: how much of it, as far as it goes.
         restarts: starts, each from signatures disturbed anew but the first; the likeliest mapping wins.
         steps: of cooling in each.
@@ -40,6 +43,8 @@ class Decipherment(MappingAttack):
     Raises:
         ConfigError: for an option out of range.
     """
+
+    version = 2
 
     def __init__(
         self,
@@ -91,6 +96,10 @@ class Decipherment(MappingAttack):
         if not self._judged or self.public.base is None:
             return found
         judge = Judge(self.public.base, texts, self._judged_tokens)
+        frequency = unigram_counts(self._texts, self.plains)
+        ranks = by_rank(unigram_counts(texts, self.ciphers), frequency, anchors, rng)
+        # bigrams of public text of another kind lead astray, further than its ranks
+        found = max(found, replace(found, mapping=ranks), key=lambda one: judge.likelihood(one.mapping))
         found = refined(found, puzzle, judge, capacity, self._judged)
         return certificate(found, judge, self.public.base, self._texts)
 

@@ -16,7 +16,8 @@ class RankFrequency(MappingAttack):
     """Sorts both alphabets by count and matches ranks: the floor of what frequencies give away.
 
     Args:
-        auxiliary: public text to count: ``same`` (the data's own kind) or ``reference`` (Python's manual).
+        auxiliary: public text to count: ``same`` (the data's own kind), ``reference`` (Python's manual) or ``model``
+            (what the public model writes unprompted).
         auxiliary_tokens: how much of it, as far as it goes.
 
     Raises:

@@ -29,7 +29,8 @@ class WeightDiff(MappingAttack):
     ``sure`` of the guess is 1 for a row that moved and 0 for one that did not.
 
     Args:
-        auxiliary: public text to count: ``same`` (the data's own kind) or ``reference`` (Python's manual).
+        auxiliary: public text to count: ``same`` (the data's own kind), ``reference`` (Python's manual) or ``model``
+            (what the public model writes unprompted).
         auxiliary_tokens: how much of it, as far as it goes.
 
     Raises:

@@ -1,16 +1,21 @@
 """What encoded text gives away of the substitution: to counts, to bigrams, to the public model, to a probe."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from itertools import pairwise
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from keyed import Keyed, keyed, without_base
 from numpy.typing import NDArray
+from torch import Tensor
 
 from attacks.keyed.annealing import assigned, balanced
 from attacks.keyed.attribute_probe import AttributeProbe
+from attacks.keyed.auxiliary import auxiliary_texts
 from attacks.keyed.bigrams import BigramModel, Puzzle, bigram_counts, unigram_counts
 from attacks.keyed.body_likelihood import BodyLikelihood
 from attacks.keyed.combined import Combined
@@ -25,6 +30,7 @@ from smd_research.core.seeds import generator
 from smd_research.models import sources
 from smd_research.models.bundle import Bundle
 from smd_research.models.tables import with_tables
+from smd_research.models.unprompted import unprompted
 
 VOCAB = 60
 Texts = list[NDArray[np.int64]]
@@ -97,6 +103,48 @@ def test_auxiliary_text_of_another_kind_says_less() -> None:
     attack = RankFrequency(auxiliary="reference", auxiliary_tokens=5000)
     attack.fit(one.public)
     assert attack.solve([one.view((5, 5, 6))], np.random.default_rng(0)).mapping.max() > 0
+
+
+class Speaker(torch.nn.Module):
+    """A model that knows the language of these tests."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        cumulative, ids = language()
+        chain = torch.full((VOCAB, VOCAB), 1e-6)
+        chain[np.ix_(ids, ids)] = torch.from_numpy(np.diff(cumulative, axis=1, prepend=0)).float()
+        self.known = torch.nn.Parameter(chain.log(), requires_grad=False)
+
+    def get_input_embeddings(self) -> torch.nn.Embedding:
+        return torch.nn.Embedding(VOCAB, 4)
+
+    def forward(self, input_ids: Tensor, use_cache: bool) -> SimpleNamespace:
+        assert not use_cache
+        return SimpleNamespace(logits=self.known[input_ids])
+
+
+def test_where_public_text_leads_astray_the_public_model_falls_back_on_ranks() -> None:
+    """Public text of a language with the same words and another grammar: its bigrams are worse than its ranks."""
+    plain, order = texts(60, 2), generator(0, "other grammar")
+    other = [order.permutation(text) for text in np.split(np.concatenate(texts(200, 1)), 200)]
+    reversed_pairs = [np.sort(text) for text in other]
+    speaker = replace(model(), model=Speaker())
+    one = keyed(model(), corpus=[text.tolist() for text in reversed_pairs])
+    one = replace(one, public=replace(one.public, base=speaker))
+    ranks = solved(RankFrequency(), one, plain)
+    astray = solved(Decipherment(judged=0), one, plain)
+    assert astray < ranks, "or this shows nothing"
+    assert solved(Decipherment(), one, plain) >= ranks
+
+
+def test_the_model_s_own_writing_serves_as_public_text() -> None:
+    one = keyed(model())
+    found = auxiliary_texts(one.public, "model", 500)
+    written = unprompted(model(), 500)
+    assert 500 <= sum(map(len, found)) < 700
+    assert all(np.array_equal(a, b) for a, b in zip(found, written, strict=False))
+    with pytest.raises(NotApplicableError, match="public model"):
+        RankFrequency(auxiliary="model").fit(without_base(one))
 
 
 def test_the_likelihood_and_its_gradient_agree_with_bigrams_counted_by_hand() -> None:
