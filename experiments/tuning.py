@@ -1,22 +1,17 @@
 """A cell with a task: key and implant at the client, private tuning and inference at the provider, attack, score.
 
-Each phase keeps its state in a folder of its own under ``<results_dir>/work``, named by what makes the phase: a command
-that was killed goes on from there with equal results, and cells that differ in the attack alone share it.
+Each phase keeps its state in a folder (``experiments.phase_folders``): a command that was killed goes on from there
+with equal results, and cells that differ in the attack alone share it.
 """
 
-import hashlib
-import json
-import shutil
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import Any
 
 from attacks.base import Attack, Public
 from experiments.build import build
 from experiments.cells import Plan
+from experiments.phase_folders import held, makes
 from experiments.progress import steps
 from experiments.tuning_attacks import admitted, attacked
 from experiments.tuning_scores import Seen, cost, utility
@@ -74,12 +69,9 @@ def measure_task(plan: Plan, workbench: Workbench) -> Record:
         raise NotApplicableError(f"nothing can be tuned under {cell.defense['name']}: use one of its kind, e.g. none")
     if attack:
         admitted(attack, defense.tuning_shows)
-    if plan.rerun == "always":
-        for folder in (_folder(plan, "implant"), _folder(plan, "tune")):
-            shutil.rmtree(folder, ignore_errors=True)
     bundle, corpus = workbench.bundle(plan), workbench.corpus(plan)
     defense.calibrate(corpus)
-    cycle = workbench.cycle(_makes(plan, "tune"), lambda: live(plan, defense, bundle))
+    cycle = workbench.cycle(makes(plan, "tune"), lambda: live(plan, defense, bundle))
     observed = time.perf_counter()
 
     scores, items = utility(cycle.seen)
@@ -119,12 +111,14 @@ def live(plan: Plan, defense: Tunable, bundle: Bundle) -> Cycle:
     words = class_words(task, bundle.tokenizer) if tuning.head == "words" else ()
     if public := task.public(PUBLIC_TEXTS, cell.seed):
         defense.calibrate_task(texts_of(public, task, bundle).ids)
-    implanted = defense.implant(bundle, _folder(plan, "implant"), cell.seed)
+    with held(plan, "implant") as folder:
+        implanted = defense.implant(bundle, folder, cell.seed)
     boundary = Boundary(cell.transport, record=True, threads=plan.threads, timeout_s=SILENCE_S)
-    place = _machine(plan), _folder(plan, "tune")
+    asked = implanted, boundary, len(task.labels), tuning, _machine(plan)
     with (
+        held(plan, "tune") as folder,
         steps("private tuning") as on_step,
-        TuningDeployment(implanted, boundary, len(task.labels), tuning, *place, TuningClient(on_step)) as deployment,
+        TuningDeployment(*asked, folder, TuningClient(on_step)) as deployment,
     ):
         phases = Phases(boundary, defense.tuning_shows)
         deployment.upload(training)
@@ -173,22 +167,6 @@ def _client_cost(implanted: Implanted, bundle: Bundle) -> dict[str, float]:
     if implanted.start is not bundle:
         taken["implant_bytes"] = float(implanted.start.weight_bytes)
     return taken
-
-
-def _makes(plan: Plan, phase: str) -> Mapping[str, Any]:
-    """The part of a cell's identity that makes a phase."""
-    cell = plan.cell
-    whole = cell.identity()
-    versions = {"defense": cell.versions.get("defense", 1)}
-    if phase == "implant":
-        parts = {name: whole[name] for name in ("model", "data", "defense", "seed", "dtype", "prompt_tokens")}
-        return {**parts, "task": whole["task"]["name"], "versions": versions}
-    return {**{k: v for k, v in whole.items() if k not in ("attack", "link")}, "versions": versions}
-
-
-def _folder(plan: Plan, phase: str) -> Path:
-    text = json.dumps(_makes(plan, phase), sort_keys=True)
-    return plan.results_dir / "work" / f"{phase}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
 
 def _machine(plan: Plan) -> Machine:
