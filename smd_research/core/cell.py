@@ -24,7 +24,7 @@ ID_VERSION = 1
 RUNTIME_KEYS = frozenset({"device", "num_workers", "progress", "timeout_s"})
 """Options of a component that cannot change a number, wherever they stand."""
 
-LATER_KEYS = frozenset({"fresh_epsilon"})
+LATER_KEYS = frozenset({"fresh_epsilon", "precision"})
 """Options that came when their component had records already: null, which those were made with, is no part of them."""
 
 _IDENTITY = {"role": "identity"}

@@ -8,7 +8,7 @@ the text itself, *function* recovery the logits alone. The text is public.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pytorch_lightning as lightning
@@ -30,6 +30,10 @@ from smd_research.training.short import Drawn
 
 CHECKPOINTS = 8
 """How often a phase keeps its state."""
+
+Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+FULL: Precision = "32-true"
 
 Encode = Callable[[NDArray[np.int64], np.random.Generator], NDArray[np.int64]]
 """Cipher ids of plain ids, drawn by a generator where a token has several."""
@@ -64,6 +68,7 @@ class Phase:
         batch: rows of a step.
         learning_rate: peak of AdamW's.
         seed: of the order of the rows and of what ``Encode`` draws.
+        precision: of the arithmetic.
     """
 
     name: str
@@ -72,6 +77,7 @@ class Phase:
     batch: int
     learning_rate: float
     seed: int
+    precision: Precision = FULL
 
 
 @dataclass(frozen=True)
@@ -125,7 +131,7 @@ class Distillation(lightning.LightningModule):  # type: ignore[misc]  # Lightnin
         if weights.text:
             total = total + weights.text * functional.nll_loss(law[:, :-1].flatten(0, 1), plain[:, 1:].flatten())
         if weights.hidden:
-            pairs = zip(ours.hidden_states[1:-1], right.hidden_states[1:-1], strict=True)
+            pairs = zip(_inner(ours.hidden_states), _inner(right.hidden_states), strict=True)
             total = total + weights.hidden * sum(((a - b).square().mean() / b.square().mean() for a, b in pairs), 0.0)
         return total
 
@@ -136,6 +142,11 @@ class Distillation(lightning.LightningModule):  # type: ignore[misc]  # Lightnin
     def configure_optimizers(self) -> dict[str, Any]:
         """AdamW and the schedule, stepped every batch."""
         return optimizers(self, self._optimisation)
+
+
+def _inner(states: Sequence[Tensor]) -> list[Tensor]:
+    """States after each block but the last, in the precision that losses are summed in."""
+    return [state.float() for state in states[1:-1]]
 
 
 def decoded(logits: Tensor, homophones: Tensor) -> Tensor:
@@ -224,7 +235,7 @@ def recover(
         trainer = lightning.Trainer(
             accelerator="gpu" if device.type == "cuda" else "cpu",
             devices=1,
-            precision="32-true",
+            precision=phase.precision,
             max_epochs=-(-phase.steps // data.stretch),
             reload_dataloaders_every_n_epochs=1,
             gradient_clip_val=1.0,

@@ -210,6 +210,7 @@ def test_a_model_without_a_separable_embedding_is_refused_in_one_line(llama: Bun
         ({"awareness_steps": -1}, "count from 0"),
         ({"row_tokens": 1}, "row_tokens at least 2"),
         ({"text_weight": -1.0}, "not negative"),
+        ({"precision": "8"}, "precision=8 is unknown"),
     ],
 )
 def test_options_that_cannot_be_are_refused(options: dict[str, Any], message: str) -> None:

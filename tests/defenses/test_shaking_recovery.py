@@ -59,7 +59,9 @@ def _divergence(bundle: Bundle, defense: Shaking, ids: tuple[int, ...]) -> float
     return float((right.exp() * (right - got)).sum(-1).mean())
 
 
-@pytest.mark.parametrize("options", [{}, {"head": "permuted", "homophones": 2, "frequent": 9}])
+@pytest.mark.parametrize(
+    "options", [{}, {"head": "permuted", "homophones": 2, "frequent": 9}, {"precision": "bf16-mixed"}]
+)
 def test_training_brings_the_model_back(llama: Bundle, corpus: Any, options: dict[str, Any]) -> None:
     before = llama.fingerprint()
     untrained = _defense(corpus, **options, awareness_steps=0, function_steps=0)

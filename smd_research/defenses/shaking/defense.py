@@ -30,7 +30,7 @@ from smd_research.mechanisms.shaking.vertical import check_vertical
 from smd_research.mechanisms.survival import token_frequencies
 from smd_research.models.bundle import Bundle
 from smd_research.models.tables import output_head
-from smd_research.training.recovery import Weights
+from smd_research.training.recovery import Precision, Weights
 
 TUNING_SHOWS = frozenset({Observable.ENCODED_IDS, Observable.SHAKEN_WEIGHTS, Observable.LABELS, Observable.LENGTH})
 
@@ -66,6 +66,7 @@ class Shaking(Defense, Tunable):
         logit_weight: of the divergence from the teacher in awareness recovery.
         text_weight: of the loss on the text itself in awareness recovery.
         freeze_tables: whether recovery leaves the shaken tables as they are.
+        precision: of the arithmetic of recovery training, Lightning's name; None: ``32-true``.
 
     Raises:
         ConfigError: for a value out of range, or options that do not go together.
@@ -98,6 +99,7 @@ class Shaking(Defense, Tunable):
         logit_weight: float = 1.0,
         text_weight: float = 0.5,
         freeze_tables: bool = True,
+        precision: Precision | None = None,
     ) -> None:
         if head not in HEADS:
             raise ConfigError(f"defense.head={head} is unknown: use one of {', '.join(HEADS)}")
@@ -118,7 +120,7 @@ class Shaking(Defense, Tunable):
         self._options = {"fraction": float(fraction), "homophones": homophones, "labels": labels}
         weights = Weights(hidden_weight, logit_weight, text_weight)
         self.recovery = Recovery(
-            awareness_steps, function_steps, batch, row_tokens, learning_rate, weights, freeze_tables
+            awareness_steps, function_steps, batch, row_tokens, learning_rate, weights, freeze_tables, precision
         )
         self._shown = {
             **self._options,

@@ -23,7 +23,7 @@ from smd_research.mechanisms.shaking.streams import Floats
 from smd_research.models.bundle import Bundle
 from smd_research.models.hooked import sharing_copy
 from smd_research.models.tables import body_parameters, input_table, is_tied, output_head, with_tables, without_head
-from smd_research.training.recovery import FUNCTION, Phase, Spent, Weights, packed, recover
+from smd_research.training.recovery import FULL, FUNCTION, PRECISIONS, Phase, Precision, Spent, Weights, packed, recover
 
 Head = Literal["shaken", "linear", "permuted", "drop"]
 HEADS: tuple[Head, ...] = get_args(Head)
@@ -43,6 +43,7 @@ class Recovery:
         learning_rate: peak of AdamW's.
         weights: of the losses of awareness recovery.
         freeze_tables: whether input table and head stay as they were shaken.
+        precision: of the arithmetic, Lightning's name; None: ``32-true``.
 
     Raises:
         ConfigError: for a value out of range.
@@ -55,6 +56,7 @@ class Recovery:
     learning_rate: float
     weights: Weights
     freeze_tables: bool
+    precision: Precision | None = None
 
     def __post_init__(self) -> None:
         if min(self.awareness_steps, self.function_steps) < 0:
@@ -63,6 +65,8 @@ class Recovery:
             raise ConfigError("defense: batch is at least 1, row_tokens at least 2, learning_rate above 0")
         if min(asdict(self.weights).values()) < 0:
             raise ConfigError("defense: hidden_weight, logit_weight and text_weight are not negative")
+        if self.precision not in (None, *PRECISIONS):
+            raise ConfigError(f"defense.precision={self.precision} is unknown: use one of {', '.join(PRECISIONS)}")
 
 
 def shaken(bundle: Bundle, key: Key, head: Head) -> Bundle:
@@ -196,7 +200,9 @@ def _train(
     ):
         if steps:
             rows = packed(text, min(recovery.row_tokens, bundle.geometry.context), bundle.end_id)
-            phase = Phase(name, weights, steps, recovery.batch, recovery.learning_rate, seed)
+            phase = Phase(
+                name, weights, steps, recovery.batch, recovery.learning_rate, seed, recovery.precision or FULL
+            )
             spent += recover(student, teacher, rows, phase, code.encode, homophones, folder)
     return spent
 
