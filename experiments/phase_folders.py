@@ -18,13 +18,19 @@ from experiments.cells import Plan
 from experiments.progress import say
 
 
+_OF_TEXTS = frozenset({"fresh_epsilon"})
+"""Options of a defense that concern what is sent, not the model that is handed over."""
+
+
 def makes(plan: Plan, phase: str) -> Mapping[str, Any]:
     """The part of a cell's identity that makes a phase, ``implant`` or ``tune``."""
     cell = plan.cell
     whole = cell.identity()
     versions = {"defense": cell.versions.get("defense", 1)}
     if phase == "implant":
-        parts = {name: whole[name] for name in ("model", "data", "defense", "seed", "dtype", "prompt_tokens")}
+        parts = {name: whole[name] for name in ("model", "data", "seed", "dtype", "prompt_tokens")}
+        options = {k: v for k, v in whole["defense"]["parameters"].items() if k not in _OF_TEXTS}
+        parts["defense"] = {**whole["defense"], "parameters": options}
         return {**parts, "task": whole["task"]["name"], "versions": versions}
     return {**{k: v for k, v in whole.items() if k not in ("attack", "link")}, "versions": versions}
 

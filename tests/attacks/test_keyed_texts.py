@@ -137,6 +137,15 @@ def test_where_public_text_leads_astray_the_public_model_falls_back_on_ranks() -
     assert solved(Decipherment(), one, plain) >= ranks
 
 
+def test_the_public_body_reads_what_ranks_do_not_if_it_knows_the_language() -> None:
+    plain, one = texts(60, 2), setting()
+    ranks = solved(RankFrequency(), one, plain)
+    knows = replace(one, public=replace(one.public, base=replace(model(), model=Speaker())))
+    assert solved(BodyLikelihood(), knows, plain) > ranks + 0.08
+    noise = [generator(0, "noise").integers(2, VOCAB, 100) for _ in range(30)]
+    assert solved(BodyLikelihood(), knows, noise) < 0.15, "negative control: text in no language"
+
+
 def test_the_model_s_own_writing_serves_as_public_text() -> None:
     one = keyed(model())
     found = auxiliary_texts(one.public, "model", 500)

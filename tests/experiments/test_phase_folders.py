@@ -22,6 +22,8 @@ def test_cells_share_a_phase_where_nothing_that_makes_it_differs(tmp_path: Path)
     folders: dict[tuple[str, str], Path] = {}
     other: dict[str, dict[str, Any]]
     other = {"attack": {"attack": {"name": "random"}}, "tuning": {"tuning": {"name": "lora"}}, "seed": {"seed": 1}}
+    other["noise"] = {"defense": {"name": "none", "fresh_epsilon": 8.0}}
+    other["strength"] = {"defense": {"name": "none", "tilt": 8.0}}
     for name, fields in {"same": {}, **other}.items():
         for phase in ("implant", "tune"):
             with held(planned(tmp_path, **fields), phase) as folder:
@@ -29,6 +31,9 @@ def test_cells_share_a_phase_where_nothing_that_makes_it_differs(tmp_path: Path)
     assert folders["attack", "tune"] == folders["same", "tune"]
     assert folders["tuning", "tune"] != folders["same", "tune"]
     assert folders["tuning", "implant"] == folders["same", "implant"]
+    assert folders["noise", "tune"] != folders["same", "tune"]
+    assert folders["noise", "implant"] == folders["same", "implant"]
+    assert folders["strength", "implant"] != folders["same", "implant"]
     assert folders["seed", "implant"] != folders["same", "implant"]
 
 
