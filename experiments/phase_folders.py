@@ -17,7 +17,6 @@ from filelock import FileLock, Timeout
 from experiments.cells import Plan
 from experiments.progress import say
 
-
 _OF_TEXTS = frozenset({"fresh_epsilon"})
 """Options of a defense that concern what is sent, not the model that is handed over."""
 
