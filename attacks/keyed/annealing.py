@@ -87,9 +87,8 @@ def climb(puzzle: Puzzle, choice: Ids, rounds: int) -> tuple[Ids, float]:
 def _exchanges(puzzle: Puzzle, choice: Ids) -> tuple[Ids, Ids]:
     """Cipher ids and the plain ids that they should take over, best first, no id in two exchanges."""
     k = len(choice)
-    soft = np.zeros_like(puzzle.prior)
-    soft[np.arange(k), choice] = 1
-    gradient = puzzle.gradient(soft)
+    right, left = puzzle.beside(choice)
+    gradient = puzzle.prior + right + left
     gradient -= gradient[np.arange(k), choice][:, None]
     owner = np.full(gradient.shape[1], -1)
     owner[choice] = np.arange(k)

@@ -104,10 +104,23 @@ class Puzzle:
 
     def gradient(self, soft: NDArray[np.float32]) -> NDArray[np.float32]:
         """Log-likelihood of each choice ``[k, V]`` while all others are as ``soft [k, V]`` has them."""
-        right = (self.model.excess @ (self.bigrams @ soft).T).T
-        left = (self.model.excess.T @ (self.bigrams.T @ soft).T).T
+        excess, bigrams = self.model.excess.astype(np.float32), self.bigrams.astype(np.float32)
+        right = (excess @ (bigrams @ soft).T).T
+        left = (excess.T @ (bigrams.T @ soft).T).T
         found: NDArray[np.float32] = self.prior + right + left
         return found
+
+    def beside(self, choice: Ids) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """What the text right and left of it says of each choice ``[k, V]``, while all others are as ``choice [k]``.
+
+        The two terms of ``gradient`` for a hard assignment, whose products stay sparse; ``-1`` stands for unread.
+        """
+        read = np.flatnonzero(choice >= 0)
+        ones = np.ones(len(read), dtype=np.float32)
+        hard = sparse.csr_array((ones, (read, choice[read])), shape=self.prior.shape)
+        right = (self.model.excess @ (self.bigrams @ hard).T).toarray().T
+        left = (self.model.excess.T @ (self.bigrams.T @ hard).T).toarray().T
+        return right.astype(np.float32), left.astype(np.float32)
 
     def likelihood(self, choice: Ids) -> float:
         """Log-likelihood of a mapping ``[k]``, up to what does not depend on it."""

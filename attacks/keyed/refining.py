@@ -36,11 +36,7 @@ def refined(found: MappingGuess, puzzle: Puzzle, judge: Judge, capacity: Soft, r
 
 def _scores(puzzle: Puzzle, reading: Reading, mapping: Ids) -> Soft:
     """Scores ``[k, V]`` of every choice, all others as they are."""
-    soft = np.zeros_like(puzzle.prior)
-    read = np.flatnonzero(mapping[puzzle.types] >= 0)
-    soft[read, mapping[puzzle.types[read]]] = 1
-    right = (puzzle.model.excess @ (puzzle.bigrams @ soft).T).T
-    left = (puzzle.model.excess.T @ (puzzle.bigrams.T @ soft).T).T
+    right, left = puzzle.beside(mapping[puzzle.types])
     seen = reading.occurrences[:, None]
     excess = (reading.expected - seen * np.log(puzzle.model.unigram)) * (puzzle.counts[:, None] / np.maximum(seen, 1))
     found: Soft = (puzzle.prior + right + np.where(seen > 0, excess, left)).astype(np.float32)

@@ -171,6 +171,10 @@ def test_the_likelihood_and_its_gradient_agree_with_bigrams_counted_by_hand() ->
     soft = np.zeros_like(puzzle.prior)
     soft[np.arange(len(right)), right] = 1
     gradient = puzzle.gradient(soft)
+    np.testing.assert_allclose(puzzle.prior + sum(puzzle.beside(right)), gradient, rtol=1e-4, atol=1e-3)
+    unread = np.where(np.arange(len(right)) == 0, -1, right)
+    soft[0] = 0
+    np.testing.assert_allclose(puzzle.prior + sum(puzzle.beside(unread)), puzzle.gradient(soft), rtol=1e-4, atol=1e-3)
     moved = right.copy()
     lone = int(np.flatnonzero(np.asarray(puzzle.bigrams.diagonal()) == 0)[-1])
     moved[lone] = right[0]
