@@ -18,7 +18,7 @@ from attacks.keyed.attribute_probe import AttributeProbe
 from attacks.keyed.auxiliary import auxiliary_texts
 from attacks.keyed.bigrams import BigramModel, Puzzle, bigram_counts, unigram_counts
 from attacks.keyed.body_likelihood import BodyLikelihood
-from attacks.keyed.combined import Combined
+from attacks.keyed.combined import WAYS, Combined
 from attacks.keyed.decipherment import Decipherment
 from attacks.keyed.judging import Judge
 from attacks.keyed.mapping import KnownPairs, MappingAttack
@@ -116,7 +116,10 @@ class Speaker(torch.nn.Module):
         self.known = torch.nn.Parameter(chain.log(), requires_grad=False)
 
     def get_input_embeddings(self) -> torch.nn.Embedding:
-        return torch.nn.Embedding(VOCAB, 4)
+        return torch.nn.Embedding(VOCAB, 64)
+
+    def get_output_embeddings(self) -> torch.nn.Embedding:
+        return self.get_input_embeddings()
 
     def forward(self, input_ids: Tensor, use_cache: bool) -> SimpleNamespace:
         assert not use_cache
@@ -222,6 +225,21 @@ def test_the_whole_battery_runs_on_little() -> None:
         assert found.residual is not None
         guess = attack.recover(views[0], np.random.default_rng(0))
         assert len(guess.ids) == 10
+
+
+def test_ids_in_clear_are_seen_as_such() -> None:
+    """Where vertical operators alone protect the table, the text needs no deciphering."""
+    one, plain = setting(), texts(20, 5)
+    public = replace(one.public, base=replace(model(), model=Speaker()))
+    attack = Combined()
+    attack.fit(public)
+    clear = replace(one, truth=np.arange(VOCAB))
+    found = attack.solve([clear.view(text) for text in plain], np.random.default_rng(0))
+    assert found.certified
+    assert found.facts["won"] == WAYS.index("in_clear")
+    assert found.mapping.tolist() == list(range(VOCAB))
+    coded = attack.solve([one.view(text) for text in plain], np.random.default_rng(0))
+    assert coded.facts["won"] != WAYS.index("in_clear")
 
 
 def test_rows_that_moved_name_the_tokens_that_were_used() -> None:
