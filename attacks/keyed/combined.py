@@ -1,10 +1,11 @@
 """The attacker who tries everything: ids in clear, tables, known pairs, decipherment; the text that reads best wins.
 
-Each way hands over a mapping. The public model reads the encoded text through each of them, and the one under which
-it is most likely is improved by the same judge, so that rows that noise hid are filled in from their context.
+Tables that agree decide, whatever the text is about. Else each way hands over a mapping, the public model reads the
+encoded text through each of them, and the one under which it is most likely wins. The same judge improves the winner,
+so that rows that noise hid are filled in from their context.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -14,7 +15,7 @@ from attacks.keyed.auxiliary import auxiliary_texts, check_auxiliary
 from attacks.keyed.bigrams import BigramModel, Puzzle
 from attacks.keyed.decipherment import Decipherment, capacities
 from attacks.keyed.judging import Judge
-from attacks.keyed.mapping import KnownPairs, MappingAttack, ciphertext, origin
+from attacks.keyed.mapping import Ids, KnownPairs, MappingAttack, ciphertext, origin
 from attacks.keyed.refining import certificate, refined
 from attacks.keyed.table_matching import TableMatching
 from smd_research.boundary import AdversaryView
@@ -23,6 +24,9 @@ from smd_research.core.guess import MappingGuess, Spent
 
 WAYS = ("in_clear", "table_matching", "decipherment")
 """What may win, by its number in the metric ``won``; pairs that are told are held fixed in the last two."""
+
+_TELLING = 0.6
+"""Standing of a table match from which its surer half is right (tables that have nothing in common stay below 0.5)."""
 
 
 class Combined(MappingAttack):
@@ -76,34 +80,53 @@ class Combined(MappingAttack):
     def solve(
         self, views: Sequence[AdversaryView], rng: np.random.Generator, known: KnownPairs | None = None
     ) -> MappingGuess:
-        """The best mapping of all, improved; one that proves itself ends the search."""
+        """The best mapping of all, improved; one that proves itself, or that the tables agree on, ends the search."""
         texts, anchors = ciphertext(views), self.anchors(known)
         judge = Judge(self._base, texts, self._judged_tokens)
-        found: dict[str, MappingGuess] = {}
-        for name, solve in self._ways(views, rng, known, judge):
-            found[name] = solve()
-            if found[name].certified:
-                return replace(found[name], facts={**found[name].facts, "won": float(WAYS.index(name))})
+        clear = self._in_clear(judge)
+        if texts and clear.certified:
+            return _won("in_clear", clear)
+        tables = self._tables.solve(views, rng, known)
+        if tables.certified:
+            return _won("table_matching", tables)
+        if (tables.score or 0) >= _TELLING:
+            return _won("table_matching", self._filled(tables, texts, anchors, judge))
+        found = {"in_clear": clear, "table_matching": tables}
+        found["decipherment"] = self._decipherment.solve(views, rng, known)
         readings = {name: judge.likelihood(guess.mapping) for name, guess in found.items()}
         name = max(readings, key=readings.__getitem__)
-        spent = sum((guess.spent for guess in found.values()), Spent())
-        best = replace(found[name], spent=spent, facts={"won": float(WAYS.index(name))})
+        best = replace(found[name], spent=sum((guess.spent for guess in found.values()), Spent()))
+        return _won(name, self._improved(best, texts, anchors, judge))
+
+    def _in_clear(self, judge: Judge) -> MappingGuess:
+        """The text as it is."""
+        ids = np.arange(self.ciphers)
+        return certificate(MappingGuess(np.where(ids < self.plains, ids, -1)), judge, self._base, self._texts)
+
+    def _filled(self, found: MappingGuess, texts: Sequence[Ids], anchors: KnownPairs, judge: Judge) -> MappingGuess:
+        """A match of the tables, its surer half held fixed and the rest improved, where that reads as public text.
+
+        Where it does not, the private text is of a kind that the public model does not know, and its judgement would
+        spoil what the tables have told.
+        """
+        assert found.sure is not None
+        counts = np.bincount(found.mapping, minlength=self.plains)
+        sure = np.flatnonzero((found.sure >= np.median(found.sure)) & (counts[found.mapping] == 1))
+        sure = np.setdiff1d(sure, anchors.cipher)
+        sure = sure[~np.isin(found.mapping[sure], anchors.plain)]
+        fixed = KnownPairs(np.append(anchors.cipher, sure), np.append(anchors.plain, found.mapping[sure]))
+        filled = self._improved(found, texts, fixed, judge)
+        return filled if filled.certified else replace(found, spent=filled.spent)
+
+    def _improved(self, found: MappingGuess, texts: Sequence[Ids], anchors: KnownPairs, judge: Judge) -> MappingGuess:
+        """A mapping after the judge's rounds, with its proof."""
         if not self._judged or not texts:
-            return best
+            return found
         model = BigramModel.of(self._texts, self.plains)
         puzzle = Puzzle.of(texts, model, anchors, self.ciphers, 3.0)
-        improved = refined(best, puzzle, judge, capacities(self.public, self.plains), self._judged)
+        improved = refined(found, puzzle, judge, capacities(self.public, self.plains), self._judged)
         return certificate(improved, judge, self._base, self._texts)
 
-    def _ways(
-        self, views: Sequence[AdversaryView], rng: np.random.Generator, known: KnownPairs | None, judge: Judge
-    ) -> Iterator[tuple[str, Callable[[], MappingGuess]]]:
-        """Every way by name, the cheapest first."""
-        ids = np.arange(self.ciphers)
-        as_it_is = MappingGuess(np.where(ids < self.plains, ids, -1))
-        ways = (
-            lambda: certificate(as_it_is, judge, self._base, self._texts),
-            lambda: self._tables.solve(views, rng, known),
-            lambda: self._decipherment.solve(views, rng, known),
-        )
-        yield from zip(WAYS, ways, strict=True)
+
+def _won(name: str, found: MappingGuess) -> MappingGuess:
+    return replace(found, facts={**found.facts, "won": float(WAYS.index(name))})

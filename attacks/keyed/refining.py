@@ -12,6 +12,7 @@ from attacks.keyed.mapping import Ids
 from smd_research.core.guess import MappingGuess
 from smd_research.models.bundle import Bundle
 
+_TELLS = 1.0  # nats a token by which a judge must prefer public text to the same text scrambled
 _READABLE = 0.5  # nats a token above public text up to which a text counts as read
 
 
@@ -46,6 +47,8 @@ def _scores(puzzle: Puzzle, reading: Reading, mapping: Ids) -> Soft:
 def certificate(found: MappingGuess, judge: Judge, base: Bundle, texts: Sequence[Ids]) -> MappingGuess:
     """The guess with its proof: by how many nats a token the text reads worse than public text does.
 
+    It proves nothing where the judge finds public text no likelier than the same text under a random mapping.
+
     Args:
         found: a guess.
         judge: of the encoded text.
@@ -54,5 +57,7 @@ def certificate(found: MappingGuess, judge: Judge, base: Bundle, texts: Sequence
     """
     public = Judge(base, texts, judge.tokens)
     plain = np.arange(len(base.embedding))
-    residual = public.likelihood(plain) - judge.likelihood(found.mapping)
-    return replace(found, certified=residual <= _READABLE, residual=residual)
+    readable = public.likelihood(plain)
+    residual = readable - judge.likelihood(found.mapping)
+    tells = readable - public.likelihood(np.random.default_rng(0).permutation(plain)) > _TELLS
+    return replace(found, certified=tells and residual <= _READABLE, residual=residual)

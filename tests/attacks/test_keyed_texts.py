@@ -242,6 +242,24 @@ def test_ids_in_clear_are_seen_as_such() -> None:
     assert coded.facts["won"] != WAYS.index("in_clear")
 
 
+def test_tables_that_agree_are_believed_whatever_the_text_is_about() -> None:
+    """Text in no language: a judge of texts would choose the mapping that makes it look like public text."""
+    bundle = sources.random("llama")
+    corpus = [text.tolist() for text in texts(100, 1)]
+    rng = generator(0, "noise")
+    noise = [rng.integers(2, bundle.geometry.vocab, 100) for _ in range(20)]
+    one = keyed(bundle, corpus, noise=0.5)
+    one = replace(
+        one, public=replace(one.public, bundle=with_tables(one.public.bundle, one.public.bundle.embedding, None))
+    )
+    attack = Combined()
+    attack.fit(one.public)
+    found = attack.solve([one.view(text) for text in noise], np.random.default_rng(0))
+    assert one.recovered(found) > 0.95
+    assert found.facts["won"] == WAYS.index("table_matching")
+    assert not found.certified, "a model without a language proves nothing by it"
+
+
 def test_rows_that_moved_name_the_tokens_that_were_used() -> None:
     one = setting()
     table = one.public.bundle.embedding.clone()
