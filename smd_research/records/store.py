@@ -177,7 +177,9 @@ def _read_once(folder: Path, with_items: bool) -> Record:
         if hashlib.sha256(contents.get(name, b"")).hexdigest() != checksum:
             raise _corrupt(folder, f"{name} does not match its checksum")
     try:
-        items = pd.read_parquet(io.BytesIO(contents["items.parquet"])) if with_items else pd.DataFrame()
+        # One thread: Arrow's pool, once it has read from a Python object, may hang or abort when the interpreter ends.
+        buffer = io.BytesIO(contents["items.parquet"])
+        items = pd.read_parquet(buffer, use_threads=False) if with_items else pd.DataFrame()
     except (ValueError, OSError) as error:  # pyarrow's errors are ValueErrors and OSErrors
         raise _corrupt(folder, "items.parquet is not a Parquet file") from error
     return Record(status, cell, reason, metrics, items, environment, folder)
