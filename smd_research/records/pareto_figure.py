@@ -112,7 +112,7 @@ def pareto_figure(
         for plain in Series(utility, beside).points(found):
             axes.axhline(plain.value, color=INK, lw=1.0, ls="--", zorder=1)
         percent_axis(axes, "x")
-        axes.yaxis.set_major_formatter(ticker.PercentFormatter(1.0, decimals=0))
+        axes.yaxis.set_major_formatter(ticker.PercentFormatter(1.0, decimals=0, symbol=" %"))
         axes.set_xlabel(f"{CARDS[leak].heading}: left is more private")
         axes.set_ylabel(f"{CARDS[utility].heading}: up is more useful")
         axes.set_title(title)
@@ -121,7 +121,8 @@ def pareto_figure(
         keys.append(Line2D([], [], color=INK, ls="--", lw=1.0, label="unprotected"))
         axes.legend(handles=keys, loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=8.5)
         figure.draw_without_rendering()
-        place_labels(axes, [one.place for one in best], [_name(one, names) for one in best])
+        places, texts = [one.place for one in best], [_name(one, names) for one in best]
+        place_labels(axes, places, texts, avoid=[_around(axes, one.place) for one in settings])
         return figure
 
 
@@ -152,6 +153,14 @@ def _marks(axes: Axes, members: Sequence[Setting], colour: str, marker: str) -> 
         if not math.isnan(one.utility.low):
             axes.plot([x, x], [one.utility.low, one.utility.high], color=colour, lw=0.8, alpha=0.5, zorder=2)
         axes.plot(x, y, marker, color=colour, ms=7, mec="white", mew=0.6, zorder=3)
+
+
+def _around(axes: Axes, place: tuple[float, float]) -> tuple[float, float, float, float]:
+    """What a mark covers, in data coordinates."""
+    x, y = axes.transData.transform(place)
+    half = 4 * axes.figure.dpi / 72
+    (left, bottom), (right, top) = axes.transData.inverted().transform([(x - half, y - half), (x + half, y + half)])
+    return float(left), float(bottom), float(right), float(top)
 
 
 def _name(one: Setting, names: Mapping[str, str]) -> str:
