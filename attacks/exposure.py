@@ -14,7 +14,7 @@ from torch import Tensor
 
 from attacks.base import Public
 from smd_research.core.errors import NotApplicableError
-from smd_research.mechanisms.hidden_subspace import null_space
+from smd_research.mechanisms.decomposition.hidden_subspace import null_space
 from smd_research.models.linears import linear_layers, weight_of, with_weights
 
 

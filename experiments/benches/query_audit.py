@@ -13,7 +13,7 @@ from smd_research.data.synthetic import generate
 from smd_research.data.tokenise import prompts as tokenised
 from smd_research.defenses.base import Deployment
 from smd_research.defenses.smd import Smd
-from smd_research.mechanisms.query_audit import AuditLevel
+from smd_research.mechanisms.attention.query_audit import AuditLevel
 from smd_research.models import Bundle, sources
 
 PROMPT_TOKENS, NEW_TOKENS = 64, 48

@@ -12,7 +12,7 @@ from experiments.benches.case import Case, Measured, Settings
 from smd_research.data.prompts import Prompt
 from smd_research.defenses.slip import SlipDeployment
 from smd_research.defenses.slip.accounting import Sizes, cost
-from smd_research.mechanisms.field import FIELDS
+from smd_research.mechanisms.integers.field import FIELDS
 
 PROMPT = 4
 BATCH, NEW = 100, 100

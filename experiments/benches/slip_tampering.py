@@ -16,7 +16,7 @@ from smd_research.core.seeds import generator
 from smd_research.data.prompts import Prompt
 from smd_research.defenses.slip import SlipDeployment
 from smd_research.defenses.slip.parts import Exposed
-from smd_research.mechanisms.field import FIELDS, Field
+from smd_research.mechanisms.integers.field import FIELDS, Field
 
 REPETITIONS = (0, 1, 2)
 ERRORS = 10_000

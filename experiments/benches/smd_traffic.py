@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from functools import partial
 
 from experiments.benches.case import Case, Label, Measured, Settings
-from experiments.build import build
-from experiments.cells import composed
-from experiments.observe import Served
-from experiments.workbench import Workbench
+from experiments.composing.build import build
+from experiments.composing.cells import composed
+from experiments.trials.observe import Served
+from experiments.trials.workbench import Workbench
 from smd_research.boundary.messages import PartialAttention, Query
 from smd_research.core.errors import LabError
 from smd_research.models.bundle import Geometry

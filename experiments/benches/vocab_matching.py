@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from attacks.base import Public
-from attacks.vocab_matching import VocabMatching
+from attacks.prompts.vocab_matching.attack import VocabMatching
 from experiments.benches.case import Case, Settings
-from experiments.build import build
-from experiments.cells import composed
-from experiments.workbench import Workbench
+from experiments.composing.build import build
+from experiments.composing.cells import composed
+from experiments.trials.workbench import Workbench
 from smd_research.boundary.messages import HiddenStates
 from smd_research.core.errors import LabError
 from smd_research.core.seeds import generator

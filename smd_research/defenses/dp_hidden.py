@@ -21,9 +21,9 @@ from smd_research.core.observable import Observable
 from smd_research.core.seeds import generator
 from smd_research.defenses.base import Defense
 from smd_research.defenses.split import Split, SplitDeployment
-from smd_research.mechanisms.embedding_space import EmbeddingSpace
-from smd_research.mechanisms.gaussian import GaussianMechanism, Unit, clip_rows, gaussian_sigma
-from smd_research.mechanisms.survival import gaussian_epsilons, token_frequencies
+from smd_research.mechanisms.privacy.embedding_space import EmbeddingSpace
+from smd_research.mechanisms.privacy.gaussian import GaussianMechanism, Unit, clip_rows, gaussian_sigma
+from smd_research.mechanisms.privacy.survival import gaussian_epsilons, token_frequencies
 from smd_research.models.attention import LocalAttention
 from smd_research.models.bundle import Bundle
 from smd_research.models.extension import ExtensionEngine

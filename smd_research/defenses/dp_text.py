@@ -14,10 +14,10 @@ from smd_research.core.observable import Observable
 from smd_research.core.seeds import generator
 from smd_research.defenses.base import Defense
 from smd_research.defenses.none import PlainDeployment
-from smd_research.mechanisms.channels import TOKEN_MECHANISMS, bundle_space, token_channel, token_epsilons
-from smd_research.mechanisms.embedding_space import Scale
-from smd_research.mechanisms.survival import token_frequencies
-from smd_research.mechanisms.token_channel import TokenChannel
+from smd_research.mechanisms.privacy.channels import TOKEN_MECHANISMS, bundle_space, token_channel, token_epsilons
+from smd_research.mechanisms.privacy.embedding_space import Scale
+from smd_research.mechanisms.privacy.survival import token_frequencies
+from smd_research.mechanisms.privacy.token_channel import TokenChannel
 from smd_research.models.bundle import Bundle
 
 SHOWS = frozenset({Observable.SANITISED_IDS, Observable.OUTPUT_TOKENS, Observable.LENGTH})

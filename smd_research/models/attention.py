@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from smd_research.mechanisms.partial_attention import Partial, merge, partial_attention
+from smd_research.models.partial_attention import Partial, merge, partial_attention
 
 
 @dataclass(frozen=True)

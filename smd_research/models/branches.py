@@ -10,10 +10,10 @@ from copy import copy
 import torch
 from torch import Tensor
 
-from smd_research.mechanisms.partial_attention import Partial, merge
 from smd_research.models.attention import AttentionSpec, KVStore, LocalAttention
 from smd_research.models.bundle import Bundle
 from smd_research.models.hooked import HookedModel
+from smd_research.models.partial_attention import Partial, merge
 
 
 def over_prefix(prefix: KVStore, layer: int, q: Tensor, positions: Tensor, spec: AttentionSpec) -> Partial:

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from smd_research.mechanisms.partial_attention import Partial, partial_attention
 from smd_research.models.attention import AttentionSpec, KVStore
+from smd_research.models.partial_attention import Partial, partial_attention
 
 _GROWTH = 64
 

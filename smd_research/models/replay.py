@@ -12,10 +12,10 @@ from torch import Tensor
 from smd_research.boundary.messages import HiddenStates, PartialAttention, StartDecode, Tokens
 from smd_research.boundary.view import AdversaryView
 from smd_research.core.errors import NotApplicableError
-from smd_research.mechanisms.partial_attention import Partial, merge
 from smd_research.models.attention import AttentionSpec, KVStore, LocalAttention
 from smd_research.models.bundle import Bundle
 from smd_research.models.hooked import HookedModel
+from smd_research.models.partial_attention import Partial, merge
 
 
 class ReplayAttention:

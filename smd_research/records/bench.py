@@ -3,15 +3,13 @@
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from smd_research.core.errors import RecordError
 from smd_research.metrics.spread import NOTHING, Spread
-from smd_research.records import numbers
-from smd_research.records.tables import Column, Entry, Table
 
 Label = str | int | float
 
@@ -86,32 +84,6 @@ def read_bench(results_dir: str | os.PathLike[str], name: str, size: str = "smal
         raise RecordError(f"corrupt bench file {path} ({error}): run `{command}` again") from error
 
 
-def sample_of_benches(benches: Sequence[Bench]) -> str:
-    """How often each side was measured, and where: medians of one machine never compare with those of another."""
-    counts = sorted({case.n for bench in benches for case in bench.cases})
-    if not counts:
-        return ""
-    places = dict.fromkeys(place for bench in benches if (place := _place(bench)))
-    if counts == [1]:
-        return "; ".join(["Counted once", *places])
-    measured = f"Medians of n = {numbers.span(counts)} measurements, 95 % intervals"
-    compared = any(not math.isnan(case.ratio) for bench in benches for case in bench.cases)
-    sides = ["the sides of a case interleaved in one run"] if compared else []
-    return "; ".join([measured, *sides, *places])
-
-
-def _place(bench: Bench) -> str:
-    """Processor or accelerator, cores and threads; empty where the file does not say."""
-    environment = bench.environment
-    if environment.get("accelerator"):
-        return str(environment["accelerator"])
-    cpu = environment.get("cpu") or {}
-    if not cpu:
-        return ""
-    name = cpu.get("name") or environment.get("platform", "")
-    return f"{name}, {cpu.get('usable')} cores, {bench.settings.get('threads', 1)} thread(s) a party"
-
-
 def _case(row: Mapping[str, Any]) -> BenchCase:
     value, baseline, ratio = (_spread(row, name) for name in ("value", "baseline", "ratio"))
     return BenchCase(
@@ -124,28 +96,6 @@ def _case(row: Mapping[str, Any]) -> BenchCase:
 def _spread(row: Mapping[str, Any], name: str) -> Spread:
     low, high = (_number(row.get(f"{name}_{end}")) for end in ("low", "high"))
     return Spread(_number(row["value"] if name == "value" else row.get(name)), low, high)
-
-
-def bench_table(cases: Sequence[BenchCase], title: str) -> Table:
-    """Cases as a table: both medians, their ratio, repetitions."""
-    columns = (Column("case", align="left"), Column("median"), Column("baseline"), Column("ratio"), Column("n"))
-    rows = tuple(
-        (
-            Entry(case.case),
-            _measured(case.value, case.unit, case.n),
-            _measured(case.baseline, case.unit, case.n),
-            Entry(numbers.MISSING if math.isnan(case.ratio) else f"{case.ratio:.2f}x", value=case.ratio, n=case.n),
-            Entry(str(case.n)),
-        )
-        for case in cases
-    )
-    note = "Medians; both sides interleaved in one run on one machine. Never compare across machines."
-    return Table(title, columns, rows, (note,))
-
-
-def _measured(value: float, unit: str, n: int) -> Entry:
-    text = numbers.MISSING if math.isnan(value) else f"{numbers.quantity(value)} {unit}"
-    return Entry(text, value=value, n=n)
 
 
 def _number(value: object) -> float:

@@ -12,7 +12,6 @@ import pandas as pd
 from smd_research.core.cell import COMPONENTS, OPTIONAL, Cell, component_name, parameters
 from smd_research.core.errors import RecordError
 from smd_research.metrics import Estimate
-from smd_research.records import numbers
 from smd_research.records.record import Record, Status
 from smd_research.records.store import Store, read
 
@@ -91,14 +90,6 @@ def frame_of_sweep(cells: Sequence[Cell], records: Sequence[Record]) -> pd.DataF
     """The frame of a sweep of which some cells may not have run: those have one row, with status ``missing``."""
     known = {record.cell.id: record for record in records}
     return frame_of([known.get(cell.id) or Record(Status.MISSING, cell, "not run yet") for cell in cells])
-
-
-def sample_of_frame(frame: pd.DataFrame) -> str:
-    """How many prompts a cell has, from which seed: ``n = 20 prompts a cell, seed 0; 95 % intervals over prompts``."""
-    if frame.empty:
-        return ""
-    prompts, seeds = (numbers.span(sorted(set(frame[name].dropna()))) for name in ("n_prompts", "seed"))
-    return f"n = {prompts} prompts a cell, seed {seeds}; 95 % intervals over prompts"
 
 
 def tidy(rows: list[dict[str, Any]]) -> pd.DataFrame:

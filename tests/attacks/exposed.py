@@ -14,10 +14,10 @@ from smd_research.boundary.messages import LowRankInput, LowRankOutput, MaskedIn
 from smd_research.core.guess import WeightGuess
 from smd_research.core.observable import Observable
 from smd_research.core.seeds import generator
-from smd_research.mechanisms.decomposition import Kind, split
-from smd_research.mechanisms.field import FIELDS
-from smd_research.mechanisms.fixed_point import encode, quantise_rows
-from smd_research.mechanisms.masks import MaskStream
+from smd_research.mechanisms.decomposition.splits import Kind, split
+from smd_research.mechanisms.integers.field import FIELDS
+from smd_research.mechanisms.integers.fixed_point import encode, quantise_rows
+from smd_research.mechanisms.integers.masks import MaskStream
 from smd_research.models.bundle import Bundle
 from smd_research.models.linears import input_groups, linear_layers, weight_of, with_weights
 

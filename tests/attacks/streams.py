@@ -9,10 +9,10 @@ from smd_research.boundary import AdversaryView
 from smd_research.boundary.ledger import Direction
 from smd_research.boundary.messages import Message, PartialAttention, Query, StartDecode, Tokens, token_tensor
 from smd_research.core.observable import Observable
-from smd_research.mechanisms.partial_attention import Partial, merge
 from smd_research.models.attention import AttentionSpec, KVStore, LocalAttention
 from smd_research.models.bundle import Bundle
 from smd_research.models.hooked import HookedModel
+from smd_research.models.partial_attention import Partial, merge
 
 SHOWS = frozenset({Observable.QUERIES, Observable.PARTIAL_ATTENTION, Observable.OUTPUT_TOKENS, Observable.LENGTH})
 DOWN, UP = Direction.TO_UNTRUSTED, Direction.TO_TRUSTED

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from attacks.active_queries import ActiveQueries
 from attacks.base import Public
+from attacks.prompts.active_queries.attack import ActiveQueries
 from smd_research.boundary import AdversaryView, Boundary, Channel, Direction, Untrusted
 from smd_research.boundary.messages import Done, Message, PartialAttention, Query, StartDecode, token_tensor
 from smd_research.core.errors import ConfigError, NotApplicableError

@@ -7,13 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from attacks.base import Public
-from attacks.guess_and_verify import GuessAndVerify
-from attacks.templates import Template
-from experiments.templates import Hidden, Register, hide
+from attacks.base import Public, Template
+from attacks.prompts.guess_and_verify import GuessAndVerify
+from experiments.trials.templates import Hidden, Register, hide
 from smd_research.boundary import AdversaryView, Boundary
 from smd_research.boundary.messages import PartialAttention
-from smd_research.core.errors import ConfigError, NotApplicableError
+from smd_research.core.errors import ConfigError
 from smd_research.data.prompts import Prompt
 from smd_research.data.sources import Synthetic
 from smd_research.data.synthetic import generate
@@ -147,11 +146,6 @@ def test_nothing_seen_is_nothing_guessed() -> None:
     assert set(guess.ids) == {-1}
     assert guess.certified is False
     assert guess.choices == ()
-
-
-def test_without_a_template_it_does_not_apply() -> None:
-    with pytest.raises(NotApplicableError, match="template"):
-        fitted(embedded()).recover(view_of(embedded(), (5, 6, 7), new=2), rng())
 
 
 @pytest.mark.parametrize("option", ["candidates", "layers", "finalists", "chunk", "ranked"])

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attacks.exposure import Protected
-from attacks.k_pair_regression import KPairRegression, solved
+from attacks.weights.k_pair_regression import KPairRegression, solved
 from smd_research.boundary import AdversaryView
 from smd_research.core.errors import ConfigError, NotApplicableError
 from smd_research.core.guess import WeightGuess
-from smd_research.mechanisms.decomposition import split
+from smd_research.mechanisms.decomposition.splits import split
 from smd_research.models import sources
 
 TEXT = tuple(range(7, 150))  # more rows than any input has entries

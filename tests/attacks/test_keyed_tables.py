@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from keyed import Keyed, keyed, without_base
 
-from attacks.keyed.known_plaintext import KnownPlaintext
-from attacks.keyed.mapping import KnownPairs, MappingAttack, ciphertext
-from attacks.keyed.table_matching import TableMatching
-from experiments.attacking import recover_all
+from attacks.base import KnownPairs, MappingAttack
+from attacks.cryptanalysis.ciphertext import ciphertext, read
+from attacks.substitutions.known_plaintext import KnownPlaintext
+from attacks.substitutions.table_matching.attack import TableMatching
+from experiments.trials.attacking import recover_all
 from smd_research.core.errors import ConfigError, NotApplicableError
 from smd_research.core.guess import MappingGuess
 from smd_research.core.seeds import generator
@@ -43,7 +44,8 @@ def test_a_table_gives_the_substitution_away_and_the_prompt_is_read(table: str) 
     assert shaken().recovered(found) == 1
     assert found.certified
     ids = (5, 17, 17, 600)
-    guess = attack.recover(shaken().view(ids, (3,)), np.random.default_rng(0))
+    view = shaken().view(ids, (3,))
+    guess = read(view, attack.solve([view], np.random.default_rng(0)))
     assert guess.ids == ids
     assert guess.certified
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from attacks.base import Public
-from attacks.logit_extraction import LogitExtraction, output_space
+from attacks.weights.logit_extraction import LogitExtraction, output_space
 from smd_research.boundary import AdversaryView, Boundary
 from smd_research.core.errors import NotApplicableError
 from smd_research.data.prompts import Prompt

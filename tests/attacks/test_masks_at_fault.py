@@ -9,16 +9,15 @@ from exposed import FIELD, FRACTION_BITS, Split, inputs, split_model, strict_vie
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attacks.base import Public
-from attacks.float_mask import FloatMask, unmasked
-from attacks.mask_reuse import MaskReuse, differences, masked_rows
-from attacks.weights import WeightAttack
+from attacks.base import Public, WeightAttack
+from attacks.weights.float_mask import FloatMask, unmasked
+from attacks.weights.mask_reuse import MaskReuse, differences, masked_rows
 from smd_research.boundary import AdversaryView, Boundary
 from smd_research.core.errors import ConfigError, NotApplicableError
 from smd_research.core.guess import WeightGuess
 from smd_research.data.prompts import Prompt
 from smd_research.defenses.slip import Slip
-from smd_research.mechanisms.fixed_point import encode
+from smd_research.mechanisms.integers.fixed_point import encode
 from smd_research.models import sources
 
 NEW = 6

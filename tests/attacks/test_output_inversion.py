@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from attacks.base import Public
-from attacks.inverting.inverter import Inverter, Scribe, Whitening, fitted
-from attacks.inverting.pairs import Block, Coordinates, Recipe, blocks
-from attacks.inverting.search import Effort, search
-from attacks.inverting.verifier import Verifier
-from attacks.output_inversion import LogitInversion, OutputInversion
-from attacks.prior import Prior
+from attacks.baselines.prior import Prior
+from attacks.prompts.output_inversion.attack import LogitInversion, OutputInversion
+from attacks.prompts.output_inversion.inverter import Inverter, Scribe, Whitening, fitted
+from attacks.prompts.output_inversion.pairs import Block, Coordinates, Recipe, blocks
+from attacks.prompts.output_inversion.search import Effort, search
+from attacks.prompts.output_inversion.verifier import Verifier
 from smd_research.boundary import AdversaryView, Boundary
 from smd_research.core.errors import ConfigError, NotApplicableError
 from smd_research.core.guess import Guess

@@ -12,13 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attacks.base import Public
-from attacks.partial_attention_inversion import PartialAttentionInversion
-from attacks.unmixing.certificate import indistinguishable, misfit
-from attacks.unmixing.deduction import ContradictionError, Rows, propagate, screen
-from attacks.unmixing.measurements import Disturbance, Measurements, Table
-from attacks.unmixing.replay import Exchange, Replay, mend
-from attacks.unmixing.search import Effort
-from attacks.unmixing.solver import solve
+from attacks.prompts.partial_attention_inversion.attack import PartialAttentionInversion
+from attacks.prompts.partial_attention_inversion.certificate import indistinguishable, misfit
+from attacks.prompts.partial_attention_inversion.deduction import ContradictionError, Rows, propagate, screen
+from attacks.prompts.partial_attention_inversion.measurements import Disturbance, Measurements, Table
+from attacks.prompts.partial_attention_inversion.replay import Exchange, Replay, mend
+from attacks.prompts.partial_attention_inversion.search import Effort
+from attacks.prompts.partial_attention_inversion.solver import solve
 from smd_research.boundary import AdversaryView, Boundary
 from smd_research.boundary.messages import PartialAttention, Query
 from smd_research.core.errors import NotApplicableError

@@ -11,15 +11,15 @@ from hypothesis import strategies as st
 from streams import SHOWS, view_of
 
 from attacks.base import Public
-from attacks.decoys import repetition, termination
-from attacks.decoys.consistency import Consistency
-from attacks.decoys.discriminator import Discriminator
-from attacks.decoys.evidence import Witness, quantiser_of
-from attacks.decoys.features import luhn, valid
-from attacks.decoys.language import DomainModel, ServedModel, of_tokens
-from attacks.decoys.lineup import Lineup, verdict
-from attacks.decoys.retokenisation import canonical
-from attacks.pick_stream import PickStream
+from attacks.prompts.pick_stream import repetition, termination
+from attacks.prompts.pick_stream.attack import PickStream
+from attacks.prompts.pick_stream.consistency import Consistency
+from attacks.prompts.pick_stream.discriminator import Discriminator
+from attacks.prompts.pick_stream.evidence import Witness, quantiser_of
+from attacks.prompts.pick_stream.features import luhn, valid
+from attacks.prompts.pick_stream.language import DomainModel, ServedModel, of_tokens
+from attacks.prompts.pick_stream.lineup import Lineup, verdict
+from attacks.prompts.pick_stream.retokenisation import canonical
 from smd_research.boundary import AdversaryView
 from smd_research.boundary.messages import PartialAttention
 from smd_research.core.errors import ConfigError, NotApplicableError
@@ -27,8 +27,8 @@ from smd_research.core.guess import Guess
 from smd_research.data.prompts import TokenSpan
 from smd_research.data.synthetic import generate
 from smd_research.data.tokenise import prompts as tokenised
-from smd_research.mechanisms.quantised_sampling import draw_secret, sample
-from smd_research.mechanisms.quantiser import Metric, Quantiser
+from smd_research.mechanisms.decoys.quantised_sampling import draw_secret, sample
+from smd_research.mechanisms.decoys.quantiser import Metric, Quantiser
 from smd_research.metrics import JUDGES
 from smd_research.models import sources
 from smd_research.models.bundle import Bundle

@@ -8,7 +8,7 @@ import pytest
 import torch
 from exposed import Split, split_model
 
-from attacks.public_prior_graft import PublicPriorGraft
+from attacks.weights.public_prior_graft import PublicPriorGraft
 from smd_research.core.errors import ConfigError, NotApplicableError
 from smd_research.core.guess import WeightGuess
 from smd_research.core.seeds import generator

@@ -11,17 +11,17 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from attacks.base import Public
-from attacks.restoring.exposed import ExposedWeights
-from attacks.restoring.finetuning import FineTuning
-from attacks.restoring.methods import FromScratch, FullFineTuning, LoraFineTuning, NullSpaceFineTuning
-from attacks.restoring.null_space import Adapted
-from attacks.restoring.text import Budget, rows
+from attacks.weights.exposed_weights import ExposedWeights
+from attacks.weights.finetuning.methods import FromScratch, FullFineTuning, LoraFineTuning, NullSpaceFineTuning
+from attacks.weights.finetuning.null_space import Adapted
+from attacks.weights.finetuning.text import Budget, rows
+from attacks.weights.finetuning.training import FineTuning
 from smd_research.core.errors import ConfigError, NotApplicableError
 from smd_research.core.guess import WeightGuess
 from smd_research.core.seeds import generator
 from smd_research.data.synthetic import generate
 from smd_research.data.tokenise import prompts
-from smd_research.mechanisms.decomposition import split
+from smd_research.mechanisms.decomposition.splits import split
 from smd_research.models import Bundle, sources
 from smd_research.models.linears import linear_layers, weight_of, with_weights
 

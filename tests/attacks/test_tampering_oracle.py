@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from attacks.base import Public
-from attacks.tampering_oracle import TamperingOracle, comparisons
-from experiments.impersonate import Impersonated, impersonated
+from attacks.weights.tampering_oracle import TamperingOracle, comparisons
+from experiments.trials.impersonate import Impersonated, impersonated
 from smd_research.boundary import Boundary
 from smd_research.core.errors import ConfigError, NotApplicableError
 from smd_research.data.prompts import Prompt

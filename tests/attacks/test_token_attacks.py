@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from attacks.base import Attack, Public
-from attacks.bayes_token import BayesToken
-from attacks.nearest_token import NearestToken
-from attacks.vocab_matching import VocabMatching
+from attacks.prompts.bayes_token import BayesToken
+from attacks.prompts.nearest_token import NearestToken
+from attacks.prompts.vocab_matching.attack import VocabMatching
 from smd_research.boundary import AdversaryView, Boundary
 from smd_research.core.errors import ConfigError, NotApplicableError
 from smd_research.core.guess import Guess

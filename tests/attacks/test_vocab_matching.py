@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from attacks.base import Attack, Public
-from attacks.prior import Prior
-from attacks.random import Random
-from attacks.vocab_matching import VocabMatching
+from attacks.baselines.prior import Prior
+from attacks.baselines.random import Random
+from attacks.prompts.vocab_matching.attack import VocabMatching
 from smd_research.boundary import AdversaryView, Boundary
 from smd_research.data.prompts import Prompt
 from smd_research.data.synthetic import generate

@@ -10,15 +10,15 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-from experiments.app import VERSION_BASE
-from experiments.bench import names
-from experiments.cells import plan
-from experiments.list import description
-from experiments.overrides import check_choices, groups, parse
-from experiments.table import plans
+from experiments.commands.bench import names
+from experiments.commands.list import description
+from experiments.commands.table import plans
+from experiments.composing.app import VERSION_BASE
+from experiments.composing.cells import plan
+from experiments.composing.overrides import check_choices, groups, parse
 from smd_research.core.cell import COMPONENTS, OPTIONAL
 from smd_research.core.paths import conf_dir
-from smd_research.records.layout import Figures
+from smd_research.reports.tables.layout import Figures
 
 FOLDER = conf_dir()
 OPTIONS = [(group, option) for group, options in groups(FOLDER).items() for option in options]

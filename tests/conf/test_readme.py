@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from experiments.app import VERSION_BASE
-from experiments.cli import COMMANDS
-from experiments.cli import main as smd
-from experiments.overrides import check_choices, parse
-from experiments.table import expand
+from experiments.commands.cli import COMMANDS
+from experiments.commands.cli import main as smd
+from experiments.commands.table import expand
+from experiments.composing.app import VERSION_BASE
+from experiments.composing.overrides import check_choices, parse
 from smd_research.core.paths import conf_dir
 from smd_research.records import load
 

@@ -45,7 +45,7 @@ OTHER = {
     "task": {"name": "note_type"},
     "tuning": {"name": "lora"},
     "device": "cuda:0",
-    "command": "python -m experiments.run",
+    "command": "python -m experiments.commands.run",
 }
 
 
@@ -81,7 +81,7 @@ def test_readable_name_says_what_was_run() -> None:
 
 
 def test_a_component_without_a_name_is_called_by_its_target() -> None:
-    assert component_name({"_target_": "attacks.prior.Prior"}) == "Prior"
+    assert component_name({"_target_": "attacks.baselines.prior.Prior"}) == "Prior"
     assert component_name({}) == "none"
 
 

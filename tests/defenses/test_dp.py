@@ -13,7 +13,7 @@ from smd_research.data.prompts import Prompt
 from smd_research.defenses.base import Defense
 from smd_research.defenses.dp_hidden import DpHidden
 from smd_research.defenses.dp_text import DpText
-from smd_research.mechanisms.gaussian import clip_rows, gaussian_delta
+from smd_research.mechanisms.privacy.gaussian import clip_rows, gaussian_delta
 from smd_research.models import Bundle, sources
 from smd_research.models.attention import LocalAttention
 from smd_research.models.decoding import plain_greedy, plain_logits

@@ -19,10 +19,10 @@ from smd_research.defenses.shaking import Shaking
 from smd_research.defenses.shaking.fresh import FreshNoise
 from smd_research.defenses.tunable import ClientCode, Implanted
 from smd_research.defenses.tuning import TuningDeployment
-from smd_research.mechanisms.channels import bundle_space
-from smd_research.mechanisms.embedding_space import EmbeddingSpace
+from smd_research.mechanisms.privacy.channels import bundle_space
+from smd_research.mechanisms.privacy.embedding_space import EmbeddingSpace
+from smd_research.mechanisms.privacy.token_channel import ExponentialChannel
 from smd_research.mechanisms.shaking import KeyStream
-from smd_research.mechanisms.token_channel import ExponentialChannel
 from smd_research.models import Bundle, sources
 from smd_research.models.decoding import plain_logits
 from smd_research.training.buckets import Texts

@@ -15,7 +15,7 @@ from smd_research.core.errors import ConfigError, PromptError
 from smd_research.core.seeds import generator
 from smd_research.data.prompts import Prompt, TokenSpan
 from smd_research.defenses.po import Po, PoDeployment
-from smd_research.mechanisms.quantised_sampling import Decoys
+from smd_research.mechanisms.decoys.quantised_sampling import Decoys
 from smd_research.models import Bundle, sources
 from smd_research.models.decoding import plain_greedy, plain_logits
 

@@ -22,8 +22,8 @@ from smd_research.data.prompts import Prompt
 from smd_research.data.synthetic import generate
 from smd_research.data.tokenise import prompts as tokenised
 from smd_research.defenses.slip import Slip, SlipDeployment
-from smd_research.mechanisms.field import WIDE
-from smd_research.mechanisms.fixed_point import FixedPointOverflowError
+from smd_research.mechanisms.integers.field import WIDE
+from smd_research.mechanisms.integers.fixed_point import FixedPointOverflowError
 from smd_research.models import Bundle, sources
 from smd_research.models.decoding import plain_greedy, plain_logits
 

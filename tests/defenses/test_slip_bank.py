@@ -14,8 +14,8 @@ from smd_research.boundary.process import fork_server
 from smd_research.core.errors import ConfigError, ProtocolError
 from smd_research.defenses.slip.bank import BLOCK, LEASE, MaskBank, MasksExhaustedError
 from smd_research.defenses.slip.storage import FolderStorage, MaskStorage, MemoryStorage
-from smd_research.mechanisms.field import WIDE
-from smd_research.mechanisms.masks import MaskStream
+from smd_research.mechanisms.integers.field import WIDE
+from smd_research.mechanisms.integers.masks import MaskStream
 
 KEY = bytes(range(32))
 

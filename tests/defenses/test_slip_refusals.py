@@ -7,7 +7,7 @@ from smd_research.core.errors import ConfigError, LabError, UnsupportedModelErro
 from smd_research.data.prompts import Prompt
 from smd_research.defenses.slip import Slip
 from smd_research.defenses.slip.bank import MasksExhaustedError
-from smd_research.mechanisms.fixed_point import FixedPointOverflowError
+from smd_research.mechanisms.integers.fixed_point import FixedPointOverflowError
 from smd_research.models import Bundle, sources
 from smd_research.models.decoding import plain_greedy
 

@@ -13,8 +13,8 @@ from smd_research.core.seeds import generator
 from smd_research.defenses.slip.accounting import Sizes, cost
 from smd_research.defenses.slip.sensitivity import mean_loss
 from smd_research.defenses.slip.spec import SplitSpec
-from smd_research.mechanisms.decomposition import split
-from smd_research.mechanisms.hidden_subspace import overlaps
+from smd_research.mechanisms.decomposition.hidden_subspace import overlaps
+from smd_research.mechanisms.decomposition.splits import split
 from smd_research.models.bundle import Bundle
 from smd_research.models.linears import linear_layers, place_of, weight_of, with_weights
 from smd_research.models.sources import embedded_tokenizer, random

@@ -19,7 +19,7 @@ from smd_research.boundary.messages import (
 )
 from smd_research.core.errors import PeerLostError, ProtocolError
 from smd_research.data.prompts import Prompt
-from smd_research.mechanisms.field import WIDE
+from smd_research.mechanisms.integers.field import WIDE
 from smd_research.models import Bundle
 from smd_research.models.decoding import plain_greedy
 

@@ -12,7 +12,7 @@ from smd_research.boundary import Boundary
 from smd_research.boundary.messages import HiddenStates, MaskedInput, PromptIds, Tokens
 from smd_research.data.prompts import Prompt
 from smd_research.defenses.slip import SlipDeployment
-from smd_research.mechanisms.field import WIDE
+from smd_research.mechanisms.integers.field import WIDE
 
 ROWS = 64
 LIMBS = {"low": 0, "middle": 16, "high": 33}

@@ -6,9 +6,9 @@ from functools import cache
 import numpy as np
 import pytest
 
-from attacks.active_queries import ActiveQueries
 from attacks.base import Public
-from attacks.partial_attention_inversion import PartialAttentionInversion
+from attacks.prompts.active_queries.attack import ActiveQueries
+from attacks.prompts.partial_attention_inversion.attack import PartialAttentionInversion
 from smd_research.boundary import AdversaryView, Boundary
 from smd_research.boundary.messages import PartialAttention, Query
 from smd_research.core.errors import ConfigError, ProtocolError

@@ -6,7 +6,7 @@ from smd_research.boundary import Boundary
 from smd_research.core.observable import Observable
 from smd_research.core.seeds import generator
 from smd_research.defenses.none import SHOWS, NoDefense, PlainDeployment
-from smd_research.mechanisms.decomposition import split
+from smd_research.mechanisms.decomposition.splits import split
 from smd_research.models.bundle import Bundle
 from smd_research.models.linears import linear_layers, weight_of, with_weights
 

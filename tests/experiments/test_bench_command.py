@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from experiments import table
-from experiments.bench import main, run
 from experiments.benches.case import Case, Measured, Modes, Settings
-from experiments.measuring import measure
+from experiments.benches.measuring import measure
+from experiments.commands import table
+from experiments.commands.bench import main, run
 from smd_research.records.bench import read_bench
 
 

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from experiments.cells import digest, named
-from experiments.versions import version_of
+from experiments.composing.cells import digest, named
+from experiments.composing.versions import version_of
 
 
 def test_a_part_is_named_by_its_option_and_what_tells_it_apart(tmp_path: Path) -> None:
@@ -54,8 +54,8 @@ def test_versions_are_read_without_importing(tmp_path: Path, monkeypatch) -> Non
 
 
 def test_versions_of_shipped_components_are_those_of_their_classes() -> None:
-    from attacks.vocab_matching import VocabMatching
+    from attacks.prompts.vocab_matching.attack import VocabMatching
     from smd_research.defenses.smd import Smd
 
-    assert version_of("attacks.vocab_matching.VocabMatching") == VocabMatching.version
+    assert version_of("attacks.prompts.vocab_matching.attack.VocabMatching") == VocabMatching.version
     assert version_of("smd_research.defenses.smd.Smd") == Smd.version

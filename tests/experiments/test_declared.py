@@ -5,15 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from experiments import table
-from experiments.declared import declared, of_benches, over_links
-from experiments.overrides import UsageError
+from experiments.commands import table
+from experiments.composing.declared import declared, of_benches, over_links
+from experiments.composing.overrides import UsageError
 from smd_research.boundary import Link
 from smd_research.core.errors import ConfigError
 from smd_research.metrics.spread import Spread
 from smd_research.records.bench import BenchCase
 
-VIEW = {"_target_": "smd_research.records.tables.summary"}
+VIEW = {"_target_": "smd_research.reports.tables.table.summary"}
 
 
 def test_a_sweep_has_one_list_or_one_for_each_size() -> None:

@@ -2,11 +2,11 @@
 
 import pytest
 
-from experiments.exposing import exposure
+from experiments.trials.exposing import exposure
 from smd_research.defenses.slip.accounting import Sizes
 from smd_research.defenses.slip.decomposed import decompose
 from smd_research.defenses.slip.spec import SplitSpec
-from smd_research.mechanisms.decomposition import Kind
+from smd_research.mechanisms.decomposition.splits import Kind
 from smd_research.models.sources import random
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from experiments.halving import Halving, Outcome, merged
+from experiments.composing.halving import Halving, Outcome, merged
 from smd_research.core.errors import ConfigError
 
 OPTIONS = {"keep": 0.34, "minimise": "leak", "keeping": "accuracy", "slack": 0.02, "beside": "defense=none"}

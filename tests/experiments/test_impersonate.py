@@ -1,6 +1,6 @@
 """What an active attack did to its victims, as the runner tells it."""
 
-from experiments.impersonate import effect
+from experiments.trials.impersonate import effect
 from smd_research.boundary import AdversaryView
 
 

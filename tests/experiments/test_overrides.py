@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from experiments.app import launch
-from experiments.cli import main as smd
-from experiments.overrides import UsageError, check_choices, gathered, nearest
+from experiments.commands.cli import main as smd
+from experiments.composing.app import launch
+from experiments.composing.overrides import UsageError, check_choices, gathered, nearest
 from smd_research.core.paths import conf_dir
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from experiments.phase_folders import held
+from experiments.trials.phase_folders import held
 from smd_research.core.cell import Cell
 
 

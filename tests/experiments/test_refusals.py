@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from tests_support import numbers
 
-from experiments.cli import main as smd
-from experiments.impersonate import impersonated
-from experiments.observe import Observation, observe, plain_answers
-from experiments.scoring import score
+from experiments.commands.cli import main as smd
+from experiments.trials.impersonate import impersonated
+from experiments.trials.observe import Observation, observe, plain_answers
+from experiments.trials.scoring import score
 from smd_research.boundary import Boundary, Link
 from smd_research.core.errors import LabError, PromptError, ProtocolError, RefusedError
 from smd_research.data.prompts import Prompt

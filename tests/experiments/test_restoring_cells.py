@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from attacks.base import Public
-from experiments import workbench
-from experiments.cli import main as smd
-from experiments.restoring import compared, restored, scores
+from experiments.commands.cli import main as smd
+from experiments.trials import workbench
+from experiments.trials.restoring import compared, restored, scores
 from smd_research.core.errors import LabError
 from smd_research.core.guess import WeightGuess
 from smd_research.core.seeds import generator
-from smd_research.mechanisms.decomposition import split
+from smd_research.mechanisms.decomposition.splits import split
 from smd_research.models import Bundle, sources
 from smd_research.models.linears import linear_layers, weight_of, with_weights
 
@@ -84,7 +84,7 @@ def test_a_cell_does_not_apply_where_one_beside_it_does_not(in_folder: Path, sma
 def test_a_failed_control_fails_the_cell_in_a_line(
     in_folder: Path, small: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from attacks.restoring.methods import FromScratch
+    from attacks.weights.finetuning.methods import FromScratch
 
     def broken(*_: object) -> None:
         raise LabError("no room")

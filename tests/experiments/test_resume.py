@@ -19,7 +19,7 @@ SWEEP = ["-m", "defense=none,split", "attack=random,prior,vocab_matching"]
 
 
 def command(*words: str) -> list[str]:
-    return [sys.executable, "-m", "experiments.run", *words]
+    return [sys.executable, "-m", "experiments.commands.run", *words]
 
 
 def environment() -> dict[str, str]:

@@ -9,8 +9,8 @@ import pytest
 import yaml
 from tests_support import numbers
 
-from experiments import run as run_module
-from experiments.cli import main as smd
+from experiments.commands import run as run_module
+from experiments.commands.cli import main as smd
 from smd_research.metrics import CARDS
 from smd_research.records import load
 
@@ -91,7 +91,7 @@ def test_an_unknown_rerun_is_refused(in_folder: Path, small: list[str], capsys: 
 def test_a_sweep_shares_what_it_sees_and_ends_with_a_table(
     in_folder: Path, small: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from experiments import workbench
+    from experiments.trials import workbench
 
     deployed: list[str] = []
     real = workbench.observe

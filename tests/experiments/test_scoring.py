@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from experiments.attacking import Attempt, check
-from experiments.observe import Observation, Served
-from experiments.scoring import partner, score, token_texts
+from experiments.trials.attacking import Attempt, check
+from experiments.trials.observe import Observation, Served
+from experiments.trials.scoring import partner, score, token_texts
 from smd_research.boundary import AdversaryView, Ledger, Link
 from smd_research.core.errors import NotApplicableError
 from smd_research.core.guess import Guess, Spent

@@ -14,9 +14,9 @@ import pytest
 from hydra import compose, initialize_config_dir
 from tests_support import numbers
 
-from experiments.app import VERSION_BASE
-from experiments.cli import main as smd
-from experiments.serve import Offer, host, offer, provider
+from experiments.commands.cli import main as smd
+from experiments.commands.serve import Offer, host, offer, provider
+from experiments.composing.app import VERSION_BASE
 from smd_research.boundary import Channel, Untrusted
 from smd_research.boundary.addresses import address_of, connect, listen
 from smd_research.boundary.control import ControlStream

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.sinks import log
+from experiments.trials.sinks import log
 from smd_research.core.cell import Cell
 from smd_research.core.errors import ConfigError
 from smd_research.metrics import Estimate

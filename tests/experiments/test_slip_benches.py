@@ -4,10 +4,10 @@ from contextlib import ExitStack
 
 import pytest
 
-from experiments.bench import names
 from experiments.benches import slip_decode, slip_prefill
 from experiments.benches._slip import Request, _deploy
 from experiments.benches.case import Settings
+from experiments.commands.bench import names
 from smd_research.defenses.slip import Slip
 
 

@@ -11,7 +11,7 @@ from experiments.benches._slip import model
 from experiments.benches._slip_batches import steps
 from experiments.benches.case import Settings
 from experiments.benches.slip_latency import Parties, PlainRunner, Work
-from experiments.declared import on_link
+from experiments.composing.declared import on_link
 from smd_research.boundary import Link
 from smd_research.defenses.slip import Slip
 from smd_research.metrics.spread import Spread

@@ -9,7 +9,7 @@ from experiments.benches._slip_batches import random_prompts, steps
 from experiments.benches.case import Settings
 from smd_research.boundary import Boundary
 from smd_research.defenses.slip import Slip, SlipDeployment
-from smd_research.mechanisms.field import FIELDS
+from smd_research.mechanisms.integers.field import FIELDS
 from smd_research.models.decoding import plain_greedy
 
 LLAMA = Pipeline("llama", "wide")

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from experiments import sweep
-from experiments.sweep import Entry, Journal, attempt, one_line, position, verdict
+from experiments.commands import sweep
+from experiments.commands.sweep import Entry, Journal, attempt, one_line, position, verdict
 from smd_research.core.cell import Cell
 from smd_research.core.errors import ConfigError, RecordError
 from smd_research.records import Record, Status

@@ -10,12 +10,12 @@ import pandas as pd
 import pytest
 from tests_support import numbers
 
-from experiments import tuning, workbench
-from experiments.cli import main as smd
+from experiments.commands.cli import main as smd
+from experiments.trials import tuning, workbench
 from smd_research.data.tasks.rows import texts_of
 from smd_research.data.tasks.synthetic import Urgency
-from smd_research.mechanisms.channels import bundle_space
-from smd_research.mechanisms.token_channel import ExponentialChannel
+from smd_research.mechanisms.privacy.channels import bundle_space
+from smd_research.mechanisms.privacy.token_channel import ExponentialChannel
 from smd_research.metrics import CARDS
 from smd_research.models import sources
 from smd_research.records import load
@@ -27,7 +27,7 @@ KEYED += ["defense.awareness_steps=0", "defense.function_steps=0"]
 
 ATTACKS = """
 import numpy as np
-from attacks.keyed.mapping import MappingAttack
+from attacks.base import MappingAttack
 from smd_research.core.guess import MappingGuess
 
 

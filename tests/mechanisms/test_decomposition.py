@@ -11,8 +11,8 @@ from torch import Tensor
 
 from smd_research.core.errors import ConfigError
 from smd_research.core.seeds import generator
-from smd_research.mechanisms.decomposition import Kind, energy_rank, split
-from smd_research.mechanisms.hidden_subspace import hidden_directions, overlap
+from smd_research.mechanisms.decomposition.hidden_subspace import hidden_directions, overlap
+from smd_research.mechanisms.decomposition.splits import Kind, energy_rank, split
 
 KINDS = get_args(Kind)
 SHAPES = [(12, 12), (20, 9), (9, 20)]

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from smd_research.core.errors import ConfigError
-from smd_research.mechanisms.field import FIELDS, NARROW, WIDE, Field
+from smd_research.mechanisms.integers.field import FIELDS, NARROW, WIDE, Field
 
 FIELD = pytest.mark.parametrize("field", FIELDS.values(), ids=FIELDS)
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from smd_research.core.errors import ConfigError, LabError
-from smd_research.mechanisms.fixed_point import BITS, FixedPointOverflowError, encode, quantise_rows
+from smd_research.mechanisms.integers.fixed_point import BITS, FixedPointOverflowError, encode, quantise_rows
 
 
 @given(seed=st.integers(0, 2**32 - 1), bits=st.sampled_from(BITS), magnitude=st.sampled_from([1e-30, 1e-3, 1.0, 1e6]))

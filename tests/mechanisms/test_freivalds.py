@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from smd_research.mechanisms.field import FIELDS, WIDE, Field
-from smd_research.mechanisms.freivalds import BLOCK, Challenge
-from smd_research.mechanisms.masks import KEY_BYTES, MaskStream
+from smd_research.mechanisms.integers.field import FIELDS, WIDE, Field
+from smd_research.mechanisms.integers.freivalds import BLOCK, Challenge
+from smd_research.mechanisms.integers.masks import KEY_BYTES, MaskStream
 
 STREAM = MaskStream(bytes(KEY_BYTES))
 FIELD = pytest.mark.parametrize("field", FIELDS.values(), ids=FIELDS)

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from smd_research.core.errors import ConfigError
 from smd_research.core.seeds import generator
-from smd_research.mechanisms.audit import audit_gaussian, pair_lower_bound
-from smd_research.mechanisms.gaussian import (
+from smd_research.mechanisms.privacy.audit import audit_gaussian, pair_lower_bound
+from smd_research.mechanisms.privacy.gaussian import (
     GaussianMechanism,
     clip_frobenius,
     clip_rows,

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from smd_research.mechanisms.field import FIELDS, WIDE, Field
-from smd_research.mechanisms.masks import KEY_BYTES, MaskStream
+from smd_research.mechanisms.integers.field import FIELDS, WIDE, Field
+from smd_research.mechanisms.integers.masks import KEY_BYTES, MaskStream
 
 KEY = bytes(range(KEY_BYTES))
 PRIMES = [2, 3, 5, 257, *(field.prime for field in FIELDS.values())]

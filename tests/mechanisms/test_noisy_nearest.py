@@ -5,12 +5,12 @@ import pytest
 
 from smd_research.core.errors import NotApplicableError
 from smd_research.core.seeds import generator
-from smd_research.mechanisms import channel_estimate
-from smd_research.mechanisms.audit import audit_radial_noise, audit_token_pair, closest_pair, pair_lower_bound
-from smd_research.mechanisms.channel_estimate import estimate_channel
-from smd_research.mechanisms.embedding_space import EmbeddingSpace
-from smd_research.mechanisms.noise import radial_noise
-from smd_research.mechanisms.noisy_nearest import NoisyNearestChannel
+from smd_research.mechanisms.privacy import channel_estimate
+from smd_research.mechanisms.privacy.audit import audit_radial_noise, audit_token_pair, closest_pair, pair_lower_bound
+from smd_research.mechanisms.privacy.channel_estimate import estimate_channel
+from smd_research.mechanisms.privacy.embedding_space import EmbeddingSpace
+from smd_research.mechanisms.privacy.noise import radial_noise
+from smd_research.mechanisms.privacy.noisy_nearest import NoisyNearestChannel
 
 
 def space(vocab: int = 60, width: int = 8) -> EmbeddingSpace:

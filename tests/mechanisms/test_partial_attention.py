@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from smd_research.mechanisms.partial_attention import Partial, merge, partial_attention
+from smd_research.models.partial_attention import Partial, merge, partial_attention
 
 
 def _whole(q: Tensor, k: Tensor, v: Tensor, scale: float, softcap: float | None) -> Tensor:

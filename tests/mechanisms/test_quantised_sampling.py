@@ -14,8 +14,8 @@ from scipy import stats
 from smd_research.core.errors import ConfigError, PromptError
 from smd_research.core.seeds import generator
 from smd_research.data.prompts import TokenSpan
-from smd_research.mechanisms.quantised_sampling import canonical, draw_secret, sample, weigh
-from smd_research.mechanisms.quantiser import METRICS, Quantiser, claimed_bound, ratio_bound
+from smd_research.mechanisms.decoys.quantised_sampling import canonical, draw_secret, sample, weigh
+from smd_research.mechanisms.decoys.quantiser import METRICS, Quantiser, claimed_bound, ratio_bound
 from smd_research.models import Bundle, sources
 
 ONE = (TokenSpan(6, 7, "name"),)

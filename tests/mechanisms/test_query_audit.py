@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from smd_research.core.errors import ProtocolError
-from smd_research.mechanisms.query_audit import NormBound, QueryAudit, SpreadBound
+from smd_research.mechanisms.attention.query_audit import NormBound, QueryAudit, SpreadBound
 
 LAYERS, HEADS, DIM = 3, 4, 8
 

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smd_research.core.errors import ConfigError
-from smd_research.mechanisms.gaussian import gaussian_epsilon
-from smd_research.mechanisms.partial_attention import NEGATIVE_INFINITY, Partial, merge
-from smd_research.mechanisms.reply_noise import ReplyNoise, round_mantissa
+from smd_research.mechanisms.attention.reply_noise import ReplyNoise, round_mantissa
+from smd_research.mechanisms.privacy.gaussian import gaussian_epsilon
+from smd_research.models.partial_attention import NEGATIVE_INFINITY, Partial, merge
 
 HEADS, DIM = 8, 64
 

@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from smd_research.mechanisms import row_digests
-from smd_research.mechanisms.row_digests import DIGEST_BYTES, RowDigests
+from smd_research.mechanisms.integers import row_digests
+from smd_research.mechanisms.integers.row_digests import DIGEST_BYTES, RowDigests
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -5,9 +5,9 @@ import pytest
 
 from smd_research.core.errors import ConfigError
 from smd_research.core.seeds import generator
-from smd_research.mechanisms.embedding_space import EmbeddingSpace
-from smd_research.mechanisms.noisy_nearest import NoisyNearestChannel
-from smd_research.mechanisms.survival import (
+from smd_research.mechanisms.privacy.embedding_space import EmbeddingSpace
+from smd_research.mechanisms.privacy.noisy_nearest import NoisyNearestChannel
+from smd_research.mechanisms.privacy.survival import (
     SURVIVAL_SHARES,
     dchi_epsilons,
     epsilon_for_survival,
@@ -15,7 +15,7 @@ from smd_research.mechanisms.survival import (
     santext_epsilons,
     token_frequencies,
 )
-from smd_research.mechanisms.token_channel import ExponentialChannel, TokenChannel
+from smd_research.mechanisms.privacy.token_channel import ExponentialChannel, TokenChannel
 
 
 def space(vocab: int = 400, width: int = 16) -> EmbeddingSpace:

@@ -12,8 +12,8 @@ from scipy.linalg import expm
 
 from smd_research.core.errors import ConfigError
 from smd_research.core.seeds import generator
-from smd_research.mechanisms.table_maps import fit_map, neighbours
-from smd_research.mechanisms.table_matching import METHODS, Pairs, TableMatch, match_tables
+from smd_research.mechanisms.embedding_matching.table_maps import fit_map, neighbours
+from smd_research.mechanisms.embedding_matching.table_matching import METHODS, Pairs, TableMatch, match_tables
 from smd_research.models import sources
 
 Table = NDArray[np.float64]

@@ -11,10 +11,10 @@ from transformers import AutoTokenizer
 
 from smd_research.core.errors import ConfigError
 from smd_research.core.seeds import generator
-from smd_research.mechanisms.audit import audit_log_ratio, sampler_p_value
-from smd_research.mechanisms.embedding_space import EmbeddingSpace, Ids, Scale
-from smd_research.mechanisms.noisy_nearest import NoisyNearestChannel
-from smd_research.mechanisms.token_channel import ExponentialChannel, TokenChannel
+from smd_research.mechanisms.privacy.audit import audit_log_ratio, sampler_p_value
+from smd_research.mechanisms.privacy.embedding_space import EmbeddingSpace, Ids, Scale
+from smd_research.mechanisms.privacy.noisy_nearest import NoisyNearestChannel
+from smd_research.mechanisms.privacy.token_channel import ExponentialChannel, TokenChannel
 from smd_research.models.sources import EMBEDDED_DIR
 
 PUBLIC = (0, 1, 7)

@@ -7,7 +7,7 @@ from grid import records
 from smd_research.core.cell import Cell
 from smd_research.metrics import Estimate
 from smd_research.records import Record, Status, frame_of
-from smd_research.records.battery import Battery, batteries
+from smd_research.reports.batteries import Battery, batteries
 
 
 def cell(defense: dict[str, Any], attack: str, **changes: Any) -> Cell:

@@ -4,8 +4,9 @@ from pathlib import Path
 import pytest
 
 from smd_research.core.errors import RecordError
-from smd_research.records.bench import bench_table, read_bench
-from smd_research.records.render import markdown
+from smd_research.records.bench import read_bench
+from smd_research.reports.render.text import markdown
+from smd_research.reports.tables.benches import bench_table
 
 CASES = [
     {"case": "100m users=8 smd/none", "value": 61.2, "baseline": 57.0, "ratio": 1.0737, "unit": "ms/token", "n": 50},

@@ -5,7 +5,7 @@ from grid import records
 
 from smd_research.core.errors import RecordError
 from smd_research.records import Store, load
-from smd_research.records.chosen import chosen, chosen_where
+from smd_research.reports.chosen import chosen, chosen_where
 
 
 def test_a_record_is_chosen_by_its_labels(tmp_path: Path) -> None:

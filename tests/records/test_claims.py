@@ -5,7 +5,7 @@ import pytest
 
 from smd_research.core.cell import Cell
 from smd_research.records import Record, Status, frame_of_sweep
-from smd_research.records.claims import (
+from smd_research.reports.claims import (
     SHAPE,
     Claim,
     Finding,
@@ -24,7 +24,7 @@ from smd_research.records.claims import (
     verdict,
     within,
 )
-from smd_research.records.points import Label, Point, points
+from smd_research.reports.points import Label, Point, points
 
 
 def point(quantity: str, value: float, low: float = math.nan, **labels: Label) -> Point:

@@ -12,10 +12,10 @@ from smd_research.core.cell import Cell
 from smd_research.core.errors import RecordError
 from smd_research.metrics import Estimate
 from smd_research.records import Record, Status, frame_of
-from smd_research.records.breakdown_figure import Bar, breakdown, breakdown_figure
-from smd_research.records.decoys_figure import judges_figure
-from smd_research.records.lines_figure import Axis, Curve, lines, lines_figure
-from smd_research.records.points import Label, Point
+from smd_research.reports.figures.breakdown import Bar, breakdown, breakdown_figure
+from smd_research.reports.figures.decoys import judges_figure
+from smd_research.reports.figures.lines import Axis, Curve, lines, lines_figure
+from smd_research.reports.points import Label, Point
 
 MODES = {"none": 1.0, "smd": 1.4, "full": 3.0}
 USERS = [
@@ -124,7 +124,7 @@ def test_both_are_written_as_pictures(tmp_path: Path) -> None:
 
 
 def test_ticks_that_would_run_into_each_other_are_left_out() -> None:
-    from smd_research.records.lines_figure import _apart
+    from smd_research.reports.figures.lines import _apart
 
     assert _apart([0, 0.05, 0.1, 0.5, 1, 3], log=False) == [0, 0.5, 1, 3]
     assert _apart([1, 10, 11, 100], log=True) == [1, 10, 100]

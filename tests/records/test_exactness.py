@@ -4,7 +4,7 @@ from pathlib import Path
 
 from smd_research.core.cell import Cell
 from smd_research.records import Item, Record, Status, Store, frame_of_sweep, items_frame, load
-from smd_research.records.exactness import exactness
+from smd_research.reports.tables.exactness import exactness
 
 
 def _record(family: str, errors: list[float], status: Status = Status.OK) -> Record:

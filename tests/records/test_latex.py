@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smd_research.records import frame_of
-from smd_research.records.latex import _SPECIAL, escaped, latex
-from smd_research.records.tables import Column, Entry, Table, leak_matrix, summary
+from smd_research.reports.render.latex import _SPECIAL, escaped, latex
+from smd_research.reports.tables.table import Column, Entry, Table, leak_matrix, summary
 
 HOSTILE = Table(
     r"50 % of \input{x} & $more$",

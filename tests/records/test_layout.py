@@ -9,10 +9,10 @@ from smd_research.core.errors import RecordError
 from smd_research.metrics.spread import Spread
 from smd_research.records import Status, frame_of, frame_of_sweep
 from smd_research.records.bench import BenchCase
-from smd_research.records.layout import layout
-from smd_research.records.points import Series, points, rest
-from smd_research.records.render import markdown
-from smd_research.records.tables import leak_matrix, summary
+from smd_research.reports.points import Series, points, rest
+from smd_research.reports.render.text import markdown
+from smd_research.reports.tables.layout import layout
+from smd_research.reports.tables.table import leak_matrix, summary
 
 
 def bench(users: int, mode: str, value: float, **extra: float) -> BenchCase:

@@ -12,8 +12,8 @@ from PIL import Image
 from smd_research.core.errors import RecordError
 from smd_research.records import frame_of
 from smd_research.records.bench import BenchCase
-from smd_research.records.placing import place_labels
-from smd_research.records.plots import (
+from smd_research.reports.figures.placing import place_labels
+from smd_research.reports.figures.plots import (
     bench_bars,
     bench_figure,
     epsilon_figure,
@@ -22,7 +22,7 @@ from smd_research.records.plots import (
     frontier_figure,
     frontier_points,
 )
-from smd_research.records.style import house_style, new_figure
+from smd_research.reports.figures.style import house_style, new_figure
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,8 @@ import pytest
 from smd_research.core.cell import Cell
 from smd_research.metrics import Estimate
 from smd_research.records import Record, Status, frame_of
-from smd_research.records.layout import layout
-from smd_research.records.pooling import over_seeds, table
+from smd_research.reports.pooling import over_seeds, table
+from smd_research.reports.tables.layout import layout
 
 
 def record(seed: int, loss: float | None, tokens: int = 8) -> Record:

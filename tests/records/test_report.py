@@ -10,9 +10,9 @@ from rich.console import Console
 from smd_research.core.errors import RecordError
 from smd_research.data.prompts import TokenSpan
 from smd_research.records import Item, Record, Status, Store
-from smd_research.records.marks import Verdict, marks
-from smd_research.records.prompt_view import guess_text, show_prompts, truth_text
-from smd_research.records.report import prompt_html, write_report
+from smd_research.reports.marks import Verdict, marks
+from smd_research.reports.render.page import prompt_html, write_report
+from smd_research.reports.render.prompt_view import guess_text, show_prompts, truth_text
 
 ITEM = Item(
     "p0",

@@ -12,10 +12,10 @@ from PIL import Image
 from rich.console import Console
 
 from smd_research.records import Record, Status, Store, frame_of, load
-from smd_research.records import numbers as text_of
-from smd_research.records.render import comma_separated, fitted, markdown, show, terminal, write_table
-from smd_research.records.secret_types import secrets_by_type
-from smd_research.records.tables import Table, broken, leak_matrix, summary
+from smd_research.reports.render import numbers as text_of
+from smd_research.reports.render.text import comma_separated, fitted, markdown, show, terminal, write_table
+from smd_research.reports.tables.secret_types import secrets_by_type
+from smd_research.reports.tables.table import Table, broken, leak_matrix, summary
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,8 @@ from matplotlib.text import Text
 
 from smd_research.core.errors import RecordError
 from smd_research.records import frame_of
-from smd_research.records.battery import batteries
-from smd_research.records.trade_figure import trade, trade_figure
+from smd_research.reports.batteries import batteries
+from smd_research.reports.figures.trade import trade, trade_figure
 
 
 @pytest.fixture(scope="module")

@@ -6,9 +6,9 @@ import pytest
 from hydra import compose, initialize_config_dir
 from transformers import AutoModelForCausalLM
 
-from experiments.app import VERSION_BASE
-from experiments.overrides import groups
-from experiments.train import main, run_of
+from experiments.commands.train import main, run_of
+from experiments.composing.app import VERSION_BASE
+from experiments.composing.overrides import groups
 from smd_research.core.paths import conf_dir
 from smd_research.models import sources
 from smd_research.models.decoding import plain_greedy

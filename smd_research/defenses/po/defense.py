@@ -29,8 +29,8 @@ from smd_research.defenses.base import Defense, Deployment, Generation, Memory
 from smd_research.defenses.po.vault import PoVault
 from smd_research.defenses.smd import Smd
 from smd_research.defenses.smd.decode import DecodeService
-from smd_research.mechanisms.quantised_sampling import Decoys, draw_secret, sample
-from smd_research.mechanisms.quantiser import Metric, Quantiser, claimed_bound
+from smd_research.mechanisms.decoys.quantised_sampling import Decoys, draw_secret, sample
+from smd_research.mechanisms.decoys.quantiser import Metric, Quantiser, claimed_bound
 from smd_research.models.bundle import Bundle
 from smd_research.models.hooked import HookedModel
 

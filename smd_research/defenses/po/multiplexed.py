@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from smd_research.data.prompts import TokenSpan
-from smd_research.mechanisms.partial_attention import partial_attention
 from smd_research.models.attention import AttentionSpec, KVStore, LocalAttention, visible
+from smd_research.models.partial_attention import partial_attention
 
 
 class MultiplexedAttention(LocalAttention):

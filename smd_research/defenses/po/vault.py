@@ -10,8 +10,8 @@ from smd_research.boundary.messages import Message, Tokens
 from smd_research.data.prompts import TokenSpan
 from smd_research.defenses.po.multiplexed import MultiplexedAttention
 from smd_research.defenses.smd.vault import Vault
-from smd_research.mechanisms.quantised_sampling import Decoys, sample
-from smd_research.mechanisms.quantiser import Quantiser
+from smd_research.mechanisms.decoys.quantised_sampling import Decoys, sample
+from smd_research.mechanisms.decoys.quantiser import Quantiser
 from smd_research.models.attention import KVStore, LocalAttention
 from smd_research.models.bundle import Bundle
 from smd_research.models.hooked import HookedModel

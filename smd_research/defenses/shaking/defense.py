@@ -24,10 +24,10 @@ from smd_research.defenses.shaking.deployment import SHOWS, KeyedDeployment
 from smd_research.defenses.shaking.fresh import FreshNoise
 from smd_research.defenses.shaking.implant import HEADS, Head, Recovery, implanted
 from smd_research.defenses.tunable import Implanted, Tunable
+from smd_research.mechanisms.privacy.survival import token_frequencies
 from smd_research.mechanisms.shaking import OPERATORS, Key, Substitution
 from smd_research.mechanisms.shaking.key import SECRET_BYTES
 from smd_research.mechanisms.shaking.vertical import check_vertical
-from smd_research.mechanisms.survival import token_frequencies
 from smd_research.models.bundle import Bundle
 from smd_research.models.tables import output_head
 from smd_research.training.recovery import Precision, Weights

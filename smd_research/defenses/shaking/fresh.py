@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from smd_research.core.guarantee import Guarantee
-from smd_research.mechanisms.channels import bundle_space
+from smd_research.mechanisms.privacy.channels import bundle_space
+from smd_research.mechanisms.privacy.token_channel import ExponentialChannel
 from smd_research.mechanisms.shaking import Key, KeyStream
-from smd_research.mechanisms.token_channel import ExponentialChannel
 from smd_research.models.bundle import Bundle
 
 

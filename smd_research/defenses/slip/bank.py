@@ -15,8 +15,8 @@ from torch import Tensor
 
 from smd_research.core.errors import LabError, ProtocolError
 from smd_research.defenses.slip.storage import Cancellations, MaskStorage
-from smd_research.mechanisms.field import Field
-from smd_research.mechanisms.masks import MaskStream
+from smd_research.mechanisms.integers.field import Field
+from smd_research.mechanisms.integers.masks import MaskStream
 
 PREPARED_AT_ONCE = 256
 """Rows whose cancellations one product computes together: bounds the memory it takes meanwhile."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from smd_research.core.errors import ConfigError
 from smd_research.core.seeds import generator
 from smd_research.defenses.slip.products import Product
-from smd_research.mechanisms.field import Field
+from smd_research.mechanisms.integers.field import Field
 from smd_research.models.bundle import Bundle
 from smd_research.models.hooked import sharing_copy
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from smd_research.core.seeds import generator
 from smd_research.defenses.slip.spec import SplitSpec
-from smd_research.mechanisms.decomposition import Split, split
-from smd_research.mechanisms.fixed_point import Quantised, quantise_rows
+from smd_research.mechanisms.decomposition.splits import Split, split
+from smd_research.mechanisms.integers.fixed_point import Quantised, quantise_rows
 from smd_research.models.bundle import Bundle
 from smd_research.models.linears import linear_layers, weight_of, with_weights
 

@@ -34,10 +34,10 @@ from smd_research.defenses.slip.products import discover
 from smd_research.defenses.slip.rounds import FixedPoint, Rounds
 from smd_research.defenses.slip.spec import SplitSpec
 from smd_research.defenses.slip.storage import FolderStorage, MaskStorage, MemoryStorage
-from smd_research.mechanisms.field import FIELDS
-from smd_research.mechanisms.fixed_point import BITS
-from smd_research.mechanisms.freivalds import Challenge
-from smd_research.mechanisms.masks import KEY_BYTES, MaskStream
+from smd_research.mechanisms.integers.field import FIELDS
+from smd_research.mechanisms.integers.fixed_point import BITS
+from smd_research.mechanisms.integers.freivalds import Challenge
+from smd_research.mechanisms.integers.masks import KEY_BYTES, MaskStream
 from smd_research.models.bundle import Bundle
 
 _ALWAYS = frozenset({Observable.EXPOSED_WEIGHTS, Observable.TOKEN_IDS, Observable.OUTPUT_TOKENS, Observable.LENGTH})

@@ -16,7 +16,7 @@ from smd_research.defenses.slip.device import MaskedDevice
 from smd_research.defenses.slip.keeper import Keeper, LowRankKeeper
 from smd_research.defenses.slip.parts import Parts
 from smd_research.defenses.slip.rounds import Rounds
-from smd_research.mechanisms.field import Field
+from smd_research.mechanisms.integers.field import Field
 from smd_research.models.bundle import Bundle
 
 

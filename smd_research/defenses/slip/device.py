@@ -14,7 +14,7 @@ from smd_research.boundary.messages import (
     Tokens,
 )
 from smd_research.core.errors import ProtocolError
-from smd_research.mechanisms.field import Field
+from smd_research.mechanisms.integers.field import Field
 
 
 class ExposedStore:

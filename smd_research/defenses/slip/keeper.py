@@ -11,7 +11,7 @@ from smd_research.defenses.base import Client
 from smd_research.defenses.slip.fused import stands, with_modules
 from smd_research.defenses.slip.products import Product
 from smd_research.defenses.slip.rounds import Rounds, Secret
-from smd_research.mechanisms.row_digests import RowDigests
+from smd_research.mechanisms.integers.row_digests import RowDigests
 from smd_research.models.attention import LocalAttention
 from smd_research.models.bundle import Bundle
 from smd_research.models.hooked import HookedModel

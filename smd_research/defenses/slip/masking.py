@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from smd_research.defenses.slip.bank import MaskBank, Masks, Offline, mask_blocks
-from smd_research.mechanisms.field import Field
-from smd_research.mechanisms.masks import MaskStream
+from smd_research.mechanisms.integers.field import Field
+from smd_research.mechanisms.integers.masks import MaskStream
 
 MASKINGS = ("uniform", "none", "reused", "float")
 

@@ -11,7 +11,7 @@ from smd_research.boundary.messages import ExposedLayer
 from smd_research.defenses.slip.decomposed import Decomposed
 from smd_research.defenses.slip.products import Product, bias_of
 from smd_research.defenses.slip.rounds import Secret
-from smd_research.mechanisms.fixed_point import quantise_rows
+from smd_research.mechanisms.integers.fixed_point import quantise_rows
 from smd_research.models.bundle import Bundle
 
 LAYER_BYTES = 64 * 2**20

@@ -18,9 +18,9 @@ from smd_research.boundary.messages import MaskedInput, MaskedOutput, Message
 from smd_research.core.errors import LabError, PeerLostError, ProtocolError
 from smd_research.defenses.slip.masking import Masking
 from smd_research.defenses.slip.products import Product
-from smd_research.mechanisms.field import Field
-from smd_research.mechanisms.fixed_point import FixedPointOverflowError, encode
-from smd_research.mechanisms.freivalds import Challenge
+from smd_research.mechanisms.integers.field import Field
+from smd_research.mechanisms.integers.fixed_point import FixedPointOverflowError, encode
+from smd_research.mechanisms.integers.freivalds import Challenge
 
 MESSAGE_BYTES = 64 * 2**20
 """Rows that would make a longer message go in several."""

@@ -6,7 +6,7 @@ import torch
 
 from smd_research.core.errors import ConfigError
 from smd_research.core.seeds import generator
-from smd_research.mechanisms.decomposition import Kind, split
+from smd_research.mechanisms.decomposition.splits import Kind, split
 from smd_research.models.bundle import Bundle
 from smd_research.models.linears import linear_layers, weight_of, with_weights
 

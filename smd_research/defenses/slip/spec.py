@@ -8,7 +8,7 @@ from torch import nn
 
 from smd_research.core.errors import ConfigError
 from smd_research.defenses.slip.sensitivity import loss_increases
-from smd_research.mechanisms.decomposition import KINDS, Kind, energy_rank
+from smd_research.mechanisms.decomposition.splits import KINDS, Kind, energy_rank
 from smd_research.models.bundle import Bundle
 from smd_research.models.linears import Place, linear_layers, place_of, weight_of
 

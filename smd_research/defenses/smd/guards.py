@@ -9,11 +9,11 @@ from smd_research.boundary.messages import Query
 from smd_research.core.errors import ConfigError
 from smd_research.core.guarantee import Guarantee
 from smd_research.core.seeds import generator
-from smd_research.mechanisms.gaussian import gaussian_sigma
-from smd_research.mechanisms.partial_attention import Partial
-from smd_research.mechanisms.query_audit import AuditLevel, NormBound, QueryAudit, SpreadBound
-from smd_research.mechanisms.reply_noise import ReplyNoise, round_mantissa
+from smd_research.mechanisms.attention.query_audit import AuditLevel, NormBound, QueryAudit, SpreadBound
+from smd_research.mechanisms.attention.reply_noise import ReplyNoise, round_mantissa
+from smd_research.mechanisms.privacy.gaussian import gaussian_sigma
 from smd_research.models.calibration import Calibration
+from smd_research.models.partial_attention import Partial
 
 
 @dataclass(frozen=True)

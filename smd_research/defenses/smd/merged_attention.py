@@ -10,8 +10,8 @@ from smd_research.boundary.messages import Message, PartialAttention, Query
 from smd_research.core.errors import ProtocolError
 from smd_research.defenses.smd.requests import Request, SendOrder, ServiceOptions, guarded
 from smd_research.defenses.smd.stages import Stage, StageClock
-from smd_research.mechanisms.partial_attention import NEGATIVE_INFINITY, Partial, merge
 from smd_research.models.attention import AttentionSpec
+from smd_research.models.partial_attention import NEGATIVE_INFINITY, Partial, merge
 from smd_research.models.ragged import RaggedKV
 
 

@@ -22,9 +22,9 @@ from smd_research.boundary.messages import (
 from smd_research.core.errors import ProtocolError
 from smd_research.defenses.base import Client
 from smd_research.defenses.smd.guards import Guards
-from smd_research.mechanisms.partial_attention import Partial
 from smd_research.models.attention import AttentionSpec, KVStore, LocalAttention
 from smd_research.models.hooked import HookedModel
+from smd_research.models.partial_attention import Partial
 from smd_research.models.sampling import GREEDY, Sampling
 
 

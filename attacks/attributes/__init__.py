@@ -1,0 +1,1 @@
+"""Attacks on what a private text is about, one module each, named as its option."""

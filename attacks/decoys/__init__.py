@@ -1,1 +1,0 @@
-"""Prompt Obfuscation's other side: several prompts stand side by side, one is real, the rest are fakes."""

@@ -1,0 +1,139 @@
+"""Recover sanitised text from the public channel and a prior (Kerckhoffs: the mechanism is known, its draws are not).
+
+``nearest`` reads the sanitised text as it stands. ``bayes`` takes, token by token, ``argmax_x p(y|x) p(x)`` with
+unigram frequencies of a public corpus: no context-free attack does better on average (Tong et al., NAACL 2025).
+``beam`` puts the public language model in the place of the unigram and searches for the best whole sequence,
+``argmax sum_t log p(y_t|x_t) + log p(x_t|x_<t)``; the most probable sequence is not the one with the most tokens right,
+so where hardly any token survives ``bayes`` recovers more: a battery runs both.
+"""
+
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from attacks.base import PromptAttack, Public
+from smd_research.boundary import AdversaryView
+from smd_research.boundary.messages import PromptIds
+from smd_research.core.errors import ConfigError, NotApplicableError
+from smd_research.core.guess import Guess, Spent
+from smd_research.core.observable import Observable
+from smd_research.core.seeds import generator
+from smd_research.mechanisms.privacy.channel_estimate import estimate_channel
+from smd_research.mechanisms.privacy.channels import bundle_space, token_channel
+from smd_research.mechanisms.privacy.survival import token_frequencies
+from smd_research.mechanisms.privacy.token_channel import FiniteChannel
+from smd_research.models.extension import LanguagePrior
+
+MODES = ("nearest", "bayes", "beam")
+RANKED = 10
+
+
+class BayesToken(PromptAttack):
+    """Bayesian recovery of sanitised tokens.
+
+    Args:
+        mode: ``nearest``, ``bayes`` or ``beam``.
+        beam: hypotheses carried.
+        lm_share: weight of the language model in the prior of ``beam``; the rest goes to the unigram, which keeps a
+            name alive that the model did not expect.
+        draws: for a channel without closed form, runs of the mechanism for each token of the vocabulary.
+
+    Raises:
+        ConfigError: for a value out of range.
+    """
+
+    needs: ClassVar[frozenset[Observable]] = frozenset({Observable.SANITISED_IDS})
+
+    def __init__(self, mode: str = "beam", beam: int = 32, lm_share: float = 0.5, draws: int = 16) -> None:
+        if mode not in MODES:
+            raise ConfigError(f"attack.mode={mode} is unknown: use one of {', '.join(MODES)}")
+        if beam < 1 or draws < 1 or not 0 <= lm_share <= 1:
+            raise ConfigError("bayes_token needs attack.beam >= 1, attack.draws >= 1 and attack.lm_share within [0, 1]")
+        self._mode = mode
+        self._beam = beam
+        self._lm_share = lm_share
+        self._draws = draws
+
+    def fit(self, public: Public) -> None:
+        """Rebuild the channel from its public parameters and count the corpus.
+
+        Raises:
+            NotApplicableError: when the channel cannot be written down or estimated.
+        """
+        super().fit(public)
+        mechanism, scale = str(public.parameters["mechanism"]), str(public.parameters["space"])
+        space = bundle_space(public.bundle, "unit" if scale == "unit" else "raw")
+        channel = token_channel(mechanism, space, float(str(public.parameters["epsilon"])))
+        if not isinstance(channel, FiniteChannel) and self._mode != "nearest":
+            channel = estimate_channel(channel, self._draws, generator(0, "bayes_token", "channel"))
+        self._channel = channel
+        vocab = public.bundle.geometry.vocab
+        counts = token_frequencies(public.corpus, vocab) + 1.0
+        opening = token_frequencies([document[:1] for document in public.corpus], vocab) + counts / counts.sum()
+        self._unigram = np.log(counts / counts.sum())
+        self._opening = np.log(opening / opening.sum())
+
+    def recover(self, view: AdversaryView, rng: np.random.Generator) -> Guess:
+        observed = view.of(PromptIds)[0].ids.tolist()
+        if self._mode == "nearest":
+            near = [self._neighbours(token) for token in observed]
+            return Guess(tuple(observed), tuple(near), spent=Spent(candidates=len(observed)))
+        if not isinstance(self._channel, FiniteChannel):
+            raise NotApplicableError("the channel's probabilities are not known")
+        likelihood = self._channel.log_likelihood(observed)
+        posterior = likelihood + self._unigram
+        order = np.argsort(-posterior, axis=1)[:, :RANKED]
+        spent = Spent(candidates=posterior.size)
+        alone = tuple(tuple(int(t) for t in row if np.isfinite(posterior[i, t])) for i, row in enumerate(order))
+        if self._mode == "bayes":
+            return Guess(tuple(row[0] for row in alone), alone, spent=spent)
+        return self._decode(torch.from_numpy(likelihood).float(), alone, spent)
+
+    def _neighbours(self, token: int) -> tuple[int, ...]:
+        space = self._channel.space
+        if not space.is_private[token]:
+            return (token,)
+        return tuple(int(i) for i in space.private_ids[np.argsort(space.distances([token])[0])[:RANKED]])
+
+    def _decode(self, likelihood: Tensor, alone: tuple[tuple[int, ...], ...], spent: Spent) -> Guess:
+        """Beam search for the best sequence.
+
+        Args:
+            likelihood: ``log p(y_t|x)``, ``[n, vocab]``.
+            alone: the context-free ranking of each position, to fill up what the beam no longer holds.
+            spent: so far.
+        """
+        bundle = self.public.bundle
+        likelihood = likelihood.to(bundle.device)
+        unigram, opening = (torch.from_numpy(x).float().to(bundle.device) for x in (self._unigram, self._opening))
+        model = LanguagePrior(bundle)
+        totals = torch.zeros(1, device=bundle.device)
+        prior = opening.unsqueeze(0)
+        hypotheses = torch.empty((1, 0), dtype=torch.long, device=bundle.device)
+        forwards = 0
+        for position, seen in enumerate(likelihood):
+            joint = (totals[:, None] + prior + seen).reshape(-1)
+            totals, flat = joint.topk(min(self._beam, int(joint.isfinite().sum())))
+            parents, tokens = flat // len(seen), flat % len(seen)
+            hypotheses = torch.cat((hypotheses[parents], tokens[:, None]), dim=1)
+            if position + 1 < len(likelihood):
+                if position:
+                    model.select(parents)
+                prior = self._mixed(model.step(tokens), unigram)
+                forwards += len(tokens)
+        ranked = tuple(
+            tuple(dict.fromkeys([*column, *rest]))[:RANKED]
+            for column, rest in zip(hypotheses.T.tolist(), alone, strict=True)
+        )
+        flops = 2.0 * sum(p.numel() for p in bundle.model.parameters()) * forwards
+        return Guess(tuple(hypotheses[0].tolist()), ranked, spent=spent + Spent(forwards, flops))
+
+    def _mixed(self, model: Tensor, unigram: Tensor) -> Tensor:
+        """Log of the mixture of the model's distribution ``[b, vocab]`` and the unigram ``[vocab]``."""
+        if self._lm_share == 1:
+            return model
+        if self._lm_share == 0:
+            return unigram.expand_as(model)
+        return torch.logaddexp(model + np.log(self._lm_share), unigram + np.log1p(-self._lm_share))

@@ -1,0 +1,71 @@
+"""Nearest token: states at the embedding layer are looked up in the public table (Song and Raghunathan, CCS 2020, §3).
+
+The table is what the public model itself produces for every vocabulary entry at the position in question, so scaled
+embeddings and learned positions are taken into account; where the defense clips rows, the table's rows are clipped
+too. Under Gaussian noise the nearest row is the most likely one.
+"""
+
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from attacks.base import PromptAttack, Public
+from smd_research.boundary import AdversaryView
+from smd_research.boundary.messages import HiddenStates
+from smd_research.core.errors import NotApplicableError
+from smd_research.core.guess import Guess, Spent
+from smd_research.core.observable import Observable
+from smd_research.mechanisms.privacy.gaussian import clip_rows
+from smd_research.models.extension import ExtensionEngine
+
+RANKED = 10
+# A state counts as found when the nearest row is this much nearer than the next one.
+GAP = 0.05
+
+
+class NearestToken(PromptAttack):
+    """For each position the row of the public table that is nearest to the state seen."""
+
+    needs: ClassVar[frozenset[Observable]] = frozenset({Observable.HIDDEN_STATES})
+
+    def fit(self, public: Public) -> None:
+        """Take in the public parameters.
+
+        Raises:
+            NotApplicableError: when the states are not those of the embedding layer, or are permuted.
+        """
+        super().fit(public)
+        layer = int(str(public.parameters.get("layer", 0)))
+        permute = str(public.parameters.get("permute", "none"))
+        if layer != 0:
+            raise NotApplicableError(f"nearest_token reads embedding-layer states; these are of layer {layer}")
+        if permute != "none":
+            raise NotApplicableError(f"nearest_token needs rows and features in order; here permute={permute}")
+        self._clip = float(str(public.parameters["clip"])) if public.parameters.get("unit") == "token" else None
+        self._noisy = float(str(public.parameters.get("sigma", 0.0))) > 0
+        self._engine = ExtensionEngine(public.bundle, 0)
+        first, second = (self._engine.embedded(position) for position in (0, 1))
+        self._one_table = self._clipped(first) if torch.equal(first, second) else None
+
+    def recover(self, view: AdversaryView, rng: np.random.Generator) -> Guess:
+        states = view.of(HiddenStates)[0].hidden.to(self.public.bundle.device, torch.float32)
+        ranked, ratios = [], []
+        for position, state in enumerate(states):
+            table = self._one_table if self._one_table is not None else self._clipped(self._engine.embedded(position))
+            distances = torch.linalg.vector_norm(table - state, dim=-1)
+            nearest, order = distances.topk(RANKED, largest=False)
+            ranked.append(tuple(order.tolist()))
+            ratios.append(float(nearest[0] / nearest[1].clamp_min(1e-30)))
+        worst = max(ratios)
+        certified = None if self._noisy else worst < GAP
+        ids = tuple(candidates[0] for candidates in ranked)
+        return Guess(ids, tuple(ranked), certified, worst, Spent(candidates=len(states) * self._vocab))
+
+    @property
+    def _vocab(self) -> int:
+        return self.public.bundle.geometry.vocab
+
+    def _clipped(self, table: Tensor) -> Tensor:
+        return clip_rows(table.float(), self._clip) if self._clip else table.float()

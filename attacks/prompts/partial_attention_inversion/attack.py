@@ -1,0 +1,220 @@
+"""Partial-attention inversion of secure multi-party decoding: the prompt, from layer 0's queries and replies alone.
+
+The vault answers each query with the row maximum, the exponential sum and the average value over the prompt's keys. At
+layer 0 keys and values depend on nothing but token and position, so every reply is a known function of one unknown
+token a position (arXiv 2409.19134, Theorem 1, read backwards). The provider reads the prompt off; it sends nothing that
+the protocol does not make it send.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from attacks.base import PromptAttack, Public
+from attacks.baselines.random import public_length
+from attacks.prompts.partial_attention_inversion.measurements import Disturbance, Measurements, Table
+from attacks.prompts.partial_attention_inversion.replay import Exchange, Replay, mend
+from attacks.prompts.partial_attention_inversion.search import Effort
+from attacks.prompts.partial_attention_inversion.solver import Prior, Solution, solve
+from smd_research.boundary import AdversaryView
+from smd_research.boundary.messages import PartialAttention, Query, StartDecode
+from smd_research.core.errors import NotApplicableError
+from smd_research.core.guess import Guess, Spent
+from smd_research.core.observable import Observable
+from smd_research.mechanisms.attention.reply_noise import ReplyNoise
+from smd_research.models.bundle import Bundle, rotate
+from smd_research.models.calibration import calibrate
+from smd_research.models.extension import ExtensionEngine
+
+
+class PartialAttentionInversion(PromptAttack):
+    """Attention unmixing: exact deductions, whitened pursuit, refutation, polishing, certificate.
+
+    Args:
+        shortlist: most candidates kept at one position.
+        equations: most scalar equations drawn for one round of a whitened detection.
+        work: multiply-adds that one such round may take; fewer equations are drawn for more candidates.
+        rounds: detections and refutations of one start, the anytime budget.
+        sweeps: coordinate and pair sweeps over one complete assignment.
+        restarts: further starts when the measurements stay unexplained.
+        prior_weight: weight of the language model in a restart; 0 leaves it out.
+        ranked: candidates reported at each position.
+        alternatives: tokens of one doubtful position that are held against the layers above the first.
+        replays: most guesses prefilled for that.
+    """
+
+    version = 2
+    needs = frozenset({Observable.QUERIES, Observable.PARTIAL_ATTENTION})
+
+    def __init__(
+        self,
+        shortlist: int = 8192,
+        equations: int = 16384,
+        work: float = 1e11,
+        rounds: int = 6,
+        sweeps: int = 12,
+        restarts: int = 3,
+        prior_weight: float = 1.0,
+        ranked: int = 10,
+        alternatives: int = 64,
+        replays: int = 256,
+    ) -> None:
+        self._alternatives, self._replays = alternatives, replays
+        self._effort = Effort(shortlist, equations, work, rounds, sweeps, restarts, prior_weight, ranked)
+
+    def fit(self, public: Public) -> None:
+        """Build the layer-0 tables of the vocabulary."""
+        super().fit(public)
+        self._engine = ExtensionEngine(public.bundle, 1)
+        self._base = self._engine.layer0(0)
+
+    @torch.inference_mode()
+    def recover(self, view: AdversaryView, rng: np.random.Generator) -> Guess:
+        length = public_length(view)
+        if view.streams > 1:  # which one is real is another question (pick_stream); here any will do
+            view = view.stream(int(rng.integers(view.streams)))
+        exchanges = _exchanges(view)
+        if not exchanges:  # the first token ended the text: the provider was never asked to decode
+            return Guess((-1,) * length, certified=False)
+        if 0 not in exchanges:
+            raise NotApplicableError("layer 0 decodes in the vault: its queries and replies never cross")
+        public = [token for start in view.of(StartDecode)[:1] for token in start.public.tolist()]
+        noise = _disturbances(self.public)
+        solution = solve(
+            self._measurements(exchanges[0], len(public), noise(0)),
+            _table(self._engine),
+            length - len(public),
+            rng,
+            prior=_prior(self.public.bundle, public) if self._effort.prior_weight else None,
+            effort=self._effort,
+        )
+        return self._verified(solution, _replay(self.public.bundle, exchanges, public, noise), public)
+
+    def _verified(self, solution: Solution, replay: Replay, public: list[int]) -> Guess:
+        """The solution held against the layers above, and mended where it can be."""
+        doubts = solution.doubts if len(replay.exchanges) > 1 else {}
+        options = {position: tokens[: self._alternatives] for position, tokens in doubts.items()}
+        ids, error = mend(replay, solution.ids, options, self._replays)
+        explained = error <= 1
+        certified = explained and solution.explained and self._settled(solution, replay, ids)
+        ranked = tuple((own, *(t for t in row if t != own)) for own, row in zip(ids, solution.ranked, strict=True))
+        spent = Spent(candidates=solution.candidates, flops=solution.flops, steps=solution.rounds)
+        return Guess(
+            ids=(*public, *ids),
+            ranked=(*((token,) for token in public), *ranked),
+            certified=certified,
+            residual=max(error, 0.0 if tuple(ids) != solution.ids else solution.residual),
+            spent=spent + replay.spent,
+            exhausted=solution.exhausted and not explained,
+        )
+
+    def _settled(self, solution: Solution, replay: Replay, ids: list[int]) -> bool:
+        """Whether each token that layer 0 would take as well is refuted above it."""
+        return all(
+            len(tokens) <= self._alternatives and _refuted(replay, ids, position, tokens)
+            for position, tokens in solution.doubts.items()
+        )
+
+    def _measurements(
+        self, exchanges: Sequence[tuple[Query, PartialAttention]], first: int, disturbance: Disturbance
+    ) -> Measurements:
+        spec, bundle = self._base.spec, self.public.bundle
+        return Measurements.from_steps(
+            torch.cat([query.q for query, _ in exchanges]),
+            torch.cat([reply.m for _, reply in exchanges]),
+            torch.cat([reply.g for _, reply in exchanges]),
+            torch.cat([reply.a for _, reply in exchanges]),
+            positions=torch.tensor([query.position for query, _ in exchanges]),
+            kv_heads=bundle.geometry.kv_heads,
+            scale=spec.scale,
+            softcap=spec.softcap,
+            window=spec.window,
+            computed_in=bundle.dtype,
+            first=first,
+            disturbance=disturbance,
+        )
+
+
+def _exchanges(view: AdversaryView) -> dict[int, list[tuple[Query, PartialAttention]]]:
+    """Queries of the first request with their answers, by layer; a query is answered before the next one is sent."""
+    layers: dict[int, list[tuple[Query, PartialAttention]]] = {}
+    pending, request = None, None
+    for _, message in view.messages:
+        if isinstance(message, Query):
+            if request not in (None, message.request):
+                break
+            pending, request = message, message.request
+        elif isinstance(message, PartialAttention) and pending is not None:
+            layers.setdefault(pending.layer, []).append((pending, message))
+            pending = None
+    return layers
+
+
+def _disturbances(public: Public) -> Callable[[int], Disturbance]:
+    """What the vault adds to a layer's replies, by its public parameters; noise is sized on public text."""
+    multiplier = float(public.parameters.get("noise_multiplier") or 0.0)  # type: ignore[arg-type]
+    log_weight = float(public.parameters.get("noise_log_weight") or 0.0)  # type: ignore[arg-type]
+    bits = public.parameters.get("reply_bits")
+    rounding = 0.0 if bits is None else 2.0 ** -int(bits)  # type: ignore[call-overload]
+    if not multiplier:
+        return lambda _: Disturbance(0.0, log_weight, rounding)
+    if not public.corpus:
+        raise NotApplicableError("the size of the vault's noise is set on public text, and there is none")
+    norms = calibrate(public.bundle, public.corpus).value_norm
+    sizes = ReplyNoise(multiplier, log_weight, norms, norms)
+    return lambda layer: Disturbance(sizes.sigma(layer, public.bundle.geometry.heads), log_weight, rounding)
+
+
+def _replay(
+    bundle: Bundle,
+    exchanges: Mapping[int, Sequence[tuple[Query, PartialAttention]]],
+    public: list[int],
+    noise: Callable[[int], Disturbance],
+) -> Replay:
+    layers = {}
+    for layer, pairs in exchanges.items():
+        mass = torch.cat([reply.g for _, reply in pairs]).float()
+        layers[layer] = Exchange(
+            queries=torch.cat([query.q for query, _ in pairs]),
+            log_weight=torch.cat([reply.m for _, reply in pairs]).float() + mass.log(),
+            average=torch.cat([reply.a for _, reply in pairs]),
+            positions=torch.tensor([query.position for query, _ in pairs]),
+            disturbance=noise(layer),
+        )
+    return Replay(bundle, layers, tuple(public))
+
+
+def _refuted(replay: Replay, ids: Sequence[int], position: int, tokens: Sequence[int]) -> bool:
+    """Whether no other token at a position reproduces the replies of all layers."""
+    others = [[*ids[:position], token, *ids[position + 1 :]] for token in tokens if token != ids[position]]
+    return not others or bool((replay.errors(others)[:, 0] > 1).all())
+
+
+def _table(engine: ExtensionEngine) -> Table:
+    """Layer-0 keys and values at a position: one rotated table, or one table a position (learned positions)."""
+    base = engine.layer0(0)
+
+    def at(position: int) -> tuple[Tensor, Tensor]:
+        if not engine.has_rotary:
+            table = engine.layer0(position)
+            return table.k.cpu(), table.v.float().cpu()
+        where = torch.full((1,), position, device=base.k.device)
+        keys = rotate(engine.bundle.model, base.k.unsqueeze(-2), where).squeeze(-2)
+        return keys.cpu(), base.v.float().cpu()
+
+    return at
+
+
+def _prior(bundle: Bundle, public: Sequence[int]) -> Prior:
+    """The public model's log-probability of every token at each position, given the guess before it."""
+
+    def score(ids: Sequence[int]) -> Tensor:
+        logits = bundle.model(torch.tensor([[*public, *ids]], device=bundle.device)).logits[0].float().cpu()
+        logs = torch.log_softmax(logits, -1)
+        uniform = torch.full_like(logs[:1], -math.log(logs.shape[1]))
+        return torch.cat([uniform, logs[:-1]])[len(public) :]
+
+    return score

@@ -1,0 +1,146 @@
+"""Exact deductions from the row maxima and masses: what no token assignment can contradict.
+
+Beside the linear unmixing of the averages, each reply gives two hard facts about every (step, head) row:
+
+1. no position's score exceeds ``m``, and at least one position's score *equals* it to the last bits;
+2. the weights ``exp(s_p - m)`` of all positions sum to ``g``.
+
+The first alone removes most of the vocabulary at every position, and names a token outright wherever one (position,
+token) pair explains a row; the second bounds what is left for the others. Propagated to a fixed point, like the domains
+of a constraint problem, they usually leave one token a position. Both are ours; the linear view of the same messages is
+in the analysis of Confidential Prompting (arXiv 2409.19134, Theorem 1).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from attacks.prompts.partial_attention_inversion.measurements import Candidates, Measurements, Table
+
+_MEMORY = 2**30  # bytes of scores that all candidates may take
+
+
+class ContradictionError(Exception):
+    """No assignment within the current candidates explains the measurements."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The measurements flattened over key/value heads, with what rounding can explain.
+
+    Attributes:
+        mass: ``g`` ``[rows]``.
+        tolerance: of ``s - m`` ``[rows]``.
+        named: whether ``m`` is the score of one of the keys (it is not where a vault noises it).
+    """
+
+    mass: Tensor
+    tolerance: Tensor
+    named: bool = True
+
+
+def screen(
+    seen: Measurements, table: Table, length: int, limit: int, slack: float = 1.0, memory: int = _MEMORY
+) -> tuple[list[Candidates], Rows, Measurements]:
+    """Keep the tokens whose score stays under every row's maximum, position by position.
+
+    Every row takes part in the screening; where the scores of what is left outgrow the memory, half of the rows are
+    forgotten, as often as it takes.
+
+    Args:
+        seen: the measurements.
+        table: keys and values of the vocabulary at a position.
+        length: prompt length.
+        limit: most candidates to keep at one position; those that exceed a maximum least win.
+        slack: factor on the rounding tolerance.
+        memory: most bytes of scores.
+
+    Returns:
+        The candidates of each position, the flattened rows, and the measurements of the rows that were kept.
+    """
+    kept: list[Candidates] = []
+    heads, per_head = seen.maximum.shape
+    tolerance = torch.zeros_like(seen.maximum)
+    order = torch.randperm(per_head, generator=torch.Generator().manual_seed(0))
+    for position in range(length):
+        keys, values = table(seen.first + position)
+        tolerance = torch.maximum(tolerance, slack * seen.tolerance(keys))
+        excess = seen.excess(keys, seen.first + position)
+        violation = (excess - tolerance[..., None]).flatten(0, 1).amax(0)
+        ids = (violation <= 0).nonzero()[:, 0]
+        if ids.numel() == 0 or ids.numel() > limit:
+            ids = violation.topk(min(limit, violation.numel()), largest=False).indices
+        kept.append(Candidates(ids, excess[..., ids].index_select(1, order).flatten(0, 1), values[ids]))
+        while len(order) > 1 and 4 * heads * len(order) * sum(map(len, kept)) > memory:
+            half = (torch.arange(heads)[:, None] * len(order) + torch.arange(len(order) // 2)).flatten()
+            kept = [Candidates(c.ids, c.excess[half], c.values) for c in kept]
+            order = order[: len(order) // 2]
+    seen = seen.at(order)
+    return kept, Rows(seen.mass.flatten(), tolerance[:, order].flatten(), seen.names_maxima), seen
+
+
+def propagate(candidates: Sequence[Candidates], rows: Rows) -> list[Candidates]:
+    """Shrink the candidates to a fixed point of both facts.
+
+    Args:
+        candidates: possible tokens of each position.
+        rows: masses and tolerances.
+
+    Raises:
+        ContradictionError: if a row's maximum or mass cannot be explained, or a position has no token left.
+    """
+    current = list(candidates)
+    size = sum(map(len, current))
+    while True:
+        current = _bound_masses(_match_maxima(current, rows), rows)
+        now = sum(map(len, current))
+        if now == size:
+            return current
+        size = now
+
+
+def _match_maxima(candidates: Sequence[Candidates], rows: Rows) -> list[Candidates]:
+    """Rows whose maximum has a single explanation fix that token."""
+    if not rows.named:
+        return list(candidates)
+    hits = [c.excess.abs() <= rows.tolerance[:, None] for c in candidates]
+    counts = torch.stack([hit.sum(1) for hit in hits], 1)
+    explanations = counts.sum(1)
+    if bool((explanations == 0).any()):
+        raise ContradictionError
+    result = []
+    for position, (candidate, hit) in enumerate(zip(candidates, hits, strict=True)):
+        facts = (explanations == 1) & (counts[:, position] == 1)
+        if len(candidate) > 1 and bool(facts.any()):
+            named = hit[facts].any(0)
+            if int(named.sum()) > 1:
+                raise ContradictionError
+            candidate = candidate.keep(named)
+        result.append(candidate)
+    return result
+
+
+def _bound_masses(candidates: Sequence[Candidates], rows: Rows) -> list[Candidates]:
+    """A token's weight must fit between what the other positions can leave and what they must take of ``g``."""
+    weights = [c.excess.exp() for c in candidates]
+    low = torch.stack([w.amin(1) for w in weights], 1)
+    high = torch.stack([w.amax(1) for w in weights], 1)
+    slack = rows.mass * (2 * rows.tolerance + 4 * torch.finfo(torch.float32).eps)
+    most = rows.mass + slack - low.sum(1)
+    least = rows.mass - slack - high.sum(1)
+    if bool((most < 0).any()) or bool((least > 0).any()):
+        raise ContradictionError
+    result = []
+    for position, (candidate, weight) in enumerate(zip(candidates, weights, strict=True)):
+        if len(candidate) > 1:
+            fits = weight <= (most + low[:, position])[:, None]
+            fits &= weight >= (least + high[:, position])[:, None]
+            fit = fits.all(0)
+            if not bool(fit.any()):
+                raise ContradictionError
+            if not bool(fit.all()):
+                candidate = candidate.keep(fit)
+        result.append(candidate)
+    return result

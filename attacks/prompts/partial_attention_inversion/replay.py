@@ -1,0 +1,135 @@
+"""Guesses held against every layer's exchange: the prompt is prefilled again with the public weights.
+
+Layer 0 sees tokens; the layers above see what the tokens mean to each other. A guess that is right reproduces their
+replies too, which vouches for tokens that layer 0 cannot tell apart or does not see (a sliding window), and a guess
+that is nearly right is mended where they disagree: most doubtful positions first, a few alternatives at a time.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from attacks.prompts.partial_attention_inversion.measurements import SIGMAS, UNDISTURBED, Disturbance
+from smd_research.core.guess import Spent
+from smd_research.models.attention import KVStore, LocalAttention
+from smd_research.models.bundle import Bundle
+from smd_research.models.hooked import HookedModel
+
+# Relative error of a replayed reply that rounding explains, in machine epsilons of the model: blocks of fp32 arithmetic
+# in another order stay below 200.
+_UNITS = 2048.0
+_BATCH_TOKENS = 8192  # prefilled at once
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """One layer's queries with their replies, and what the vault adds to them.
+
+    Attributes:
+        queries: ``[steps, heads, head_dim]``.
+        log_weight: ``l = m + log g`` ``[steps, heads]``; ``-inf`` where a query saw no key.
+        average: ``A`` ``[steps, heads, head_dim]``, in the dtype it crossed in.
+        positions: absolute positions of the queries ``[steps]``.
+        disturbance: noise and rounding of the replies.
+    """
+
+    queries: Tensor
+    log_weight: Tensor
+    average: Tensor
+    positions: Tensor
+    disturbance: Disturbance = UNDISTURBED
+
+
+@dataclass
+class Replay:
+    """Compares guesses with all layers of a request.
+
+    Attributes:
+        bundle: the public model.
+        exchanges: by layer.
+        public: leading tokens whose keys are not the vault's.
+        spent: guesses prefilled and their floating-point operations.
+    """
+
+    bundle: Bundle
+    exchanges: Mapping[int, Exchange]
+    public: Sequence[int] = ()
+    spent: Spent = field(default_factory=Spent)
+
+    def __post_init__(self) -> None:
+        self._model = HookedModel(self.bundle)
+        weights = sum(p.numel() for p in self.bundle.model.parameters())
+        self._flops = 2.0 * (weights - self.bundle.embedding.numel())
+
+    def errors(self, guesses: Sequence[Sequence[int]]) -> Tensor:
+        """Errors of the replayed replies of guesses of one length, in units of what rounding explains.
+
+        Returns:
+            ``[guesses, 2]``: the largest error, and the mean of ``log(1 + error^2)``, which a few bad rows do not rule.
+        """
+        size = max(1, _BATCH_TOKENS // (len(self.public) + len(guesses[0])))
+        return torch.cat([self._errors(guesses[i : i + size]) for i in range(0, len(guesses), size)])
+
+    @torch.inference_mode()
+    def _errors(self, guesses: Sequence[Sequence[int]]) -> Tensor:
+        ids = torch.tensor([[*self.public, *guess] for guess in guesses], device=self.bundle.device)
+        store = KVStore(capacity=ids.shape[1])
+        where = torch.arange(ids.shape[1], device=ids.device)
+        attention = LocalAttention(store)
+        self._model.forward(attention, where, ids=ids, last_only=True)
+        if self.public:
+            store.drop_first(len(self.public))
+        self.spent += Spent(len(guesses), self._flops * ids.numel())
+        found = [self._layer(store, attention, layer, len(guesses)) for layer in self.exchanges]
+        error = torch.cat(found, 1)
+        return torch.stack([error.amax(1), error.square().log1p().mean(1)], 1)
+
+    def _layer(self, store: KVStore, attention: LocalAttention, layer: int, guesses: int) -> Tensor:
+        """Errors of one layer's rows: of ``l``, and the largest of ``A``'s coordinates ``[guesses, 2 * rows]``."""
+        seen, device = self.exchanges[layer], self.bundle.device
+        q = seen.queries.to(device, self.bundle.dtype).transpose(0, 1).expand(guesses, -1, -1, -1)
+        m, g, a = store.partial(layer, q, seen.positions.to(device), attention.specs[layer])
+        log_weight = (m + g.log()).transpose(1, 2).cpu()
+        average = a.float().transpose(1, 2).cpu()
+        rounding = max(_UNITS * torch.finfo(self.bundle.dtype).eps, seen.disturbance.rounding)
+        slack = rounding * (1 + seen.log_weight.abs()) + SIGMAS * seen.disturbance.log_weight
+        by_weight = ((log_weight - seen.log_weight).abs() / slack).flatten(1)
+        wire = max(torch.finfo(seen.average.dtype).eps, seen.disturbance.rounding)
+        target = seen.average.float()
+        grain = rounding * target.abs().amax() + SIGMAS * seen.disturbance.average
+        by_average = ((average - target).abs() / (grain + wire * target.abs())).amax(-1).flatten(1)
+        return torch.cat([by_weight, by_average], 1).nan_to_num(0.0)
+
+
+def mend(
+    replay: Replay, ids: Sequence[int], options: Mapping[int, Sequence[int]], budget: int
+) -> tuple[list[int], float]:
+    """Replace tokens one position at a time while the replayed replies come closer.
+
+    Args:
+        replay: compares guesses.
+        ids: the guess to start from.
+        options: alternatives at doubtful positions, most doubtful first.
+        budget: most guesses to prefill.
+
+    Returns:
+        The best guess, and its largest error (at most one: explained).
+    """
+    best, left = list(ids), budget
+    largest, energy = replay.errors([best])[0].tolist()
+    moved = True
+    while moved and largest > 1:
+        moved = False
+        for position, tokens in options.items():
+            others = [token for token in tokens if token != best[position]][:left]
+            if not others or largest <= 1:
+                continue
+            left -= len(others)
+            errors = replay.errors([[*best[:position], token, *best[position + 1 :]] for token in others])
+            index = int(errors[:, 1].argmin())
+            if float(errors[index, 1]) < energy:
+                largest, energy = errors[index].tolist()
+                best[position], moved = others[index], True
+    return best, largest

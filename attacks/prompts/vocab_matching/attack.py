@@ -1,0 +1,158 @@
+"""Vocabulary matching: hidden states are plaintext to whoever knows the weights.
+
+Left to right, each position asks: which token, after the prefix found so far, gives the state that was seen? (Hidden No
+More, arXiv 2505.18332; SipIt, arXiv 2510.15511.) Candidates come in the order of the public model's own next-token
+probabilities, in growing batches, after a shared prefix, and only up to the layer observed. A candidate is accepted
+before all are tried when its distance is small beside the next best one and no larger than rounding explains, so that
+no threshold has to be tuned per layer or scheme. (The gap alone is not enough under a secret row order: a word that
+comes again further on is already much nearer to its later row than any other word.) Rows in secret order are matched
+to the nearest unused one, features in secret order by their sorted values.
+
+Where the defense adds noise of public scale, distances become Gaussian log likelihoods, joined with the language
+model's, and a beam carries the alternatives.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from attacks.base import PromptAttack, Public
+from attacks.prompts.vocab_matching.linear_inverse import LinearInverse
+from attacks.prompts.vocab_matching.noisy_states import NoisyStateSearch
+from attacks.prompts.vocab_matching.row_order import states_after_first_block
+from smd_research.boundary import AdversaryView
+from smd_research.boundary.messages import HiddenStates
+from smd_research.core.guess import Guess, Spent
+from smd_research.core.observable import Observable
+from smd_research.models.extension import Extension, ExtensionEngine, LanguagePrior, Prefix
+from smd_research.models.sources import DTYPES
+
+RANKED = 10
+# Largest relative distance that rounding explains, by the coarser of the wire's and the model's type.
+ROUNDING = {torch.float32: 1e-4, torch.float16: 4e-3, torch.bfloat16: 3e-2}
+
+
+@dataclass(frozen=True)
+class _Match:
+    """The best candidate of a batch, with the row it matches and the runner-up; distances are relative to the row."""
+
+    token: int
+    row: int
+    distance: float
+    second: float
+    found: Extension
+    index: int
+    ranked: tuple[tuple[float, int], ...]
+
+
+class VocabMatching(PromptAttack):
+    """Greedy vocabulary matching with proposals, prefix cache, layer truncation and adaptive acceptance.
+
+    Args:
+        proposals: size of the first batch, in the language model's order.
+        gap: accept when the best distance is below ``gap`` times the second best (of different tokens).
+        beam: hypotheses carried where states are noisy.
+    """
+
+    needs: ClassVar[frozenset[Observable]] = frozenset({Observable.HIDDEN_STATES})
+
+    def __init__(self, proposals: int = 64, gap: float = 0.1, beam: int = 8) -> None:
+        self._proposals = proposals
+        self._gap = gap
+        self._beam = beam
+
+    def fit(self, public: Public) -> None:
+        super().fit(public)
+        self._layer = int(str(public.parameters["layer"]))
+        permute = str(public.parameters.get("permute", "none"))
+        self._rows_permuted = permute in ("sequence", "both")
+        self._features_permuted = permute in ("hidden", "both")
+        self._sigma = float(str(public.parameters.get("sigma", 0.0)))
+        wire = DTYPES[str(public.parameters.get("wire_dtype", "fp32"))]
+        self._rounding = max(ROUNDING[wire], ROUNDING[public.bundle.dtype])
+        self._engine = ExtensionEngine(public.bundle, self._layer)
+        deep = self._sigma > 0 and self._layer > 0 and public.corpus
+        self._inverse = LinearInverse(public, self._layer, self._sigma) if deep else None
+        self._ordered_by_contexts = self._layer == 0 and self._rows_permuted and self._engine.has_rotary
+        if self._ordered_by_contexts:
+            self._engine = ExtensionEngine(public.bundle, 1)
+
+    def recover(self, view: AdversaryView, rng: np.random.Generator) -> Guess:
+        states = view.of(HiddenStates)[0].hidden.to(self.public.bundle.device, torch.float32)
+        if self._sigma > 0:
+            return self._search(states)
+        self._engine.spent = Spent()
+        sort = self._features_permuted
+        if self._ordered_by_contexts:
+            states = states_after_first_block(self.public, self._engine, view, states, features_permuted=sort)
+            sort = False
+        return self._match_all(states.sort(-1).values if sort else states, sort)
+
+    def _search(self, states: Tensor) -> Guess:
+        """Noisy states: a beam in place of exact matching."""
+        unit, clip = self.public.parameters.get("unit"), self.public.parameters.get("clip")
+        # clipped as a whole, a message's noise grows with the norm allowed to all of its rows
+        sigma = self._sigma * len(states) ** 0.5 if unit == "sequence" else self._sigma
+        row_clip = float(str(clip)) if unit == "token" else None
+        return NoisyStateSearch(self.public, self._engine, sigma, self._beam, self._inverse, row_clip).recover(states)
+
+    def _match_all(self, states: Tensor, sort: bool) -> Guess:
+        bundle = self.public.bundle
+        prefix, prior = self._engine.start(), LanguagePrior(bundle)
+        unused = torch.ones(len(states), dtype=torch.bool, device=states.device)
+        order = self._first_order()
+        ids: list[int] = []
+        ranked: list[tuple[int, ...]] = []
+        worst = 0.0
+        for position in range(len(states)):
+            rows = unused.nonzero()[:, 0] if self._rows_permuted else torch.tensor([position], device=states.device)
+            match = self._match(prefix, order, states, rows, sort)
+            unused[match.row] = False
+            worst = max(worst, match.distance)
+            ids.append(match.token)
+            ranked.append(tuple(token for _, token in match.ranked))
+            self._engine.advance(prefix, match.token, match.found, match.index)
+            if position + 1 < len(states):
+                log_probability = prior.step(torch.tensor([match.token], device=states.device))[0]
+                order = log_probability.argsort(descending=True)
+        return Guess(tuple(ids), tuple(ranked), worst < self._rounding, worst, self._engine.spent)
+
+    def _first_order(self) -> Tensor:
+        """Candidates of the first position: special tokens, which usually open a prompt, then all others."""
+        bundle = self.public.bundle
+        vocab = bundle.geometry.vocab
+        special = sorted(i for i in bundle.special_ids if i < vocab)
+        rest = sorted(set(range(vocab)) - set(special))
+        return torch.tensor([*special, *rest], device=bundle.device)
+
+    def _match(self, prefix: Prefix, order: Tensor, states: Tensor, rows: Tensor, sort: bool) -> _Match:
+        best: _Match | None = None
+        for batch in self._engine.in_batches(order, self._proposals):
+            found = self._engine.extend(prefix, batch)
+            best = self._better(best, self._nearest(found, batch, states[rows], rows, sort))
+            if best.distance < min(self._gap * best.second, self._rounding):
+                break
+        assert best is not None
+        return best
+
+    def _nearest(self, found: Extension, batch: Tensor, seen: Tensor, rows: Tensor, sort: bool) -> _Match:
+        candidates = found.hidden.float()
+        if sort:
+            candidates = candidates.sort(-1).values
+        distances = torch.cdist(candidates, seen, compute_mode="donot_use_mm_for_euclid_dist")
+        per_token, row = (distances / seen.norm(dim=-1).clamp_min(1e-30)).min(1)
+        values, indices = per_token.topk(min(RANKED, len(batch)), largest=False)
+        ranked = tuple(zip(values.tolist(), batch[indices].tolist(), strict=True))
+        index = int(indices[0])
+        second = ranked[1][0] if len(ranked) > 1 else float("inf")
+        return _Match(int(batch[index]), int(rows[row[index]]), ranked[0][0], second, found, index, ranked)
+
+    def _better(self, one: _Match | None, two: _Match) -> _Match:
+        if one is None:
+            return two
+        ranked = tuple(sorted({*one.ranked, *two.ranked}))[:RANKED]
+        nearer = one if one.distance <= two.distance else two
+        return _Match(nearer.token, nearer.row, nearer.distance, ranked[1][0], nearer.found, nearer.index, ranked)

@@ -1,1 +1,0 @@
-"""Restoring a model from the exposed part of its weights by training on public text."""

@@ -1,1 +1,0 @@
-"""Attention unmixing: which tokens, at which positions, explain the partial attention a vault gave away."""

@@ -1,0 +1,1 @@
+"""Attacks on secret weights, one module or package each, named as its option in ``conf/attack``."""

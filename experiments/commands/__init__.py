@@ -1,0 +1,1 @@
+"""What ``smd`` dispatches to: one module a command."""

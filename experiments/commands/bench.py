@@ -1,0 +1,79 @@
+"""``smd bench bench=NAME``: measure speed, both sides of every case interleaved in one run.
+
+A bench is a module of :mod:`experiments.benches` with ``cases(settings)``, a generator of cases; what a case needs (a
+model, a process) lives while the generator waits, so a bench cleans up by ``with``.
+"""
+
+import json
+import pkgutil
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig
+
+from experiments import benches
+from experiments.composing.app import launch
+from experiments.composing.declared import SIZES
+from experiments.composing.overrides import UsageError, nearest
+from experiments.progress import say
+
+if TYPE_CHECKING:
+    from experiments.benches.case import Case, Modes, Settings
+
+
+def names() -> list[str]:
+    """The benches there are; a module whose name begins with an underscore only helps others."""
+    found = [module.name for module in pkgutil.iter_modules(benches.__path__)]
+    return sorted(name for name in found if name not in ("case", "measuring") and not name.startswith("_"))
+
+
+def run(cases: Iterable["Case | Modes"], settings: "Settings", only: str, path: Path) -> list[dict[str, Any]]:
+    """Measure cases and write them; the file is complete after each case, so a long bench can be looked into."""
+    from experiments.benches.measuring import measure
+    from smd_research.records import environment
+
+    rows: list[dict[str, Any]] = []
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for case in cases:
+        if only and only not in case.name:
+            continue
+        for row in measure(case, settings.repeats):
+            rows.append(row)
+            beside = "" if row["baseline"] is None else f" / {row['baseline']:.4g} = {row['ratio']:.3g}x"
+            say(f"{row['case']}: {row['value']:.4g}{beside} {row['unit']}")
+        document = {"environment": environment(settings.device), "settings": asdict(settings), "cases": rows}
+        scratch = path.with_suffix(".tmp")
+        scratch.write_text(json.dumps(document, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        scratch.replace(path)
+    return rows
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The ``smd bench`` command."""
+
+    def one(cfg: DictConfig) -> None:
+        if cfg.bench not in names():
+            raise UsageError(f"unknown bench '{cfg.bench}': {nearest(str(cfg.bench), names())}")
+        if cfg.size not in SIZES:
+            raise UsageError(f"unknown size '{cfg.size}': {nearest(str(cfg.size), SIZES)}")
+        import torch
+
+        from experiments.benches.case import Settings
+        from smd_research.records.bench import bench_file
+
+        torch.set_num_threads(cfg.threads)
+        settings = Settings(cfg.repeats, cfg.threads, cfg.device, cfg.seed, cfg.size)
+        path = bench_file(Path(cfg.results_dir), cfg.bench, cfg.size)
+        module = import_module(f"experiments.benches.{cfg.bench}")
+        rows = run(module.cases(settings), settings, str(cfg.only or ""), path)
+        print(f"{len(rows)} rows: {path}")
+
+    return launch(one, "bench", "smd bench", argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

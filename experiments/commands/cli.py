@@ -1,0 +1,49 @@
+"""The ``smd`` command: each word is a module of :mod:`experiments.commands`."""
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+COMMANDS = {
+    "run": "run one experiment, or with -m a sweep",
+    "train": "train the embedded model",
+    "table": "run what a table lacks, then write it",
+    "bench": "measure speed, both sides in one run",
+    "serve": "play the untrusted party for runs on other hosts",
+    "report": "show one cell prompt by prompt",
+    "list": "say what there is to choose from",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Dispatch to a command; everything after its name passes through unchanged."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ("-h", "--help"):
+        print(_usage())
+        return 0 if words else 2
+    command, *rest = words
+    if command not in COMMANDS:
+        from experiments.composing.overrides import nearest
+
+        print(f"error: unknown command '{command}': {nearest(command, COMMANDS)}", file=sys.stderr)
+        return 2
+    module = importlib.import_module(f"experiments.commands.{command}")
+    return int(module.main(rest))
+
+
+def _usage() -> str:
+    lines = [f"  smd {name:<7} {what}" for name, what in COMMANDS.items()]
+    return "\n".join(
+        [
+            "smd: a laboratory for private LLM serving",
+            "",
+            *lines,
+            "",
+            "  smd run experiment=demo          every shipped defense against every shipped attack",
+            "  smd run --help                   the values a run takes",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,154 @@
+"""``smd serve``: play the untrusted party for runs on other hosts, ``smd run transport=tcp address=HOST:PORT``.
+
+One connection after another. The channel is neither authenticated nor encrypted: whoever reaches the port is served.
+"""
+
+import contextlib
+import socket
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from experiments.composing.app import launch
+from experiments.composing.cells import named, plain
+from experiments.composing.versions import version_of
+from experiments.progress import say
+from experiments.trials.pairing import card
+from smd_research.core.errors import ConfigError, LabError
+
+if TYPE_CHECKING:
+    from smd_research.boundary.process import UntrustedFactory
+    from smd_research.defenses.base import Defense
+    from smd_research.models.bundle import Bundle
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What a server serves.
+
+    Attributes:
+        factory: builds the untrusted party for each connection.
+        card: what a connection must ask for.
+        tap: whether the measurement tap is offered.
+        timeout_s: how long a peer may stay silent inside a request.
+    """
+
+    factory: "UntrustedFactory"
+    card: Mapping[str, Any]
+    tap: bool = True
+    timeout_s: float = 60.0
+
+
+def provider(defense: "Defense", bundle: "Bundle") -> "UntrustedFactory":
+    """The maker of a defense's untrusted party, from what is public.
+
+    Raises:
+        ConfigError: for a defense whose trusted party makes, out of secrets, the weights that the untrusted one runs.
+    """
+    from smd_research.boundary import Boundary
+    from smd_research.models.bundle import Bundle
+
+    found: list[UntrustedFactory] = []
+
+    def keep(factory: "UntrustedFactory") -> "UntrustedFactory":
+        found.append(factory)
+        return factory
+
+    with defense.deploy(bundle, Boundary("inproc", record=False, impostor=keep)):
+        (factory,) = found
+    parts = factory.args if isinstance(factory, partial) else ()
+    if any(isinstance(part, Bundle) and part is not bundle for part in parts):
+        raise ConfigError(
+            f"the provider of {type(defense).__name__} with these options runs weights made of the user's secrets, "
+            "so it cannot be started apart: use transport=process"
+        )
+    return factory
+
+
+def host(listener: socket.socket, offer: Offer, connections: int | None = None) -> None:
+    """Serve one connection after another, and say of each in one line how it ended.
+
+    Args:
+        listener: where they arrive.
+        offer: what is served.
+        connections: stop after so many; None goes on for ever.
+    """
+    from smd_research.boundary.remote import welcome
+
+    for _ in count() if connections is None else range(connections):
+        peer = ""
+        try:
+            with contextlib.closing(welcome(listener, offer.card, tap=offer.tap)) as guest:
+                peer = f"{guest.peer}: "
+                guest.serve(offer.factory, offer.timeout_s)
+            say(f"{peer}served")
+        except LabError as error:
+            say(f"{peer}{error}")
+        except (
+            RuntimeError,
+            ValueError,
+            TypeError,
+            IndexError,
+        ) as error:  # a message that fits the wire, not the model
+            say(f"{peer}cannot be served: {type(error).__name__}: {(str(error).splitlines() or [''])[0]}")
+
+
+def offer(cfg: DictConfig, choice: str) -> Offer:
+    """What a composed configuration serves.
+
+    Args:
+        cfg: a composed ``serve`` configuration.
+        choice: the option of the defense group.
+    """
+    from experiments.composing.build import build
+    from smd_research.defenses.base import Defense
+    from smd_research.models.bundle import Bundle
+
+    bundle: Bundle = build(plain(cfg.model), Bundle, device=cfg.device, dtype=cfg.dtype)
+    parts = plain(cfg.defense)
+    defense: Defense = build(parts, Defense)
+    shown = card(bundle, named(parts, choice), version_of(parts["_target_"]))
+    return Offer(provider(defense, bundle), shown, cfg.tap, cfg.timeout_s)
+
+
+def serve(cfg: DictConfig, choice: str) -> None:
+    """Listen, load, say so, and serve until interrupted or the number of connections is reached."""
+    import torch
+    from transformers.utils.logging import disable_progress_bar
+
+    from smd_research.boundary.addresses import address_of, listen
+
+    torch.set_num_threads(cfg.threads)
+    disable_progress_bar()
+    with contextlib.closing(listen(str(cfg.address))) as listener:
+        try:
+            served = offer(cfg, choice)
+            what = f"{served.card['defense']['name']} on {served.card['model']}"
+            tap = "with" if served.tap else "without"
+            print(
+                f"serving {what} at {address_of(listener)}, {tap} measurement tap; not authenticated, not encrypted; "
+                "Ctrl-C stops",
+                flush=True,
+            )
+            host(listener, served, cfg.connections)
+        except KeyboardInterrupt:
+            say("stopped")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The ``smd serve`` command."""
+
+    def one(cfg: DictConfig) -> None:
+        serve(cfg, str(HydraConfig.get().runtime.choices["defense"]))
+
+    return launch(one, "serve", "smd serve", argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,86 @@
+"""What a person sees at the end of a command: one cell's numbers, or a sweep's table and figure."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from smd_research.core.errors import RecordError
+from smd_research.metrics import CARDS, Estimate
+from smd_research.records import Record, frame_of, read
+
+KINDS = ("privacy", "utility", "cost")
+LEAKS = ("span_exact", "token_accuracy", "token_recovery")
+"""What a sweep shows of its attacks: the first of these that it holds."""
+
+
+def console() -> Console:
+    """Where results go: stdout, as wide as the terminal, or wide enough for a table where there is none."""
+    plain = Console()
+    return plain if plain.is_terminal else Console(width=160)
+
+
+def number(value: float, unit: str = "") -> str:
+    """A value with three significant digits; shares as they are."""
+    if math.isnan(value):
+        return "–"
+    text = f"{value:.3f}" if 0.001 <= abs(value) < 10 or value == 0 else f"{value:.3g}"
+    if abs(value) >= 1000:
+        text = f"{value:,.0f}"
+    return f"{text} {unit}".rstrip()
+
+
+def interval(estimate: Estimate) -> str:
+    """The 95 % interval, empty where there is none."""
+    if math.isnan(estimate.low) or math.isnan(estimate.high):
+        return ""
+    return f"[{number(estimate.low)}, {number(estimate.high)}]"
+
+
+def cell(folder: Path) -> None:
+    """Print one record: every metric with its interval, grouped by kind, and where the record lies."""
+    record = read(folder)
+    if record.metrics:
+        console().print(metrics_table(record))
+    guarantee = record.environment.get("guarantee", "none")
+    print(f"guarantee: {guarantee}\nrecord: {folder}")
+
+
+def metrics_table(record: Record) -> Table:
+    """A record's metrics as a table for a terminal."""
+    table = Table(title=record.cell.readable, title_justify="left", box=None, pad_edge=False)
+    for heading in ("metric", "mean", "95 % interval", "n", "what"):
+        table.add_column(heading, justify="right" if heading in ("mean", "n") else "left")
+    for kind in KINDS:
+        for name, card in CARDS.items():
+            if card.kind == kind and name in record.metrics:
+                e = record.metrics[name]
+                table.add_row(name, number(e.mean, card.unit), interval(e), str(e.n), card.description, style=None)
+        table.add_section()
+    return table
+
+
+def sweep(folders: Sequence[Path], results_dir: Path) -> None:
+    """Print the table of a sweep and draw its figure; n/a cells that nobody may attack stand as blanks."""
+    if not folders:
+        return
+    from smd_research.reports.figures.plots import frontier
+    from smd_research.reports.render.text import terminal
+    from smd_research.reports.tables.table import leak_matrix, summary
+
+    frame = frame_of([read(folder) for folder in folders])
+    if not (frame["status"] == "ok").any():
+        return
+    out = console()
+    out.print()
+    out.print(terminal(summary(frame)))
+    leak = next((name for name in LEAKS if (frame["metric"] == name).any()), None)
+    if leak:
+        out.print(terminal(leak_matrix(frame, leak)))
+        try:
+            print(f"figure: {frontier(frame, results_dir / 'figures' / 'frontier.png', leak)}")
+        except RecordError as error:  # nothing was attacked and timed, or the folder cannot be written
+            print(f"no figure: {error}")
+    print(f"records: {results_dir / 'cells'}")

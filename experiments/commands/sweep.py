@@ -1,0 +1,192 @@
+"""What holds a sweep together: a journal that every job appends to, and what is said at its end."""
+
+import json
+import os
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from experiments.composing.cells import Plan
+from experiments.composing.overrides import parse
+from experiments.progress import say
+from smd_research.core.cell import Cell
+from smd_research.core.errors import LabError, RecordError
+
+if TYPE_CHECKING:
+    from smd_research.records import Record
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One finished cell as the journal keeps it."""
+
+    defense: str
+    attack: str
+    status: str
+    reason: str
+    folder: str
+    results_dir: str
+    reused: bool
+    single: bool
+
+
+class Journal:
+    """One line a finished cell, in a temporary file: jobs of any launcher, in any process, append to it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def new(cls) -> "Journal":
+        """An empty journal of this command."""
+        handle, name = tempfile.mkstemp(prefix="smd-", suffix=".jsonl")
+        os.close(handle)
+        return cls(Path(name))
+
+    def enter(self, entry: Entry) -> None:
+        """Append one cell."""
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(asdict(entry)) + "\n")
+
+    def close(self) -> list[Entry]:
+        """All entries, in the order in which they finished; the file is removed."""
+        lines = self.path.read_text(encoding="utf-8").splitlines()
+        self.path.unlink()
+        return [Entry(**json.loads(line)) for line in lines]
+
+
+def position(job: Any, words: Sequence[str]) -> tuple[int, int] | None:
+    """Which cell of how many this is; None for a single run.
+
+    Args:
+        job: Hydra's own configuration of the job.
+        words: the command line.
+    """
+    if str(job.mode.name) != "MULTIRUN":
+        return None
+    swept = {str(key): f"{key}={value}" for key, value in (job.sweeper.params or {}).items()}
+    swept |= {override.key_or_group: str(override.input_line) for override in parse(words)}
+    sizes = [
+        len(list(override.sweep_string_iterator()))
+        for override in parse(list(swept.values()))
+        if override.is_sweep_override()
+    ]
+    return int(job.job.num) + 1, prod(sizes)
+
+
+def attempt(
+    plan: Plan,
+    run: Callable[[], tuple["Record | None", bool]],
+    journal: Journal,
+    place: tuple[int, int] | None,
+) -> "Record | None":
+    """Run one cell, say how it ended, and enter it; in a sweep no cell's failure ends the others.
+
+    Returns:
+        Its record; None where there is none.
+
+    Raises:
+        RecordError: the results folder cannot be written, or, in a single run, the record is corrupt.
+    """
+    title = title_of(plan.cell)
+    counter = f"[{place[0]:>{len(str(place[1]))}}/{place[1]}] " if place else ""
+    say(f"{counter}{title} ...") if place is None or sys.stderr.isatty() else None
+    try:
+        record, reused = run()
+    except RecordError as error:
+        if place is None or "corrupt" not in str(error):
+            raise
+        _enter(journal, plan, "failed", str(error), "", reused=False, single=False)
+        say(f"{counter}{title}: failed: {error}")
+        return None
+    if record is None:
+        say(f"{counter}{title}: no record, and rerun=never")
+        return None
+    status = str(record.status)
+    known = " (known)" if reused else ""
+    say(f"{counter}{title}: {status}{known}{': ' + record.reason if record.reason else ''}")
+    _enter(journal, plan, status, record.reason, str(record.path), reused=reused, single=place is None)
+    return record
+
+
+def _enter(journal: Journal, plan: Plan, status: str, reason: str, folder: str, *, reused: bool, single: bool) -> None:
+    cell = plan.cell
+    defense, attack = str(cell.defense["name"]), str(cell.attack["name"])
+    journal.enter(Entry(defense, attack, status, reason, folder, str(plan.results_dir), reused, single))
+
+
+def title_of(cell: Cell) -> str:
+    """What a person calls a cell while it runs."""
+    return f"{cell.defense['name']} against {cell.attack['name']} on {cell.model['name']}"
+
+
+def finish(journal: Journal, command: str) -> int:
+    """Show what a command found, name what failed or does not apply.
+
+    Returns:
+        0; 1 when a cell failed, or when a single run does not apply.
+    """
+    entries = journal.close()
+    if not entries:
+        return 0
+    from experiments.commands import show
+
+    if entries[0].single:
+        only = entries[0]
+        if only.status == "ok":
+            show.cell(Path(only.folder))
+            return 0
+        print(
+            f"error: {only.attack} against {only.defense} is {only.status}: {only.reason} (recorded in {only.folder})",
+            file=sys.stderr,
+        )
+        return 1
+    show.sweep([Path(entry.folder) for entry in entries if entry.folder], Path(entries[0].results_dir))
+    return verdict(entries, command)
+
+
+def verdict(entries: Sequence[Entry], command: str) -> int:
+    """Name the cells that failed or do not apply, and the command that retries the failed ones.
+
+    Returns:
+        1 when one failed, else 0.
+    """
+    for status, heading in (("n/a", "Not applicable, shown as –"), ("failed", "Failed")):
+        named = [entry for entry in entries if entry.status == status]
+        if named:
+            print(f"\n{heading} ({len(named)})")
+            for line in _by_reason(named):
+                print(f"  {line}")
+    failed = sum(entry.status == "failed" for entry in entries)
+    if failed:
+        print(f"Run the failed ones again: {command} rerun=failed")
+    known = sum(entry.reused for entry in entries)
+    print(f"\n{len(entries)} cells: {len(entries) - known} run now, {known} known before, {failed} failed")
+    return 1 if failed else 0
+
+
+def _by_reason(entries: Sequence[Entry]) -> list[str]:
+    """One line for each attack and reason, naming the defenses."""
+    defenses: dict[tuple[str, str], list[str]] = {}
+    for entry in entries:
+        defenses.setdefault((entry.attack, entry.reason), []).append(entry.defense)
+    return [
+        f"{attack} against {', '.join(dict.fromkeys(names))}: {reason}" for (attack, reason), names in defenses.items()
+    ]
+
+
+def one_line(error: Exception) -> str:
+    """An error as the reason of a failed cell."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, LabError) and text else f"{type(error).__name__}: {text}"
+
+
+def trace(error: Exception) -> None:
+    """Show the stack of an error that nobody foresaw; those the lab raises on purpose say enough by themselves."""
+    if not isinstance(error, LabError):
+        traceback.print_exception(error)

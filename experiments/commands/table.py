@@ -1,0 +1,138 @@
+"""``smd table table=NAME``: run what a declared table lacks, then write it as Markdown, CSV, LaTeX and a figure.
+
+``conf/table/NAME.yaml`` holds the ``sweep`` (each line the overrides of a product of cells; one list for each size
+where there are two; with ``halving`` they are candidates, of which only the best go on to a longer budget) or the
+``benches`` whose files are read (``smd bench`` measures, a table only reads); the ``view`` that makes a table of
+either, a ``figure`` where one says more, and ``claims`` with their rules. Every other key of the command line is passed
+to each cell, so a table can be tried on another model or with fewer prompts. With ``rerun=never`` nothing is run and
+what is known is shown: the rest stands as ``...``.
+"""
+
+import shlex
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from experiments.commands import sweep
+from experiments.commands.run import run_cell
+from experiments.composing.app import launch
+from experiments.composing.cells import Plan, composed, plain
+from experiments.composing.declared import Declared, bench_commands, declared, of_benches, of_sweep, write
+from experiments.composing.halving import Outcome
+from experiments.composing.overrides import UsageError, groups, nearest, parse
+from smd_research.core.errors import LabError
+from smd_research.core.paths import conf_dir
+
+
+def expand(lines: Sequence[str], common: Sequence[str]) -> list[list[str]]:
+    """The overrides of every cell of a declared sweep.
+
+    Args:
+        lines: each a product, e.g. ``defense=none,split attack=random,prior``.
+        common: overrides of the command line; they win.
+
+    Returns:
+        One list of overrides a cell, in order, none twice.
+    """
+    cells: list[list[str]] = []
+    for line in lines:
+        words = {override.key_or_group: override for override in [*parse(line.split()), *parse(common)]}
+        for batch in BasicSweeper.split_arguments(list(words.values()), None):
+            cells.extend(cell for cell in batch if cell not in cells)
+    return cells
+
+
+def plans(cfg: Any, words: Sequence[str]) -> dict[tuple[str, ...], Plan]:
+    """The plan of every cell that a table may run, by its overrides.
+
+    Raises:
+        UsageError: no table is named, or a size that does not exist.
+        ConfigError: its declaration has nothing to show.
+    """
+    table, common = _table(cfg), _common(words)
+    cells = expand(table.sweep, common)
+    asked = table.halving.all(cells, common) if table.halving else map(tuple, cells)
+    return {overrides: composed(overrides) for overrides in asked}
+
+
+def run_all(cfg: Any, words: Sequence[str], journal: sweep.Journal) -> list[Plan]:
+    """Run what a table lacks: its whole sweep, or rung by rung what a halving chooses.
+
+    Returns:
+        The plans of the cells that it shows.
+
+    Raises:
+        RecordError: the results folder cannot be written.
+    """
+    table, common, known = _table(cfg), _common(words), plans(cfg, words)
+    cells = expand(table.sweep, common)
+    total = table.halving.count(len(cells)) if table.halving else len(cells)
+    asked: list[Plan] = []
+    shared: dict[str, Any] = {}
+
+    def run(overrides: tuple[str, ...]) -> Outcome:
+        asked.append(plan := known[overrides])
+        record = sweep.attempt(plan, partial(run_cell, plan, shared), journal, (len(asked), total))
+        return {name: one.mean for name, one in record.metrics.items()} if record and record.metrics else None
+
+    if table.halving:
+        table.halving.run(cells, common, run)
+    else:
+        for overrides in known:
+            run(overrides)
+    return asked
+
+
+def _table(cfg: Any) -> Declared:
+    if cfg.get("table") is None:
+        raise UsageError(f"table=NAME is needed: {nearest('', groups(conf_dir())['table'])}")
+    return declared(plain(cfg.table), str(cfg.size))
+
+
+def _common(words: Sequence[str]) -> list[str]:
+    return [word for word in words if not word.startswith(("table=", "size=", "-"))]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The ``smd table`` command.
+
+    Returns:
+        0; 1 when a cell failed; 2 for a command line that cannot be composed.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    journal = sweep.Journal.new()
+    asked: list[Plan] = []
+    chosen: list[tuple[str, Declared, Path]] = []
+
+    def one(cfg: DictConfig) -> None:
+        asked.extend(run_all(cfg, words, journal))
+        name = str(HydraConfig.get().runtime.choices["table"])
+        chosen.append((name, _table(cfg), Path(cfg.results_dir).expanduser()))
+
+    code = launch(one, "table", "smd table", words)
+    entries = journal.close()
+    if code or not chosen:
+        return code
+    name, table, results_dir = chosen[0]
+    folders = [Path(entry.folder) for entry in entries if entry.folder]
+    again = shlex.join(["smd", "table", *(word for word in words if not word.startswith(("rerun=", "results_dir=")))])
+    cells = [plan.cell for plan in asked]
+    try:
+        measured = of_sweep(cells, folders, again) if table.sweep else of_benches(table, results_dir)
+        again = " && ".join([*bench_commands(table), again])
+        for path in write(table, measured, results_dir / "tables", name, again):
+            print(path)
+    except LabError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return sweep.verdict(entries, shlex.join(["smd", "table", *words])) if table.sweep else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

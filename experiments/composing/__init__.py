@@ -1,0 +1,1 @@
+"""From words of the command line to a cell and the parts it is built from."""

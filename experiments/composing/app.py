@@ -1,0 +1,118 @@
+"""One door to Hydra: where the configuration lies, how a command starts, and what a user reads when it cannot."""
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import hydra
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from experiments.composing import overrides
+from smd_research.core.errors import LabError
+from smd_research.core.paths import conf_dir
+
+VERSION_BASE = "1.3"
+USAGE = 2
+FAILED = 1
+INTERRUPTED = 130
+
+
+def launch(task: Callable[[DictConfig], None], config_name: str, program: str, argv: Sequence[str] | None) -> int:
+    """Run ``task`` on the configuration that ``argv`` composes, once or as a multirun.
+
+    Args:
+        task: called with each composed configuration.
+        config_name: the primary configuration in ``conf/``.
+        program: how the command calls itself in its help.
+        argv: Hydra overrides and flags, unchanged; ``None`` takes the process's own.
+
+    Returns:
+        0; 1 when the task raised a ``LabError``; 2 when the command line could not be composed. Either is explained in
+        one line on stderr. ``HYDRA_FULL_ERROR=1`` shows the stack trace instead.
+    """
+    arguments = overrides.gathered(sys.argv[1:] if argv is None else argv)
+    wants_trace = os.environ.get("HYDRA_FULL_ERROR") == "1"
+
+    raised: list[Exception] = []
+
+    def entry(cfg: DictConfig) -> None:
+        if raised:  # what stops one job stops the sweep
+            return
+        try:
+            task(cfg)
+        except (LabError, overrides.UsageError, PermissionError) as error:
+            raised.append(error)  # kept, since Hydra would print its own account of it
+
+    try:
+        overrides.check_choices(arguments, conf_dir())
+        with _arguments(program, arguments), _raised_errors(), _working_directory_on_path():
+            hydra.main(version_base=VERSION_BASE, config_path=str(conf_dir()), config_name=config_name)(entry)()
+        if raised:
+            raise raised[0]
+    except SystemExit as leaving:  # --help and argparse's own refusals
+        return leaving.code if isinstance(leaving.code, int) else USAGE
+    except (overrides.UsageError, HydraException, OmegaConfBaseException) as error:
+        if wants_trace:
+            raise
+        return _refuse(overrides.explain(error, arguments, conf_dir(), config_name), USAGE)
+    except LabError as error:
+        if wants_trace:
+            raise
+        return _refuse(str(error), FAILED)
+    except PermissionError as error:
+        if wants_trace:
+            raise
+        return _refuse(f"cannot write {error.filename}: choose another folder with results_dir=DIR", FAILED)
+    except KeyboardInterrupt:
+        return _refuse("interrupted; the same command continues", INTERRUPTED)
+    finally:
+        GlobalHydra.instance().clear()
+    return 0
+
+
+def _refuse(message: str, code: int) -> int:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    return code
+
+
+@contextlib.contextmanager
+def _arguments(program: str, arguments: Sequence[str]) -> Iterator[None]:
+    before = sys.argv
+    sys.argv = [program, *arguments]
+    try:
+        yield
+    finally:
+        sys.argv = before
+
+
+@contextlib.contextmanager
+def _raised_errors() -> Iterator[None]:
+    """Let Hydra raise, rather than print and leave, so that this module words the message."""
+    before = os.environ.get("HYDRA_FULL_ERROR")
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["HYDRA_FULL_ERROR"]
+        else:
+            os.environ["HYDRA_FULL_ERROR"] = before
+
+
+@contextlib.contextmanager
+def _working_directory_on_path() -> Iterator[None]:
+    """Let a user's own attack or defense module lie in the working directory, also under the ``smd`` command."""
+    here = str(Path.cwd())
+    added = here not in sys.path and "" not in sys.path
+    if added:
+        sys.path.append(here)
+    try:
+        yield
+    finally:
+        if added:
+            sys.path.remove(here)

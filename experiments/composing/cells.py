@@ -1,0 +1,142 @@
+"""From a composed configuration to the cell it names and the plan to run it."""
+
+import hashlib
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra import compose
+from omegaconf import DictConfig, OmegaConf
+
+from experiments.composing.versions import version_of
+from smd_research.core.cell import COMPONENTS, OPTIONAL, Cell
+from smd_research.core.paths import PACKAGE
+
+if TYPE_CHECKING:
+    from smd_research.records.store import Rerun
+
+EMBEDDED = PACKAGE / "models" / "embedded"
+WHOLE_FILE_BYTES = 64 * 2**20
+EDGE_BYTES = 2**20
+DATA_SUFFIXES = (".jsonl", ".csv", ".txt")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A cell, and what it takes to run it that is not part of its identity.
+
+    Attributes:
+        cell: the point of the grid.
+        parts: for each component the options it is built from.
+        results_dir: where the record goes.
+        rerun: what to do when the cell is known.
+        logger: where a written record is sent besides.
+        threads: torch threads of each party.
+        address: where the untrusted party listens, when it is on another host.
+        trainer: where Lightning trains: its accelerator, devices and strategy.
+    """
+
+    cell: Cell
+    parts: Mapping[str, Mapping[str, Any]]
+    results_dir: Path
+    rerun: "Rerun"
+    logger: Mapping[str, Any]
+    threads: int
+    address: str | None = None
+    trainer: Mapping[str, Any] = field(default_factory=dict)
+
+
+def plan(cfg: DictConfig, choices: Mapping[str, Any], overrides: Sequence[str]) -> Plan:
+    """What a composed configuration asks for.
+
+    Args:
+        cfg: a composed run configuration.
+        choices: which option each group chose, as Hydra records it.
+        overrides: the words that make this cell again after ``smd run``.
+    """
+    kinds = COMPONENTS if cfg.get("task") is None else (*COMPONENTS, *OPTIONAL)
+    parts = {kind: plain(cfg[kind]) for kind in kinds}
+    held: dict[str, Any] = {
+        **{kind: named(parts[kind], str(choices.get(kind, "none"))) for kind in kinds},
+        **sizes(cfg, parts.get("task")),
+    }
+    cell = Cell(
+        **held,
+        seed=cfg.seed,
+        dtype=cfg.dtype,
+        wire_dtype=cfg.wire_dtype,
+        transport=cfg.transport,
+        versions={kind: version_of(parts[kind].get("_target_")) for kind in ("defense", "attack")},
+        device=cfg.device,
+        command=" ".join(["smd run", *map(shlex.quote, overrides)]),
+    )
+    results_dir = Path(cfg.results_dir).expanduser()
+    trainer = plain(cfg.trainer)
+    return Plan(cell, parts, results_dir, cfg.rerun, plain(cfg.logger), cfg.threads, cfg.address, trainer)
+
+
+def sizes(cfg: DictConfig, task: Mapping[str, Any] | None) -> dict[str, int | None]:
+    """How many texts are evaluated and how long they are; a task says so itself, and nothing is generated."""
+    if task is not None:
+        return {"n_prompts": task["evaluation"], "prompt_tokens": task["tokens"], "max_new_tokens": 0}
+    return {"n_prompts": cfg.n_prompts, "prompt_tokens": cfg.prompt_tokens, "max_new_tokens": cfg.max_new_tokens}
+
+
+def composed(overrides: Sequence[str]) -> Plan:
+    """Compose a cell inside a command that Hydra has started."""
+    cfg: Any = compose("config", overrides=list(overrides), return_hydra_config=True)
+    kept = [word for word in overrides if not word.startswith("rerun=")]
+    return plan(cfg, cfg.hydra.runtime.choices, kept)
+
+
+def plain(node: DictConfig) -> dict[str, Any]:
+    """A resolved node as a dictionary."""
+    values = OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
+    assert isinstance(values, dict)
+    return {str(key): value for key, value in values.items()}
+
+
+def named(options: Mapping[str, Any], choice: str) -> dict[str, Any]:
+    """A component as a cell holds it: its options, its name, and the digest of what its path holds."""
+    shown = dict(options)
+    if "name" not in shown:
+        path = Path(str(shown.get("path") or ""))
+        kind = shown.get("family") or (path.stem if path.suffix in DATA_SUFFIXES else path.name)
+        shown["name"] = f"{choice}-{kind}" if kind else choice
+    place = EMBEDDED if str(shown.get("_target_", "")).endswith(".embedded") else shown.get("path")
+    places = [place] if place else [shown[key] for key in sorted(shown) if key.endswith("_path") and shown[key]]
+    if places:
+        shown["sha256"] = "".join(digest(Path(str(one)).expanduser()) for one in places)
+    return shown
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file, or of the names and contents of a folder's files; empty when there is nothing.
+
+    Of files above 64 MiB the size and the first and last MiB count, so that asking whether a cell is known stays quick.
+    """
+    files = [path] if path.is_file() else sorted(file for file in path.glob("*") if file.is_file())
+    if not files:
+        return ""
+    total = hashlib.sha256()
+    for file in files:
+        total.update(f"{file.name if path.is_dir() else ''}\0".encode())
+        total.update(_content_digest(file, file.stat().st_size, file.stat().st_mtime_ns))
+    return total.hexdigest()[:16]
+
+
+@lru_cache(maxsize=64)
+def _content_digest(file: Path, size: int, changed_ns: int) -> bytes:
+    """Digest of a file's content; asked once for each state of the file, not once for each cell of a sweep."""
+    total = hashlib.sha256(f"{size}\0".encode())
+    with file.open("rb") as content:
+        if size <= WHOLE_FILE_BYTES:
+            total.update(content.read())
+        else:
+            total.update(content.read(EDGE_BYTES))
+            content.seek(size - EDGE_BYTES)
+            total.update(content.read())
+    return total.digest()

@@ -1,0 +1,1 @@
+"""One experiment: prepared, lived through, attacked, scored, recorded."""

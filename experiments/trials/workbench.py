@@ -1,0 +1,178 @@
+"""What cells of one process share: a sweep loads a model once and observes a defense once for all attacks."""
+
+import json
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from transformers.utils.logging import disable_progress_bar
+
+from attacks.base import TemplateAttack
+from experiments.composing.build import build
+from experiments.composing.cells import Plan
+from experiments.trials.observe import Observation, Plain, observe, plain_answers
+from experiments.trials.pairing import remote
+from experiments.trials.templates import Hidden, Register, hide
+from smd_research.core.errors import ConfigError, PromptError
+from smd_research.core.seeds import generator
+from smd_research.data.prompts import Prompt
+from smd_research.data.tokenise import prompts as tokenise
+from smd_research.defenses.base import Defense
+from smd_research.models.bundle import Bundle
+
+T = TypeVar("T")
+
+EVALUATION = "evaluation"
+AUXILIARY = "train"
+AUXILIARY_DOCUMENTS = 2000
+HELD_OUT_DOCUMENTS = 100
+CONTINUATION_TOKENS = 32
+KEPT = {"bundle": 2, "prompts": 4, "corpus": 2, "plain": 4, "observation": 6, "register": 2, "cycle": 2}
+
+
+class Workbench:
+    """Keeps the last few bundles, prompt sets and observations, each under the part of the identity that makes it."""
+
+    def __init__(self) -> None:
+        self._shelves: dict[str, OrderedDict[str, Any]] = {}
+
+    def bundle(self, plan: Plan) -> Bundle:
+        """The model of a cell."""
+        cell = plan.cell
+        key = [cell.model, cell.dtype, cell.device]
+        return self._keep("bundle", key, lambda: _load(plan))
+
+    def prompts(self, plan: Plan) -> tuple[Prompt, ...]:
+        """The evaluation prompts of a cell.
+
+        Raises:
+            PromptError: when the data has none.
+        """
+        cell = plan.cell
+        key = [cell.model, cell.data, cell.n_prompts, cell.prompt_tokens, cell.seed]
+        return self._keep("prompts", key, lambda: self._prompts(plan))
+
+    def _prompts(self, plan: Plan) -> tuple[Prompt, ...]:
+        cell = plan.cell
+        if cell.n_prompts < 1:
+            raise ConfigError(f"n_prompts={cell.n_prompts}: give at least one")
+        source = build(plan.parts["data"])
+        documents = source.documents(EVALUATION, cell.n_prompts, cell.seed)
+        found = tokenise(documents, self.bundle(plan).tokenizer, cell.prompt_tokens, CONTINUATION_TOKENS)
+        if not found:
+            raise PromptError(f"the data '{cell.data['name']}' holds no prompt: see data= and its path")
+        return tuple(found)
+
+    def corpus(self, plan: Plan) -> tuple[tuple[int, ...], ...]:
+        """Token ids of public text of the same kind, disjoint from the prompts."""
+        return tuple(document.ids for document in self.public_text(plan))
+
+    def public_text(self, plan: Plan) -> tuple[Prompt, ...]:
+        """The same with its secrets marked."""
+        cell = plan.cell
+        key = [cell.model, cell.data, cell.seed]
+        return self._keep("corpus", key, lambda: self._public_text(plan, AUXILIARY_DOCUMENTS))
+
+    def more_text(self, plan: Plan, tokens: int) -> tuple[tuple[int, ...], ...]:
+        """The corpus, continued until it holds at least so many tokens or the data ends."""
+        found, count = self.corpus(plan), AUXILIARY_DOCUMENTS
+        while sum(map(len, found)) < tokens:
+            count *= 2
+            longer = tuple(document.ids for document in self._public_text(plan, count))
+            if len(longer) <= len(found):
+                break
+            found = longer
+        return found
+
+    def held_out(self, plan: Plan) -> tuple[tuple[int, ...], ...]:
+        """Token ids of whole documents of the evaluation split on which restored models are scored.
+
+        Raises:
+            PromptError: when the data has none.
+        """
+        cell, bundle = plan.cell, self.bundle(plan)
+        documents = build(plan.parts["data"]).documents(EVALUATION, HELD_OUT_DOCUMENTS, cell.seed)
+        found = tokenise(documents, bundle.tokenizer, bundle.geometry.context, 0)
+        if not found:
+            raise PromptError(f"the data '{cell.data['name']}' holds no held-out text: see data= and its path")
+        return tuple(document.ids for document in found if len(document.ids) > 1)
+
+    def _public_text(self, plan: Plan, count: int) -> tuple[Prompt, ...]:
+        cell = plan.cell
+        documents = build(plan.parts["data"]).documents(AUXILIARY, count, cell.seed)
+        bundle = self.bundle(plan)
+        return tuple(tokenise(documents, bundle.tokenizer, bundle.geometry.context, 0))
+
+    def hidden(self, plan: Plan, attack: TemplateAttack, prompts: Sequence[Prompt]) -> tuple[Hidden | None, ...]:
+        """For each prompt served the template that is handed to an attack which knows templates."""
+        cell = plan.cell
+        bundle, source = self.bundle(plan), build(plan.parts["data"])
+        key = [cell.model, cell.data, attack.secret, cell.seed]
+        values = self._keep("register", key, lambda: Register.of(source, attack.secret, bundle.tokenizer, cell.seed))
+        return tuple(
+            hide(prompt, bundle.tokenizer, values, attack.candidates, generator(cell.seed, "hide", prompt.id))
+            for prompt in prompts
+        )
+
+    def plain(self, plan: Plan) -> tuple[Plain, ...]:
+        """The unprotected model's answers."""
+        cell = plan.cell
+        key = [cell.model, cell.dtype, cell.device, cell.data, cell.n_prompts, cell.prompt_tokens, cell.seed]
+        return self._keep(
+            "plain",
+            [*key, cell.max_new_tokens],
+            lambda: plain_answers(self.bundle(plan), self.prompts(plan), cell.max_new_tokens),
+        )
+
+    def observation(self, plan: Plan, defense: Defense) -> Observation:
+        """What a defense shows; shared by all attacks on it."""
+        cell = plan.cell
+        parts = {**cell.identity(), "attack": None, "link": None, "versions": cell.versions.get("defense")}
+        return self._keep(
+            "observation",
+            [parts, cell.device, plan.threads],
+            lambda: observe(
+                defense,
+                self.bundle(plan),
+                *self._staged(plan, defense),
+                max_new_tokens=cell.max_new_tokens,
+                transport=cell.transport,
+                remote=remote(plan, self.bundle(plan)),
+                threads=plan.threads,
+                seed=cell.seed,
+            ),
+        )
+
+    def cycle(self, parts: Mapping[str, Any], make: Callable[[], T]) -> T:
+        """One life of a tuned model; shared by all attacks on it.
+
+        Args:
+            parts: of the identity that make it.
+            make: runs it.
+        """
+        return self._keep("cycle", [parts], make)
+
+    def _staged(self, plan: Plan, defense: Defense) -> tuple[Sequence[Prompt], Sequence[Plain]]:
+        """The prompts as the defense's claim supposes them, and the unprotected model's answers to them."""
+        prompts, bundle = self.prompts(plan), self.bundle(plan)
+        staged = defense.stage(bundle, prompts, plan.cell.seed)
+        if staged is prompts:
+            return prompts, self.plain(plan)
+        return staged, plain_answers(bundle, staged, plan.cell.max_new_tokens)
+
+    def _keep(self, shelf: str, key: list[Mapping[str, Any] | Any], make: Callable[[], T]) -> T:
+        held: OrderedDict[str, Any] = self._shelves.setdefault(shelf, OrderedDict())
+        name = json.dumps(key, sort_keys=True, default=str)
+        if name not in held:
+            held[name] = make()
+        held.move_to_end(name)
+        while len(held) > KEPT[shelf]:
+            held.popitem(last=False)
+        value: T = held[name]
+        return value
+
+
+def _load(plan: Plan) -> Bundle:
+    disable_progress_bar()  # of transformers: it knows no terminal from a file
+    bundle: Bundle = build(plan.parts["model"], Bundle, device=plan.cell.device, dtype=plan.cell.dtype)
+    return bundle

@@ -1,0 +1,1 @@
+"""Prompt Obfuscation's sampler: bins of probability, fakes drawn from them, the law that an attacker knows."""

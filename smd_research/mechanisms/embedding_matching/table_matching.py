@@ -1,0 +1,209 @@
+"""Which row of a public embedding table became which row of a shaken one.
+
+Whoever serves a keyed model holds its shaken table, and knows the public table that it was made from. Every operator
+that does not add noise is an affine map of the whole table (arXiv 2403.07283, operators as reconstructed), and
+thousands of rows determine it: seeds (``table_seeds``) give first pairs, and a map fitted on mutual nearest
+neighbours gives better ones, until they no longer change (iterated orthogonal Procrustes; least squares where a
+rotation is too narrow).
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from smd_research.core.errors import ConfigError
+from smd_research.mechanisms.embedding_matching import table_seeds as seeds
+from smd_research.mechanisms.embedding_matching.table_maps import Floats, Ids, TableMap, fit_map, neighbours
+
+METHODS = ("zscore", "rotation", "whitened", "auto")
+EXACT = 1e-3  # relative residual below which a match proves itself: rounding alone is left
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class TableMatch:
+    """A mapping between the rows of two tables.
+
+    Attributes:
+        mapping: for each shaken row the public one ``[V']``.
+        sure: how far each choice stands out, 0 to 1 ``[V']``.
+        residual: what the fitted map leaves of the shaken table, relative to its deviation from its mean.
+        margin: mean of ``sure``: 1 for a noiseless match, close to 0 for tables that have nothing in common.
+        vote: share of rows whose choice is confirmed by columns that had no part in it; one half is chance.
+        seed: which seed led here.
+        kind: of the fitted map.
+        rounds: fits made.
+    """
+
+    mapping: Ids
+    sure: NDArray[np.float64]
+    residual: float
+    margin: float
+    vote: float
+    seed: str
+    kind: str
+    rounds: int
+
+    @property
+    def standing(self) -> float:
+        """What matches are compared by: the vote, and among votes much alike the tighter fit."""
+        return self.vote - self.residual / 10
+
+    @property
+    def exact(self) -> bool:
+        """Whether nothing but rounding is left: a proof."""
+        return self.residual < EXACT
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class Pairs:
+    """Rows known to belong together: ``cipher [m]`` of the shaken table, ``plain [m]`` of the public one."""
+
+    cipher: Ids
+    plain: Ids
+
+
+_CONVINCING = 0.8  # a vote that ends the search for a better seed
+_SETTLED = 0.002  # share of the pairs below which a change no longer matters
+_NEARLY = 1e-2  # residual below which rows may differ by less than single precision tells
+# A seed's name, its first pairs, and the kinds of map to fit from them, one after another.
+Start = tuple[str, Pairs, tuple[str, ...]]
+NO_PAIRS = Pairs(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64))
+
+
+def match_tables(
+    public: Floats, shaken: Floats, method: str = "auto", known: Pairs = NO_PAIRS, rounds: int = 20
+) -> TableMatch:
+    """Match the rows of a shaken table to those of the public one.
+
+    Args:
+        public: ``[V, d]``.
+        shaken: ``[V', d]``; more rows than the public table where ids have homophones.
+        method: ``zscore`` (column statistics: added vectors, inflated diagonals), ``rotation`` (principal axes and
+            similarity profiles: tilts), ``whitened`` (the same after whitening: any affine map), or ``auto``: all of
+            them, until one proves itself; the one that stands out most.
+        known: pairs that are known: held fixed in every match, and two or more seed one of their own, tried first.
+        rounds: fits at most for each seed and kind of map.
+
+    Raises:
+        ConfigError: for an unknown method, or tables that cannot be compared.
+    """
+    if method not in METHODS:
+        raise ConfigError(f"table matching: method '{method}' is unknown: use one of {', '.join(METHODS)}")
+    if public.ndim != 2 or shaken.ndim != 2 or public.shape[1] != shaken.shape[1]:
+        raise ConfigError(f"table matching: tables {public.shape} and {shaken.shape} have rows of different width")
+    x, y = np.asarray(public, dtype=np.float64), np.asarray(shaken, dtype=np.float64)
+    return _best(x, y, _starts(x, y, method, known), known, rounds)
+
+
+def _best(x: Floats, y: Floats, starts: Iterable[Start], known: Pairs, rounds: int) -> TableMatch:
+    """The match that stands out most; the first that proves itself ends the search."""
+    best: TableMatch | None = None
+    for seed, first, kinds in starts:
+        found = _refine(x, y, first, kinds, known, rounds, seed)
+        if best is None or found.standing > best.standing:
+            best = found
+        if best.exact or best.vote >= _CONVINCING:
+            break
+    assert best is not None
+    return best
+
+
+def _starts(x: Floats, y: Floats, method: str, known: Pairs) -> Iterator[Start]:
+    """Seeds with the kinds of map to fit from them, cheapest first."""
+    if len(known.cipher) > 1:
+        features = seeds.from_pairs(x, y, known.cipher, known.plain)
+        yield "pairs", _paired(*features, known), ("rotation", "affine")
+    if method in ("zscore", "auto"):
+        yield "zscore", _paired(seeds.zscore(x), seeds.zscore(y), known), ("axes", "affine")
+    if method in ("rotation", "auto"):
+        yield "axes", _paired(*seeds.axes(x, y), known), ("rotation", "affine")
+        yield "profile", _paired(*seeds.profile(x, y), known), ("rotation", "affine")
+    if method in ("whitened", "auto"):
+        yield "moments", _paired(*seeds.moments(x, y), known), ("whitened", "affine")
+        yield "whitened_profile", _paired(*seeds.whitened_profile(x, y), known), ("whitened", "affine")
+
+
+def _paired(a: Floats, b: Floats, known: Pairs) -> Pairs:
+    """Rows of features ``a [V, k]`` and ``b [V', k]`` by nearest neighbours, the clearer half, and what is known."""
+    found = neighbours(a.astype(np.float32), b.astype(np.float32))
+    cipher = np.flatnonzero(found.claimed)
+    cipher = cipher[found.margin[cipher] >= np.median(found.margin[cipher])]
+    return _joined(Pairs(cipher, found.nearest[cipher]), known)
+
+
+def _joined(pairs: Pairs, known: Pairs) -> Pairs:
+    free = ~(np.isin(pairs.cipher, known.cipher) | np.isin(pairs.plain, known.plain))
+    return Pairs(np.append(known.cipher, pairs.cipher[free]), np.append(known.plain, pairs.plain[free]))
+
+
+def _refine(
+    x: Floats, y: Floats, pairs: Pairs, kinds: tuple[str, ...], known: Pairs, rounds: int, seed: str
+) -> TableMatch:
+    """Fit, pair mutual neighbours, fit again: with each kind in turn, as far as there are pairs to fit it."""
+    best = TableMatch(np.full(len(y), -1), np.zeros(len(y)), 1.0, 0.0, 0.5, seed, "none", 0)
+    for kind in kinds:
+        if len(pairs.cipher) < (2 * x.shape[1] if kind == "affine" else 3):
+            continue
+        space = (seeds.whiten(x), seeds.whiten(y)) if kind == "whitened" else (x, y)
+        if space[0].shape[1] != space[1].shape[1]:
+            continue
+        found, pairs = _iterate(*space, pairs, kind, known, rounds)
+        if found.standing >= best.standing:
+            best = replace(found, seed=seed)
+    return best
+
+
+def _iterate(x: Floats, y: Floats, pairs: Pairs, kind: str, known: Pairs, rounds: int) -> tuple[TableMatch, Pairs]:
+    """One kind of map, until the pairs no longer change; in double precision where only that tells rows apart."""
+    made = 0
+    precision: type[np.floating] = np.float32
+    while True:
+        fitted = fit_map("rotation" if kind == "whitened" else kind, x[pairs.plain], y[pairs.cipher])
+        near = neighbours(fitted(x).astype(precision), y.astype(precision))
+        mapping = near.nearest
+        mapping[known.cipher] = known.plain
+        cipher = np.flatnonzero(near.claimed)
+        following = _joined(Pairs(cipher, mapping[cipher]), known)
+        settled = _changed(pairs, following) <= (_SETTLED if precision == np.float32 else 0)
+        pairs, made = following, made + 1
+        if settled or made >= rounds:
+            residual = _residual(fitted(x)[mapping], y)
+            if precision == np.float64 or residual > _NEARLY:
+                break
+            precision, made = np.float64, min(made, rounds - 2)
+    return TableMatch(
+        mapping, near.margin, residual, float(near.margin.mean()), _vote(x, y, fitted), "", kind, made
+    ), pairs
+
+
+def _changed(before: Pairs, after: Pairs) -> float:
+    """Share of the pairs that were not there before."""
+    size = int(max(before.cipher.max(initial=0), after.cipher.max(initial=0))) + 1
+    held = np.full(size, -1)
+    held[before.cipher] = before.plain
+    return float((held[after.cipher] != after.plain).mean()) if len(after.cipher) else 0.0
+
+
+def _vote(x: Floats, y: Floats, fitted: TableMap) -> float:
+    """Share of shaken rows whose nearest by half of the columns beats the next one in the other half.
+
+    The map of the other half is fitted on every second row and judges the rest, so that a map of tables that have
+    nothing in common is right half of the time, however well it fits.
+    """
+    half, other = slice(0, None, 2), slice(1, None, 2)
+    near = neighbours((fitted(x)[:, half]).astype(np.float32), y[:, half].astype(np.float32))
+    wins = []
+    for learned, judged in ((half, other), (other, half)):
+        judge = fit_map("affine", x[near.nearest[learned]], y[learned, other])
+        one, two = (
+            ((judge(x[chosen[judged]]) - y[judged, other]) ** 2).sum(axis=1)
+            for chosen in (near.nearest, near.following)
+        )
+        wins.append((one < two).mean() + 0.5 * (one == two).mean())
+    return float(np.mean(wins))
+
+
+def _residual(fitted: Floats, y: Floats) -> float:
+    return float(np.linalg.norm(y - fitted) / max(float(np.linalg.norm(y - y.mean(axis=0))), 1e-30))

@@ -1,0 +1,147 @@
+"""An attacker's estimate of a channel that has no closed form, from runs of the public mechanism."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from smd_research.core.errors import NotApplicableError
+from smd_research.core.guarantee import Guarantee
+from smd_research.mechanisms.privacy.embedding_space import Floats, Ids
+from smd_research.mechanisms.privacy.token_channel import FiniteChannel, TokenChannel, scatter
+
+_LARGEST = 8192
+_ITERATIONS = 12
+_CHUNK = 1024
+# Pseudo-draws from the fitted law that each row of counts is mixed with: a chance hit on one of thousands of outputs is
+# no evidence against all the others. Between 32 and no counts at all, 256 recovered most on a 512-token vocabulary.
+_STRENGTH = 256.0
+
+Matrix = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class EstimatedChannel(FiniteChannel):
+    """An attacker's estimate of a channel, as a matrix; it promises nothing.
+
+    Attributes:
+        log_matrix: ``log p(y|x)`` over private tokens, ``[P, P]`` float32, rows are inputs.
+    """
+
+    log_matrix: npt.NDArray[np.float32]
+
+    def sample(self, ids: npt.ArrayLike, rng: np.random.Generator) -> Ids:
+        array = self.space.check(ids)
+        sanitised = array.copy()
+        for position in np.flatnonzero(self.space.is_private[array]):
+            row = np.exp(self.log_matrix[self.space.column[array[position]]].astype(np.float64))
+            sanitised[position] = rng.choice(self.space.private_ids, p=row / row.sum())
+        return sanitised
+
+    def survival(self, ids: npt.ArrayLike) -> Floats:
+        array = self.space.check(ids)
+        columns = self.space.column[array]
+        own = np.exp(self.log_matrix[columns, columns].astype(np.float64))
+        share: Floats = np.where(columns >= 0, own, 1.0)
+        return share
+
+    def log_prob(self, ids: npt.ArrayLike) -> Floats:
+        array = self.space.check(ids)
+        return scatter(self.space, array, self.log_matrix[self.space.column[array]].astype(np.float64))
+
+    def log_likelihood(self, observed: npt.ArrayLike) -> Floats:
+        array = self.space.check(observed)
+        return scatter(self.space, array, self.log_matrix[:, self.space.column[array]].T.astype(np.float64))
+
+    def guarantee(self) -> Guarantee:
+        return Guarantee(notion="none", unit="token", epsilon=float("inf"), composition="an estimate, not a mechanism")
+
+
+def estimate_channel(channel: TokenChannel, draws: int, rng: np.random.Generator) -> EstimatedChannel:
+    """Estimate ``p(y|x)`` for every private pair from ``draws`` runs on every private token.
+
+    A few draws cannot fill a row of thousands of outputs, so the counts are mixed with a law of few parameters fitted
+    to them by maximum likelihood, ``log q(y|x) = a d(x,y) + b d(x,y)^2 + h(y) - log Z(x)``: how fast outputs thin out
+    with distance, and how often each output is hit (its cell of the nearest-neighbour map has its own size).
+
+    Args:
+        channel: any channel, used through ``sample`` alone.
+        draws: runs for each token.
+        rng: source of randomness.
+
+    Raises:
+        NotApplicableError: when the vocabulary is so large that the matrix would not fit.
+    """
+    space = channel.space
+    size = len(space.private_ids)
+    if size > _LARGEST:
+        raise NotApplicableError(
+            f"the channel has no closed form and {size} tokens are too many to estimate it (limit {_LARGEST}); "
+            "attack it with mode=nearest, or defend with mechanism=santext"
+        )
+    outputs = _run(channel, draws, rng)
+    distances = np.empty((size, size), dtype=np.float32)
+    for part in _rows(size):
+        distances[part] = space.distances(space.private_ids[part])
+    slopes, hits = _fit(distances, outputs)
+    log_matrix = np.empty((size, size), dtype=np.float32)
+    for part in _rows(size):
+        law = _law(distances[part], slopes, hits) * _STRENGTH
+        np.add.at(law, (np.arange(len(law))[:, None], outputs[part]), 1.0)
+        log_matrix[part] = np.log(np.maximum(law / (draws + _STRENGTH), np.finfo(np.float32).tiny))
+    return EstimatedChannel(space, channel.epsilon, log_matrix)
+
+
+def _run(channel: TokenChannel, draws: int, rng: np.random.Generator) -> Ids:
+    """Columns of the outputs of every private token, ``[P, draws]``."""
+    space = channel.space
+    outputs = np.empty((len(space.private_ids), draws), dtype=np.int64)
+    for part in _rows(len(outputs)):
+        drawn = channel.sample(np.repeat(space.private_ids[part], draws), rng)
+        outputs[part] = space.column[drawn].reshape(-1, draws)
+    return outputs
+
+
+def _fit(distances: Matrix, outputs: Ids) -> tuple[Floats, Floats]:
+    """Slopes ``[2]`` by Newton steps and hit rates ``h [P]`` by proportional fitting, in turn."""
+    size, draws = outputs.shape
+    seen = np.take_along_axis(distances, outputs, axis=1).astype(np.float64)
+    observed = np.array([seen.sum(), (seen**2).sum()])
+    hit = np.bincount(outputs.reshape(-1), minlength=size) + 1.0
+    typical = float(np.sqrt(np.mean(distances[:: max(1, size // 64)] ** 2)))
+    slopes, hits = np.array([0.0, -4.0 / typical**2]), np.zeros(size)
+    for _ in range(_ITERATIONS):
+        mean, covariance, column = np.zeros(2), np.zeros((2, 2)), np.zeros(size)
+        for part in _rows(size):
+            law, d = _law(distances[part], slopes, hits), distances[part]
+            first, second, third, fourth = (
+                np.einsum("xy,xy->x", law, d**power).astype(np.float64) for power in (1, 2, 3, 4)
+            )
+            column += law.sum(axis=0)
+            mean += np.array([first.sum(), second.sum()])
+            cross = float((third - first * second).sum())
+            covariance += np.array(
+                [[float((second - first**2).sum()), cross], [cross, float((fourth - second**2).sum())]]
+            )
+        hits += np.log(hit / (draws * column + 1.0))
+        hits -= hits.mean()
+        step = np.linalg.solve(draws * covariance + 1e-6 * np.eye(2), observed - draws * mean)
+        # A far start can overshoot: no step changes the score at a typical distance by more than two.
+        change = abs(step[0]) * typical + abs(step[1]) * typical**2
+        slopes = slopes + step * min(1.0, 2.0 / max(change, 1e-12))
+    return slopes, hits
+
+
+def _law(distances: Matrix, slopes: Floats, hits: Floats) -> Matrix:
+    """``q(y|x)``, rows summing to one, ``[x, P]``."""
+    scores = np.float32(slopes[0]) * distances + np.float32(slopes[1]) * distances**2 + hits.astype(np.float32)
+    scores -= scores.max(axis=1, keepdims=True)
+    np.exp(scores, out=scores)
+    scores /= scores.sum(axis=1, keepdims=True)
+    return scores
+
+
+def _rows(size: int) -> Iterator[slice]:
+    for start in range(0, size, _CHUNK):
+        yield slice(start, min(size, start + _CHUNK))

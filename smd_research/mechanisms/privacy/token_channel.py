@@ -1,0 +1,187 @@
+"""Token channels: what a client sends in place of each token, and the law its attacker knows (Kerckhoffs)."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import logsumexp
+
+from smd_research.core.errors import ConfigError
+from smd_research.core.guarantee import Guarantee
+from smd_research.mechanisms.privacy.embedding_space import EmbeddingSpace, Floats, Ids
+
+
+@dataclass(frozen=True, eq=False)
+class TokenChannel(ABC):
+    """A randomised map of token ids, applied to each position independently.
+
+    Public tokens pass unchanged; a private token always becomes a private token, every one of which is possible for
+    every input. The length of a prompt and the places of its public tokens are not hidden.
+
+    Attributes:
+        space: the public metric space.
+        epsilon: privacy parameter of one token, per unit of the space's distance; positive and finite.
+    """
+
+    space: EmbeddingSpace
+    epsilon: float
+
+    def __post_init__(self) -> None:
+        check_epsilon(self.epsilon)
+
+    @property
+    def vocab_size(self) -> int:
+        return self.space.vocab_size
+
+    @abstractmethod
+    def sample(self, ids: npt.ArrayLike, rng: np.random.Generator) -> Ids:
+        """Sanitised ids ``[n]`` for ids ``[n]``."""
+
+    @abstractmethod
+    def survival(self, ids: npt.ArrayLike) -> Floats:
+        """Probability ``P(y = x)`` that each token passes unchanged, ``[n]``."""
+
+    @abstractmethod
+    def guarantee(self) -> Guarantee:
+        """What one token is promised, and what a prompt costs."""
+
+
+class FiniteChannel(TokenChannel):
+    """A channel whose probabilities can be written down."""
+
+    @abstractmethod
+    def log_prob(self, ids: npt.ArrayLike) -> Floats:
+        """``log p(y|x)`` for every output ``y``: ``[n, V]`` for inputs ``[n]``; ``-inf`` where impossible."""
+
+    @abstractmethod
+    def log_likelihood(self, observed: npt.ArrayLike) -> Floats:
+        """``log p(y|x)`` for every input ``x``: ``[n, V]`` for outputs ``[n]``; ``-inf`` where impossible."""
+
+
+class ExponentialChannel(FiniteChannel):
+    """The exponential mechanism over embedding distance, in the form of SanText (Yue et al., Findings ACL 2021, §4).
+
+    ``log p(y|x) = -epsilon/2 * d(x, y) - log sum_y' exp(-epsilon/2 * d(x, y'))``. The factor one half pays for the
+    normaliser, which also moves with ``x``; together they change by at most ``epsilon * d(x, x')``. Everything is in
+    float64 log space, so no probability underflows to an exact zero; only :meth:`sample` works with probabilities, and
+    an output rarer than about 2**-53 cannot be drawn (the floating-point caveat of every sampler).
+    """
+
+    def sample(self, ids: npt.ArrayLike, rng: np.random.Generator) -> Ids:
+        array = self.space.check(ids)
+        return self.drawn(array, rng.random(len(array)))
+
+    def drawn(self, ids: npt.ArrayLike, uniforms: Floats) -> Ids:
+        """Inverse-transform sampling on cumulative rows, which are computed once for each distinct token.
+
+        Args:
+            ids: ``[n]``.
+            uniforms: what decides each draw, ``[n]``, in [0, 1).
+
+        Returns:
+            Sanitised ids ``[n]``.
+        """
+        array = self.space.check(ids)
+        sanitised = array.copy()
+        distinct, inverse = np.unique(array, return_inverse=True)
+        for part in self.space.chunks(len(distinct)):
+            scores = self._scores(distinct[part])
+            cumulative = np.cumsum(np.exp(scores - scores.max(axis=1, keepdims=True)), axis=1)
+            here = np.flatnonzero((inverse >= part.start) & (inverse < part.stop) & self.space.is_private[array])
+            rows = inverse[here] - part.start
+            places = _places(cumulative, rows, uniforms[here] * cumulative[rows, -1])
+            sanitised[here] = self.space.private_ids[places]
+        return sanitised
+
+    def survival(self, ids: npt.ArrayLike) -> Floats:
+        array = self.space.check(ids)
+        share = np.ones(len(array))
+        private = np.flatnonzero(self.space.is_private[array])
+        for part in self.space.chunks(len(private)):
+            share[private[part]] = np.exp(-logsumexp(self._scores(array[private[part]]), axis=1))
+        return share
+
+    def log_prob(self, ids: npt.ArrayLike) -> Floats:
+        array = self.space.check(ids)
+        scores = self._scores(array)
+        return self._scatter(array, scores - logsumexp(scores, axis=1, keepdims=True))
+
+    def log_likelihood(self, observed: npt.ArrayLike) -> Floats:
+        array = self.space.check(observed)
+        return self._scatter(array, self._scores(array) - self.log_normalisers)
+
+    @cached_property
+    def log_normalisers(self) -> Floats:
+        """``log sum_y exp(-epsilon/2 * d(x, y))`` of every private input, ``[P]``; costs ``P * P * d`` once."""
+        private = self.space.private_ids
+        normalisers = np.empty(len(private))
+        for part in self.space.chunks(len(private)):
+            normalisers[part] = logsumexp(self._scores(private[part]), axis=1)
+        return normalisers
+
+    def guarantee(self) -> Guarantee:
+        return metric_guarantee(
+            self.space,
+            self.epsilon,
+            verified="exact: log-ratio bound over the full probability matrix (mechanisms.audit.audit_log_ratio)",
+            source="SanText, Yue et al., Findings ACL 2021",
+        )
+
+    def _scores(self, ids: Ids) -> Floats:
+        """Unnormalised log probabilities over the private tokens, ``[n, P]``."""
+        return -0.5 * self.epsilon * self.space.distances(ids)
+
+    def _scatter(self, given: Ids, values: Floats) -> Floats:
+        return scatter(self.space, given, values)
+
+
+def _places(cumulative: Floats, rows: Ids, targets: Floats) -> Ids:
+    """The first column above each target in its row of ``cumulative``, else the last: all bisected at once, ``[n]``."""
+    last = cumulative.shape[1] - 1
+    low, high = np.zeros(len(rows), dtype=np.int64), np.full(len(rows), last, dtype=np.int64)
+    for _ in range(last.bit_length()):
+        middle = (low + high) // 2
+        above = cumulative[rows, middle] > targets
+        low, high = np.where(above, low, np.minimum(middle + 1, high)), np.where(above, middle, high)
+    return low
+
+
+def scatter(space: EmbeddingSpace, given: Ids, values: Floats) -> Floats:
+    """Spread values over private tokens ``[n, P]`` to the vocabulary ``[n, V]``; public tokens map to themselves."""
+    full = np.full((len(given), space.vocab_size), -np.inf)
+    private = space.is_private[given]
+    full[np.ix_(private, space.private_ids)] = values[private]
+    public = np.flatnonzero(~private)
+    full[public, given[public]] = 0.0
+    return full
+
+
+def check_epsilon(epsilon: float) -> None:
+    """Refuse an epsilon that is not a positive finite number.
+
+    Raises:
+        ConfigError: with the value and how to mend it.
+    """
+    if not (np.isfinite(epsilon) and epsilon > 0):
+        raise ConfigError(f"epsilon must be positive and finite, not {epsilon:g}")
+
+
+def metric_guarantee(space: EmbeddingSpace, epsilon: float, verified: str, source: str) -> Guarantee:
+    """Metric differential privacy of a token channel, per token and for a whole prompt."""
+    worst = epsilon * space.diameter_bound
+    return Guarantee(
+        notion="metric-DP",
+        unit="token and unit of distance",
+        epsilon=epsilon,
+        metric=f"Euclidean distance of {space.scale} embedding rows, diameter at most {space.diameter_bound:.3g}",
+        adjacency="replacement of private tokens; prompts of equal length with the same public tokens",
+        composition=(
+            f"any one token at most {worst:.4g}-LDP; a prompt of n tokens the sum of epsilon*d over its positions, "
+            f"at most n*{worst:.4g}"
+        ),
+        assumptions="public embedding table and vocabulary; length and special tokens visible; float64 sampling",
+        verified=verified,
+        source=source,
+    )

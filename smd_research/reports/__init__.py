@@ -1,0 +1,1 @@
+"""Reports: points, batteries, claims; tables, figures and pages. They read records only."""

@@ -1,0 +1,179 @@
+"""What is kept against what is found, a mark for each setting, and the settings that no other beats on both."""
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from matplotlib import ticker
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from smd_research.core.errors import RecordError
+from smd_research.metrics import CARDS
+from smd_research.reports.figures.placing import place_labels
+from smd_research.reports.figures.style import (
+    CATEGORIES,
+    INK,
+    MARKERS,
+    QUIET,
+    house_style,
+    new_figure,
+    percent_axis,
+    save,
+)
+from smd_research.reports.points import Point, Series, Source, Where, fits, points
+from smd_research.reports.render import numbers
+
+
+@dataclass(frozen=True)
+class Group:
+    """Settings of one kind.
+
+    Attributes:
+        title: in the legend.
+        where: labels of its points; a setting belongs to the first group that fits.
+    """
+
+    title: str
+    where: Where = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What one setting leaks and keeps."""
+
+    leak: Point
+    utility: Point
+
+    @property
+    def place(self) -> tuple[float, float]:
+        """Leak and utility."""
+        return self.leak.value, self.utility.value
+
+
+def pareto(
+    source: Source,
+    path: str | os.PathLike[str],
+    leak: str,
+    utility: str,
+    groups: Sequence[Mapping[str, Any]],
+    names: Mapping[str, str],
+    beside: Where,
+    title: str = "",
+) -> Path:
+    """Write :func:`pareto_figure` as PNG.
+
+    Args:
+        source: a frame of records.
+        path: of the picture.
+        leak: privacy metric of the horizontal axis.
+        utility: utility metric of the vertical one.
+        groups: options of each :class:`Group`.
+        names: what each label that sets settings apart is called; one that is 0 or null goes without saying.
+        beside: labels of the unprotected cell.
+        title: heading of the figure.
+
+    Returns:
+        The path.
+    """
+    found, kinds = points(source), [Group(**one) for one in groups]
+    return save(pareto_figure(found, leak, utility, kinds, names, beside, title), Path(path))
+
+
+def pareto_figure(
+    found: Sequence[Point],
+    leak: str,
+    utility: str,
+    groups: Sequence[Group],
+    names: Mapping[str, str],
+    beside: Where,
+    title: str = "",
+) -> Figure:
+    """A mark for each setting with its 95 % intervals; left leaks less, up keeps more; the best are joined and named.
+
+    Args:
+        found: all points.
+        leak: privacy metric of the horizontal axis.
+        utility: utility metric of the vertical one.
+        groups: kinds of settings, each in a colour.
+        names: see :func:`pareto`.
+        beside: labels of the unprotected cell, whose utility is a dashed line.
+        title: heading of the figure.
+
+    Raises:
+        RecordError: when no setting has both.
+    """
+    settings = paired(found, leak, utility)
+    if not settings:
+        raise RecordError(f"no record has both {leak} and {utility}: run the attacks first")
+    best = undominated(settings)
+    with house_style():
+        figure = new_figure(8.2, 5.2)
+        axes = figure.add_subplot()
+        for number, group in enumerate(groups):
+            members = [one for one in settings if _group(one, groups) == group]
+            _marks(axes, members, CATEGORIES[number % len(CATEGORIES)], MARKERS[number % len(MARKERS)])
+        axes.plot(*zip(*(one.place for one in best), strict=True), color=QUIET, lw=1.2, zorder=2)
+        for plain in Series(utility, beside).points(found):
+            axes.axhline(plain.value, color=INK, lw=1.0, ls="--", zorder=1)
+        percent_axis(axes, "x")
+        axes.yaxis.set_major_formatter(ticker.PercentFormatter(1.0, decimals=0, symbol=" %"))
+        axes.set_xlabel(f"{CARDS[leak].heading}: left is more private")
+        axes.set_ylabel(f"{CARDS[utility].heading}: up is more useful")
+        axes.set_title(title)
+        drawn = [(n, g) for n, g in enumerate(groups) if any(_group(one, groups) == g for one in settings)]
+        keys = [Line2D([], [], color=CATEGORIES[n], marker=MARKERS[n], ls="", label=g.title) for n, g in drawn]
+        keys.append(Line2D([], [], color=INK, ls="--", lw=1.0, label="unprotected"))
+        axes.legend(handles=keys, loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=8.5)
+        figure.draw_without_rendering()
+        places, texts = [one.place for one in best], [_name(one, names) for one in best]
+        place_labels(axes, places, texts, avoid=[_around(axes, one.place) for one in settings])
+        return figure
+
+
+def paired(found: Sequence[Point], leak: str, utility: str) -> list[Setting]:
+    """Settings with both figures."""
+    kept = {point.id: point for point in Series(utility).points(found)}
+    return [Setting(point, kept[point.id]) for point in Series(leak).points(found) if point.id in kept]
+
+
+def undominated(settings: Sequence[Setting]) -> list[Setting]:
+    """Settings that no other one equals or beats on both and beats on one, the least leak first."""
+    best: list[Setting] = []
+    for one in sorted(settings, key=lambda each: (each.leak.value, -each.utility.value)):
+        if not best or one.utility.value > best[-1].utility.value:
+            best.append(one)
+    return best
+
+
+def _group(one: Setting, groups: Sequence[Group]) -> Group | None:
+    return next((group for group in groups if fits(one.leak, group.where)), None)
+
+
+def _marks(axes: Axes, members: Sequence[Setting], colour: str, marker: str) -> None:
+    for one in members:
+        x, y = one.place
+        if not math.isnan(one.leak.low):
+            axes.plot([one.leak.low, one.leak.high], [y, y], color=colour, lw=0.8, alpha=0.5, zorder=2)
+        if not math.isnan(one.utility.low):
+            axes.plot([x, x], [one.utility.low, one.utility.high], color=colour, lw=0.8, alpha=0.5, zorder=2)
+        axes.plot(x, y, marker, color=colour, ms=7, mec="white", mew=0.6, zorder=3)
+
+
+def _around(axes: Axes, place: tuple[float, float]) -> tuple[float, float, float, float]:
+    """What a mark covers, in data coordinates."""
+    x, y = axes.transData.transform(place)
+    half = 4 * axes.figure.dpi / 72
+    (left, bottom), (right, top) = axes.transData.inverted().transform([(x - half, y - half), (x + half, y + half)])
+    return float(left), float(bottom), float(right), float(top)
+
+
+def _name(one: Setting, names: Mapping[str, str]) -> str:
+    """The options that are on."""
+    labels = one.leak.labels
+    said = [f"{name} {numbers.label(labels[key])}" for key, name in names.items() if labels.get(key)]
+    return ", ".join(said) or "none"

@@ -1,0 +1,1 @@
+"""Tables and prompts as text, LaTeX, terminal output and a page."""

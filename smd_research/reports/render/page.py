@@ -1,0 +1,169 @@
+"""A results folder as one HTML page: summary, leak matrix, frontier, and every attacked prompt.
+
+The page stands alone: style and figure are inside it, nothing is fetched, no script runs. It shows the prompts in
+clear, so it is as confidential as they are.
+"""
+
+import base64
+import io
+import os
+from collections.abc import Iterable, Sequence
+from html import escape
+from pathlib import Path
+
+import pandas as pd
+
+from smd_research.core.errors import RecordError
+from smd_research.records.frame import load
+from smd_research.records.items import Item, read_items
+from smd_research.records.record import Record
+from smd_research.records.store import read
+from smd_research.reports.batteries import batteries
+from smd_research.reports.figures.plots import frontier_figure
+from smd_research.reports.marks import Mark, Verdict, marks
+from smd_research.reports.render import numbers
+from smd_research.reports.render.page_style import CSS
+from smd_research.reports.tables.table import Entry, Table, leak_matrix, summary
+
+
+def write_report(results_dir: str | os.PathLike[str], path: str | os.PathLike[str], prompts: int = 10) -> Path:
+    """Write the report of a results folder.
+
+    Args:
+        results_dir: the folder that holds ``cells/``.
+        path: of the page.
+        prompts: how many prompts to show for each defense, under its best attack.
+
+    Returns:
+        The path.
+
+    Raises:
+        RecordError: when the folder holds no records, or the page cannot be written.
+    """
+    frame = load(results_dir)
+    if frame.empty:
+        raise RecordError(f"{results_dir} holds no records: run experiments first, or choose another results_dir=")
+    target = Path(path)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(page(frame, prompts), encoding="utf-8")
+    except OSError as error:
+        raise RecordError(f"cannot write {target}: {error.strerror}; choose another place") from error
+    return target
+
+
+def page(frame: pd.DataFrame, prompts: int = 10, title: str = "Attacks against defenses") -> str:
+    """The report of a frame of records; their folders are read for the prompts."""
+    sections = [table_html(summary(frame, "Summary")), *_leaks(frame), _frontier(frame), *_prompts(frame, prompts)]
+    n_cells, n_failed = frame["id"].nunique(), frame.loc[frame["status"] == "failed", "id"].nunique()
+    counted = f"{n_cells} cells" + (f", {n_failed} failed" if n_failed else "")
+    return (
+        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{escape(title)}</title>\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<style>{CSS}</style>\n</head>\n<body>\n<header><h1>{escape(title)}</h1>\n"
+        f'<p class="quiet">{counted}. A laboratory result: nothing here secures production traffic by itself.</p>'
+        f"</header>\n{''.join(sections)}</body>\n</html>\n"
+    )
+
+
+def table_html(table: Table) -> str:
+    """A table as a section of the page."""
+    heads = "".join(
+        f'<th class="{column.align}">{_breakable(column.title)}<small>{escape(column.unit)}</small></th>'
+        for column in table.columns
+    )
+    rows = "".join(
+        "<tr>" + "".join(_cell_html(c, col.align) for c, col in zip(row, table.columns, strict=True)) + "</tr>\n"
+        for row in table.rows
+    )
+    notes = "".join(f"<li>{escape(note)}</li>" for note in table.notes)
+    return (
+        f'<section><h2>{escape(table.title)}</h2><div class="wide"><table><thead><tr>{heads}</tr></thead>\n'
+        f"<tbody>{rows}</tbody></table></div>{f'<ul class=quiet>{notes}</ul>' if notes else ''}</section>\n"
+    )
+
+
+def prompt_html(item: Item) -> str:
+    """One prompt: its scores, the truth coloured by what was recovered, and the guess where it differs."""
+    found = marks(item)
+    scores = [
+        f"{label} {numbers.share(item.metrics[name])}"
+        for name, label in (("token_accuracy", "tokens"), ("span_exact", "secrets"))
+        if item.metrics.get(name) is not None
+    ]
+    truth = "".join(_token_html(mark, mark.truth) for mark in found)
+    lines = f'<p class="tokens">{truth}</p>'
+    if any(mark.verdict in (Verdict.WRONG, Verdict.ABSTAINED) for mark in found):
+        guess = "".join(_token_html(m, "·" if m.verdict is Verdict.ABSTAINED else m.guess) for m in found)
+        lines += f'<p class="tokens guess">{guess}</p>'
+    head = f"<h4>{escape(item.prompt_id)} <small>{escape(', '.join(scores))}</small></h4>"
+    return f'<div class="prompt">{head}{lines}</div>\n'
+
+
+def _cell_html(cell: Entry, align: str) -> str:
+    shade = "" if cell.shade is None else f' style="--leak:{cell.shade:.3f}"'
+    dark = " dark" if cell.shade is not None and cell.shade > 0.7 else ""
+    kind = f"{align}{' leak' if cell.shade is not None else ''}{dark}"
+    hint = f' title="{escape(cell.note)}"' if cell.note else ""
+    small = f"<small>{escape(cell.interval)}</small>" if cell.interval else ""
+    return f'<td class="{kind}"{shade}{hint}>{escape(cell.text)}{small}</td>'
+
+
+def _breakable(name: str) -> str:
+    """A name that may be broken after an underscore."""
+    return escape(name).replace("_", "_<wbr>")
+
+
+def _token_html(mark: Mark, text: str) -> str:
+    secret = f' secret" title="{escape(mark.secret)}' if mark.secret else ""
+    return f'<span class="{mark.verdict}{secret}">{escape(text)}</span>'
+
+
+def _leaks(frame: pd.DataFrame) -> Iterable[str]:
+    for metric in ("span_exact", "token_accuracy"):
+        if ((frame["metric"] == metric) & frame["mean"].notna()).any():
+            yield table_html(leak_matrix(frame, metric))
+
+
+def _frontier(frame: pd.DataFrame) -> str:
+    leak = "span_exact" if (frame["metric"] == "span_exact").any() else "token_accuracy"
+    try:
+        figure = frontier_figure(frame, leak=leak)
+    except RecordError:
+        return ""  # nothing was attacked and timed: there is no frontier
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=160, format="png")
+    data = base64.b64encode(buffer.getvalue()).decode()
+    words = "Each defense by latency and by what its best attack leaves hidden, coloured by utility"
+    return f'<section><h2>Frontier</h2><img alt="{words}" src="data:image/png;base64,{data}"></section>\n'
+
+
+def _prompts(frame: pd.DataFrame, limit: int) -> Iterable[str]:
+    """For each defense the prompts under its best attack, folded but for the first."""
+    paths = dict(zip(frame["id"], frame["path"], strict=True))
+    shown = []
+    for battery in batteries(frame):
+        best = battery.best("span_exact") or battery.best("token_accuracy")
+        if best is not None and battery.tested:
+            shown.append((f"{battery.label}: {best.attack}", read(Path(paths[best.id]))))
+    if shown and limit > 0:
+        yield _legend()
+        yield from (_record_html(name, record, limit, i == 0) for i, (name, record) in enumerate(shown))
+        yield "</section>\n"
+
+
+def _legend() -> str:
+    words: Sequence[Verdict] = (Verdict.RECOVERED, Verdict.WRONG, Verdict.ABSTAINED)
+    spans = " ".join(f'<span class="{word}">{word}</span>' for word in words)
+    return (
+        "<section><h2>Prompt by prompt</h2>"
+        f'<p class="quiet">Under the best attack on each defense: tokens {spans}, <span class="secret">secrets</span> '
+        "underlined; below each prompt the guess, where it differs.</p>\n"
+    )
+
+
+def _record_html(name: str, record: Record, limit: int, is_open: bool) -> str:
+    items = read_items(record.items)
+    prompts = "".join(prompt_html(item) for item in items[:limit])
+    more = f'<p class="quiet">{len(items) - limit} more prompts in the record.</p>' if len(items) > limit else ""
+    return f"<details{' open' if is_open else ''}><summary>{escape(name)}</summary>{prompts}{more}</details>\n"

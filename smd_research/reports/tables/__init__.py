@@ -1,0 +1,1 @@
+"""Tables: a small model, and the layouts that fill it from records and benches."""

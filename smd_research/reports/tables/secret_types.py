@@ -1,0 +1,57 @@
+"""Which kinds of secrets leak: names, dates, amounts, each apart."""
+
+from collections import defaultdict
+from pathlib import Path
+
+import pandas as pd
+
+from smd_research.metrics import aggregate
+from smd_research.records.items import Item, read_items
+from smd_research.records.store import read
+from smd_research.reports.batteries import Battery, Score, batteries
+from smd_research.reports.marks import Verdict, marks
+from smd_research.reports.tables.table import Column, Entry, Table, entry
+
+
+def secrets_by_type(frame: pd.DataFrame, title: str = "Secrets recovered by the best attack, by type") -> Table:
+    """Defenses by types of secret: the share of spans that the best attack recovers whole.
+
+    The intervals take spans as independent, which those of one prompt are not quite.
+
+    Args:
+        frame: as :func:`smd_research.records.load` gives it; the records' folders are read for their prompts.
+        title: heading of the table.
+
+    Raises:
+        RecordError: when a record has become unreadable since it was loaded.
+    """
+    paths = dict(zip(frame["id"], frame["path"], strict=True))
+    found: list[tuple[Battery, Score, dict[str, list[bool]]]] = []
+    for battery in batteries(frame):
+        best = battery.best("span_exact")
+        if best is not None and battery.tested:
+            found.append((battery, best, recovered_spans(read_items(read(Path(paths[best.id])).items))))
+    types = sorted({kind for _, _, spans in found for kind in spans})
+    rows = tuple(
+        (Entry(battery.label), Entry(best.attack, ids=(best.id,)), *(_entry(spans.get(t, []), best) for t in types))
+        for battery, best, spans in found
+    )
+    columns = (Column("defense", align="left"), Column("best attack", align="left"), *(Column(kind) for kind in types))
+    return Table(title, columns, rows)
+
+
+def recovered_spans(items: list[Item]) -> dict[str, list[bool]]:
+    """For each type of secret, whether each of its spans was recovered whole."""
+    hits: dict[str, list[bool]] = defaultdict(list)
+    for item in items:
+        verdicts = [mark.verdict is Verdict.RECOVERED for mark in marks(item)]
+        for span in item.spans:
+            hits[span.type].append(all(verdicts[span.start : span.end]))
+    return hits
+
+
+def _entry(hits: list[bool], best: Score) -> Entry:
+    estimate = aggregate([float(hit) for hit in hits], "rate")
+    if not estimate.n:
+        return entry(None)
+    return entry(Score(best.attack, estimate.mean, estimate.low, estimate.high, estimate.n, best.id), shaded=True)
