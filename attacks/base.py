@@ -1,21 +1,24 @@
 """What every attack has in common, and the five kinds there are: each has one verb, named for what it looks for."""
 
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from smd_research.boundary import AdversaryView
 from smd_research.boundary.session import Impostor
+from smd_research.core.errors import NotApplicableError
 from smd_research.core.guess import Guess, MappingGuess, WeightGuess
 from smd_research.core.observable import Observable
 from smd_research.data.prompts import TokenSpan
 from smd_research.models.bundle import Bundle
 
 Ids = NDArray[np.int64]
+P = TypeVar("P")
 
 
 @dataclass(frozen=True, repr=False)
@@ -26,22 +29,39 @@ class Public:
         bundle: the model as the adversary holds it and its tokenizer: public weights, or, where the weights are the
             secret, the part of them that the untrusted party stores.
         defense: short name of the defense, e.g. ``split``.
-        parameters: the deployment's public parameters.
+        parameters: the defense's public parameters, frozen dataclasses.
         corpus: token ids of an auxiliary corpus of the same kind of text, disjoint from what is attacked.
         spans: the secrets marked in each document of the corpus; empty where none are marked.
         more: at least so many tokens of such text, as far as the data goes; None: there is no more than the corpus.
-        base: the public model that the served one was made from, where the defense changed it; None: there is none.
+        base: the public model that the served one was made from, the same where nothing was changed; None where the
+            weights are the secret, so that no ancestor of theirs is known.
         before: the served model as it was before it was tuned on private data; None: it was not tuned.
     """
 
     bundle: Bundle
     defense: str
-    parameters: Mapping[str, object]
+    parameters: tuple[object, ...] = ()
     corpus: tuple[tuple[int, ...], ...] = ()
     spans: tuple[tuple[TokenSpan, ...], ...] = ()
     more: Callable[[int], Sequence[tuple[int, ...]]] | None = None
     base: Bundle | None = None
     before: Bundle | None = None
+
+    def published(self, kind: type[P]) -> P | None:
+        """The public parameters of a kind; None where absence has a meaning of its own (no noise, no secret order)."""
+        return next((one for one in self.parameters if isinstance(one, kind)), None)
+
+    def parameters_of(self, kind: type[P]) -> P:
+        """The public parameters of a kind.
+
+        Raises:
+            NotApplicableError: when the defense publishes none.
+        """
+        found = self.published(kind)
+        if found is None:
+            words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", kind.__name__).lower()
+            raise NotApplicableError(f"needs public {words}, which the defense does not publish")
+        return found
 
     def documents(self, tokens: int) -> Sequence[tuple[int, ...]]:
         """Public text of at least ``tokens`` tokens, or all there is."""

@@ -6,15 +6,15 @@ as many rows as columns, on the output side of one with at most as many, and up 
 other side.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import cast
 
 from torch import Tensor
 
 from attacks.base import Public
 from smd_research.core.errors import NotApplicableError
 from smd_research.mechanisms.decomposition.hidden_subspace import null_space
+from smd_research.mechanisms.decomposition.parameters import SecretParts
 from smd_research.models.linears import linear_layers, weight_of, with_weights
 
 
@@ -53,19 +53,18 @@ def protected(public: Public) -> tuple[Protected, ...]:
     Raises:
         NotApplicableError: when the defense keeps no part of any matrix.
     """
-    ranks = cast(Mapping[str, int], public.parameters.get("ranks", {}))
-    products = cast(Sequence[Sequence[str]], public.parameters.get("products", ()))
+    secret = public.published(SecretParts) or SecretParts((), {})
     layers = linear_layers(public.bundle)
     found = []
-    for number, names in enumerate(products):
+    for number, names in enumerate(secret.products):
         first = 0
         for name in names:
             if name not in layers:
                 continue  # the head, whose weights are all exposed
             exposed = weight_of(layers[name]).detach().double()
-            if ranks.get(name, 0):
+            if rank := secret.ranks.get(name, 0):
                 rows = slice(first, first + exposed.shape[0])
-                found.append(Protected(name, ranks[name], exposed, number, rows))
+                found.append(Protected(name, rank, exposed, number, rows))
             first += exposed.shape[0]
     if not found:
         raise NotApplicableError("restores the secret part of weights: this defense keeps none")

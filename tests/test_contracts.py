@@ -33,7 +33,7 @@ from smd_research.core.seeds import generator
 from smd_research.data.prompts import Prompt
 from smd_research.data.synthetic import generate
 from smd_research.data.tokenise import prompts as tokenised
-from smd_research.defenses.base import Defense, Generation
+from smd_research.defenses.base import Defense, Generation, Prepared, PublicText
 from smd_research.models import Bundle, sources
 
 DEFENSES = sorted(groups(conf_dir())["defense"])
@@ -72,20 +72,20 @@ class Run:
     views: tuple[AdversaryView, ...]
     received: tuple[bytes, ...]
     generations: tuple[Generation, ...]
-    parameters: dict[str, object]
+    prepared: Prepared
 
 
 def _run(option: str, transport: str = "inproc", seed: int = 0, remote: Remote | None = None) -> Run:
     defense: Defense = _built("defense", option, Defense)
-    defense.calibrate(_corpus())
+    prepared = defense.prepare(_bundle(), PublicText(_corpus()), seed)
     boundary = Boundary(transport, remote=remote)
     views, received, generations = [], [], []
-    with defense.deploy(_bundle(), boundary, seed) as deployment:
+    with prepared.deploy(boundary) as deployment:
         for prompt in _prompts():
             generations.append(deployment.generate(prompt, NEW))
             views.append(boundary.view(deployment.shows))
             received.append(boundary.received_by_untrusted())
-        return Run(defense, tuple(views), tuple(received), tuple(generations), dict(deployment.parameters))
+        return Run(defense, tuple(views), tuple(received), tuple(generations), prepared)
 
 
 @pytest.fixture(params=DEFENSES)
@@ -147,7 +147,7 @@ def test_a_defense_shows_only_what_it_declares(defense: str) -> None:
 
 
 def test_public_parameters_are_plain_values_and_hold_no_randomness(defense: str) -> None:
-    one, other = _cached(defense).parameters, _run(defense, seed=1).parameters
+    one, other = _cached(defense).prepared.published(), _run(defense, seed=1).prepared.published()
     plain = {key: value for key, value in one.items() if isinstance(value, str | int | float | bool | None)}
     assert json.dumps(plain) == json.dumps({key: other[key] for key in plain})
 
@@ -172,8 +172,7 @@ def test_a_view_is_sealed_and_never_prints_its_content(defense: str) -> None:
 
 def test_bad_prompts_are_refused(defense: str) -> None:
     made: Defense = _built("defense", defense, Defense)
-    made.calibrate(_corpus())
-    with made.deploy(_bundle(), Boundary(), 0) as deployment:
+    with made.prepare(_bundle(), PublicText(_corpus())).deploy(Boundary()) as deployment:
         for ids in ((), (3,) * 600):
             with pytest.raises(PromptError) as caught:
                 deployment.generate(Prompt("bad", "", ids), 4)
@@ -193,7 +192,7 @@ def _twice(run: Run, name: str, attack: Attack) -> tuple[Guess | str, Guess | st
     """Two guesses from the same seed, or twice the reason why there is none."""
     try:
         check(attack, run.defense.shows)
-        attack.fit(Public(_bundle(), name, run.parameters, _corpus()))
+        attack.fit(Public(_bundle(), name, run.prepared.parameters, _corpus()))
         return _guess(attack, run.views[0]), _guess(attack, run.views[0])
     except NotApplicableError as reason:
         return str(reason), str(reason)
@@ -229,6 +228,6 @@ def test_an_attack_refuses_a_view_that_shows_too_little(option: str) -> None:
 @pytest.mark.parametrize("option", ["random", "prior"])
 def test_a_baseline_refuses_a_hidden_length(option: str) -> None:
     attack: PromptAttack = _built("attack", option, PromptAttack)
-    attack.fit(Public(_bundle(), "none", {}, _corpus()))
+    attack.fit(Public(_bundle(), "none", (), _corpus()))
     with pytest.raises(LabError, match="length"):
         attack.recover(AdversaryView((), frozenset(), None, ()), np.random.default_rng(0))

@@ -21,7 +21,7 @@ from smd_research.core.guess import Guess, Spent
 from smd_research.core.observable import Observable
 from smd_research.core.seeds import generator
 from smd_research.mechanisms.privacy.channel_estimate import estimate_channel
-from smd_research.mechanisms.privacy.channels import bundle_space, token_channel
+from smd_research.mechanisms.privacy.channels import TokenChannelParameters, bundle_space, token_channel
 from smd_research.mechanisms.privacy.survival import token_frequencies
 from smd_research.mechanisms.privacy.token_channel import FiniteChannel
 from smd_research.models.extension import LanguagePrior
@@ -63,9 +63,8 @@ class BayesToken(PromptAttack):
             NotApplicableError: when the channel cannot be written down or estimated.
         """
         super().fit(public)
-        mechanism, scale = str(public.parameters["mechanism"]), str(public.parameters["space"])
-        space = bundle_space(public.bundle, "unit" if scale == "unit" else "raw")
-        channel = token_channel(mechanism, space, float(str(public.parameters["epsilon"])))
+        known = public.parameters_of(TokenChannelParameters)
+        channel = token_channel(known.mechanism, bundle_space(public.bundle, known.space), known.epsilon)
         if not isinstance(channel, FiniteChannel) and self._mode != "nearest":
             channel = estimate_channel(channel, self._draws, generator(0, "bayes_token", "channel"))
         self._channel = channel

@@ -17,7 +17,8 @@ from smd_research.boundary.messages import HiddenStates
 from smd_research.core.errors import NotApplicableError
 from smd_research.core.guess import Guess, Spent
 from smd_research.core.observable import Observable
-from smd_research.mechanisms.privacy.gaussian import clip_rows
+from smd_research.mechanisms.privacy.gaussian import GaussianParameters, clip_rows
+from smd_research.mechanisms.split_inference import PermutationParameters, SplitParameters
 from smd_research.models.extension import ExtensionEngine
 
 RANKED = 10
@@ -37,14 +38,16 @@ class NearestToken(PromptAttack):
             NotApplicableError: when the states are not those of the embedding layer, or are permuted.
         """
         super().fit(public)
-        layer = int(str(public.parameters.get("layer", 0)))
-        permute = str(public.parameters.get("permute", "none"))
+        layer, permutation = public.parameters_of(SplitParameters).layer, public.published(PermutationParameters)
         if layer != 0:
             raise NotApplicableError(f"nearest_token reads embedding-layer states; these are of layer {layer}")
-        if permute != "none":
-            raise NotApplicableError(f"nearest_token needs rows and features in order; here permute={permute}")
-        self._clip = float(str(public.parameters["clip"])) if public.parameters.get("unit") == "token" else None
-        self._noisy = float(str(public.parameters.get("sigma", 0.0))) > 0
+        if permutation and permutation.permute != "none":
+            raise NotApplicableError(
+                f"nearest_token needs rows and features in order; here permute={permutation.permute}"
+            )
+        noise = public.published(GaussianParameters)
+        self._clip = noise.clip if noise and noise.unit == "token" else None
+        self._noisy = noise is not None
         self._engine = ExtensionEngine(public.bundle, 0)
         first, second = (self._engine.embedded(position) for position in (0, 1))
         self._one_table = self._clipped(first) if torch.equal(first, second) else None

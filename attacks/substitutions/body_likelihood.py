@@ -71,5 +71,5 @@ class BodyLikelihood(MappingAttack):
         model = BigramModel.of(self._texts, self.plains)
         puzzle = Puzzle.of(texts, model, anchors, self.ciphers, self._dispersion)
         judge = Judge(self._base, texts, self._judged_tokens)
-        found = refined(start, puzzle, judge, capacities(self.public, self.plains), self._judged)
+        found = refined(start, puzzle, judge, capacities(self.plains), self._judged)
         return certificate(found, judge, self._base, self._texts)

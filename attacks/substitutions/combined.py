@@ -124,7 +124,7 @@ class Combined(MappingAttack):
             return found
         model = BigramModel.of(self._texts, self.plains)
         puzzle = Puzzle.of(texts, model, anchors, self.ciphers, 3.0)
-        improved = refined(found, puzzle, judge, capacities(self.public, self.plains), self._judged)
+        improved = refined(found, puzzle, judge, capacities(self.plains), self._judged)
         return certificate(improved, judge, self._base, self._texts)
 
 

@@ -85,7 +85,7 @@ class Decipherment(MappingAttack):
         """Decipher all encoded text of the views; ids that never occur abstain."""
         texts, anchors = ciphertext(views), self.anchors(known)
         puzzle = Puzzle.of(texts, self._model, anchors, self.ciphers, self._dispersion)
-        capacity = capacities(self.public, self.plains)
+        capacity = capacities(self.plains)
         starts = [self._start(puzzle, texts, capacity, rng if number else None) for number in range(self._restarts)]
         choice, value = max(starts, key=lambda one: one[1])
         mapping = np.full(self.ciphers, -1, dtype=np.int64)
@@ -122,10 +122,6 @@ class Decipherment(MappingAttack):
         return first
 
 
-def capacities(public: Public, plains: int) -> Soft:
-    """How many cipher ids each plain id has ``[V]``, as the public parameters say: more than one with homophones."""
-    found = np.ones(plains, dtype=np.float32)
-    frequent = public.parameters.get("frequent", ())
-    if isinstance(frequent, Sequence) and len(frequent):
-        found[np.asarray(frequent, dtype=np.int64)] = float(str(public.parameters.get("homophones", 1)))
-    return found
+def capacities(plains: int) -> Soft:
+    """How many cipher ids each plain id is taken to have ``[V]``: one, for which ids have homophones is not public."""
+    return np.ones(plains, dtype=np.float32)

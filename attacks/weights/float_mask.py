@@ -19,6 +19,7 @@ from smd_research.core.errors import NotApplicableError
 from smd_research.core.guess import Spent, WeightGuess
 from smd_research.core.observable import Observable
 from smd_research.mechanisms.integers.field import FIELDS
+from smd_research.mechanisms.integers.parameters import ProtocolParameters
 
 _SURE = 5.0  # standard errors from which a mean counts as more than the mask's own
 _EDGE = 1.1  # beyond the largest eigenvalue of pure noise, which fluctuates
@@ -39,9 +40,10 @@ class FloatMask(WeightAttack):
         Raises:
             NotApplicableError: where nothing is masked.
         """
-        if "field" not in public.parameters:
+        protocol = public.published(ProtocolParameters)
+        if protocol is None:
             raise NotApplicableError("reads masked activations: this defense sends none")
-        self._prime = FIELDS[str(public.parameters["field"])].prime
+        self._prime = FIELDS[protocol.field].prime
         super().fit(public)
 
     def restore(self, views: Sequence[AdversaryView], rng: np.random.Generator) -> WeightGuess:

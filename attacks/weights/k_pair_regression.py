@@ -22,6 +22,7 @@ from smd_research.core.errors import ConfigError, NotApplicableError
 from smd_research.core.guess import Spent, WeightGuess
 from smd_research.mechanisms.decomposition.hidden_subspace import null_space
 from smd_research.mechanisms.integers.field import FIELDS, Field
+from smd_research.mechanisms.integers.parameters import ProtocolParameters
 
 METHODS = ("null_space", "generic")
 _PROVED = 1e-3  # largest relative error of an answer that the solution predicts
@@ -71,7 +72,7 @@ class KPairRegression(WeightAttack):
             NotApplicableError: when no product was ever asked for.
         """
         targets = protected(self.public)
-        seen = _plain(views) or _masked(views, str(self.public.parameters.get("field", "wide")))
+        seen = _plain(views) or _masked(views, self.public.parameters_of(ProtocolParameters).field)
         if not seen:
             raise NotApplicableError("needs inputs and answers of a protected product: none was seen")
         restored, errors = {}, []

@@ -23,6 +23,7 @@ from smd_research.core.errors import ConfigError, NotApplicableError
 from smd_research.core.guess import Spent, WeightGuess
 from smd_research.core.observable import Observable
 from smd_research.mechanisms.integers.field import FIELDS, Field
+from smd_research.mechanisms.integers.parameters import ProtocolParameters
 
 _COORDINATES = 24  # that decide whether two rows share a mask
 _SMALL = 8.0  # a difference is small when it is below the prime over this: a quarter of uniform residues is, by chance
@@ -54,9 +55,10 @@ class MaskReuse(WeightAttack):
         Raises:
             NotApplicableError: where masked inputs are no residues.
         """
-        if "field" not in public.parameters or public.parameters.get("masking") == "float":
+        protocol = public.published(ProtocolParameters)
+        if protocol is None or protocol.masking == "float":
             raise NotApplicableError("subtracts residues modulo a prime: this defense sends none")
-        self._field = FIELDS[str(public.parameters["field"])]
+        self._field = FIELDS[protocol.field]
         super().fit(public)
 
     def restore(self, views: Sequence[AdversaryView], rng: np.random.Generator) -> WeightGuess:

@@ -13,7 +13,6 @@ and 2510.24999: why integrity is part of confidentiality). Two uses:
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import cast
 
 import numpy as np
 import torch
@@ -29,7 +28,9 @@ from smd_research.core.errors import ConfigError, NotApplicableError
 from smd_research.core.guess import Spent, WeightGuess
 from smd_research.core.observable import Observable
 from smd_research.core.seeds import generator
+from smd_research.mechanisms.decomposition.parameters import SecretParts
 from smd_research.mechanisms.integers.field import FIELDS, Field
+from smd_research.mechanisms.integers.parameters import FixedPointParameters, ProtocolParameters
 from smd_research.models.linears import weight_of
 
 
@@ -71,11 +72,11 @@ class TamperingOracle(WeightAttack):
         return partial(_instead, self._planned(public))
 
     def _planned(self, public: Public) -> "Plan":
-        products = cast(Sequence[Sequence[str]], public.parameters.get("products", ()))
-        bits = cast(Sequence[int], public.parameters.get("fraction_bits", ()))
-        if not products or len(bits) != len(products) or public.parameters.get("masking") == "float":
+        protocol, points = public.published(ProtocolParameters), public.published(FixedPointParameters)
+        if protocol is None or points is None or protocol.masking == "float":
             raise NotApplicableError("tampers with products of masked residues: this defense asks for none")
-        field, head = FIELDS[str(public.parameters["field"])], len(products) - 1
+        products, bits = public.parameters_of(SecretParts).products, points.fraction_bits
+        field, head = FIELDS[protocol.field], len(products) - 1
         number = head if self._product is None else self._product
         if number > head:
             raise NotApplicableError(f"attack.product={number}: the products are numbered 0 to {head}")

@@ -51,7 +51,7 @@ class Pipeline:
     ) -> SlipDeployment:
         """Both parties in this process, strict."""
         defense = Slip(rank=RANK, bits=self.bits, field=self.field, masking=masking, verify=verify)
-        made = defense.deploy(bundle, Boundary(record=record), settings.seed)
+        made = defense.prepare(bundle, seed=settings.seed).deploy(Boundary(record=record))
         assert isinstance(made, SlipDeployment)
         return made
 

@@ -145,8 +145,8 @@ def _baseline(parties: Callable[[], Parties]) -> float:
 def _deploy(stack: ExitStack, settings: Settings, request: Request, name: str, defense: Slip) -> Parties:
     bundle = model(settings, name)
     clocked = Boundary(record=False, impostor=lambda factory: partial(ClockedDevice, factory))
-    plain = stack.enter_context(NoDefense().deploy(bundle, Boundary(record=False)))
-    slip = stack.enter_context(defense.deploy(bundle, clocked, settings.seed))
+    plain = stack.enter_context(NoDefense().prepare(bundle).deploy(Boundary(record=False)))
+    slip = stack.enter_context(defense.prepare(bundle, seed=settings.seed).deploy(clocked))
     assert isinstance(slip, SlipDeployment)
     whole = cost(Sizes.of(bundle), slip.parts.ranks, request.context, repetitions=defense.verify)
     prompt = Prompt("bench", "", prompts(bundle, 1, request.prompt, settings.seed)[0])

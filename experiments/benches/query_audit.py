@@ -11,7 +11,7 @@ from smd_research.boundary import Boundary
 from smd_research.data.prompts import Prompt
 from smd_research.data.synthetic import generate
 from smd_research.data.tokenise import prompts as tokenised
-from smd_research.defenses.base import Deployment
+from smd_research.defenses.base import Deployment, PublicText
 from smd_research.defenses.smd import Smd
 from smd_research.mechanisms.attention.query_audit import AuditLevel
 from smd_research.models import Bundle, sources
@@ -29,8 +29,9 @@ def _milliseconds_per_token(deployment: Deployment, prompt: Prompt) -> float:
 def _audited(bundle: Bundle, level: AuditLevel, settings: Settings) -> Deployment:
     defense = Smd(audit=level, audit_slack=SLACK)
     documents = generate("mixed", "train", 8, settings.seed)
-    defense.calibrate([prompt.ids for prompt in tokenised(documents, bundle.tokenizer, PROMPT_TOKENS, 0)])
-    return defense.deploy(bundle, Boundary("process", record=False, threads=settings.threads), settings.seed)
+    text = PublicText([prompt.ids for prompt in tokenised(documents, bundle.tokenizer, PROMPT_TOKENS, 0)])
+    boundary = Boundary("process", record=False, threads=settings.threads)
+    return defense.prepare(bundle, text, settings.seed).deploy(boundary)
 
 
 def cases(settings: Settings) -> Iterator[Modes]:

@@ -150,7 +150,7 @@ class Parties:
 def deploy(stack: ExitStack, bundle: Bundle, defense: Slip, seed: int) -> Parties:
     """Both parties in this process, each clocked, and the plain model beside them."""
     clocked = Boundary(record=False, impostor=lambda factory: partial(ClockedDevice, factory))
-    slip = stack.enter_context(defense.deploy(bundle, clocked, seed))
+    slip = stack.enter_context(defense.prepare(bundle, seed=seed).deploy(clocked))
     assert isinstance(slip, SlipDeployment)
     assert slip.rounds.channel is not None
     channel = slip.rounds.channel = ClockedChannel(slip.rounds.channel)

@@ -41,9 +41,9 @@ def cases(settings: Settings) -> Iterator[Case]:
             return Boundary(transport, record=False, threads=settings.threads)
 
         with (
-            NoDefense().deploy(bundle, boundary("process")) as plain,
-            Smd().deploy(bundle, boundary("process")) as smd,
-            Smd().deploy(bundle, boundary("inproc")) as together,
+            NoDefense().prepare(bundle).deploy(boundary("process")) as plain,
+            Smd().prepare(bundle).deploy(boundary("process")) as smd,
+            Smd().prepare(bundle).deploy(boundary("inproc")) as together,
         ):
             what = f"{name} users=1 prompt={PROMPT_TOKENS} threads={settings.threads}"
             yield Case(

@@ -81,7 +81,7 @@ def _cases_at(layer: int, settings: Settings, workbench: Workbench) -> Iterator[
     (served,) = observation.served
     states = served.view.of(HiddenStates)[0].hidden.float()
     attack: VocabMatching = build(plan.parts["attack"], VocabMatching)
-    attack.fit(Public(bundle, "split", observation.parameters, workbench.corpus(plan)))
+    attack.fit(Public(bundle, "split", observation.prepared.parameters, workbench.corpus(plan)))
 
     guess = attack.recover(served.view, generator(settings.seed, "bench"))
     if guess.ids != served.prompt.ids or naive(bundle, states, layer) != served.prompt.ids:

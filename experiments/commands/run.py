@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from experiments.trials.workbench import Workbench
     from smd_research.boundary import AdversaryView
     from smd_research.boundary.session import Impostor
-    from smd_research.defenses.base import Defense
-    from smd_research.models.bundle import Bundle
     from smd_research.records import Record
 
 
@@ -70,7 +68,7 @@ def measure(plan: Plan, workbench: "Workbench") -> "Record":
     """Deploy the defense, serve the prompts, attack what was seen, score."""
     import torch
 
-    from attacks.base import Attack, MappingAttack, Public, TemplateAttack, WeightAttack
+    from attacks.base import Attack, Public, TemplateAttack, WeightAttack
     from experiments.composing.build import build
     from experiments.trials.attacking import check, recover_all
     from experiments.trials.impersonate import effect
@@ -92,25 +90,19 @@ def measure(plan: Plan, workbench: "Workbench") -> "Record":
         check(attack, defense.shows)
 
     bundle, corpus = workbench.bundle(plan), workbench.corpus(plan)
-    defense.calibrate(corpus)
     observation = workbench.observation(plan, defense)
     observed = time.perf_counter()
     attempts, weights = None, {}
     if attack:
+        prepared = observation.prepared
         marked = tuple(document.spans for document in workbench.public_text(plan))
         more = partial(workbench.more_text, plan)
         public = Public(
-            observation.public,
-            str(cell.defense["name"]),
-            observation.parameters,
-            corpus,
-            marked,
-            more,
-            base=bundle if isinstance(attack, MappingAttack) else None,  # elsewhere the weights may be the secret
+            prepared.public, str(cell.defense["name"]), prepared.parameters, corpus, marked, more, prepared.base
         )
         prompts = [one.prompt for one in observation.served]
         hidden = workbench.hidden(plan, attack, prompts) if isinstance(attack, TemplateAttack) else ()
-        views, refused = seen(plan, defense, bundle, observation, attack.impostor(public))
+        views, refused = seen(plan, observation, attack.impostor(public))
         if isinstance(attack, WeightAttack):
             held_out, others = workbench.held_out(plan), partial(record_of, workbench=workbench)
             shown = [view for _, view in views]
@@ -132,7 +124,7 @@ def record_of(plan: Plan, workbench: "Workbench") -> "Record | None":
 
 
 def seen(
-    plan: Plan, defense: "Defense", bundle: "Bundle", observation: "Observation", impostor: "Impostor | None"
+    plan: Plan, observation: "Observation", impostor: "Impostor | None"
 ) -> tuple[list[tuple[str, "AdversaryView"]], list[bool]]:
     """Names and views of the prompts, the honest provider's or an impostor's, and which requests were refused to it."""
     from experiments.trials.impersonate import impersonated
@@ -141,14 +133,12 @@ def seen(
         return [(one.prompt.id, one.view) for one in observation.served], []
     cell = plan.cell
     found = impersonated(
-        defense,
-        bundle,
+        observation.prepared,
         [one.prompt for one in observation.served],
         impostor,
         max_new_tokens=cell.max_new_tokens,
         transport=cell.transport,
         threads=plan.threads,
-        seed=cell.seed,
     )
     names = [one.prompt.id for one in observation.served]
     return list(zip(names, (one.view for one in found), strict=True)), [one.refused for one in found]
@@ -156,8 +146,9 @@ def seen(
 
 def public_facts(observation: "Observation") -> dict[str, Any]:
     """What a defense promises, and its parameters as deployed (an epsilon chosen by survival is known only then)."""
-    parameters = {name: value for name, value in observation.parameters.items() if isinstance(value, str | int | float)}
-    return {"guarantee": str(observation.guarantee or "none"), "parameters": parameters}
+    prepared = observation.prepared
+    parameters = {k: value for k, value in prepared.published().items() if isinstance(value, str | int | float)}
+    return {"guarantee": str(prepared.guarantee or "none"), "parameters": parameters}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

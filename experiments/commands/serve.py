@@ -60,7 +60,7 @@ def provider(defense: "Defense", bundle: "Bundle") -> "UntrustedFactory":
         found.append(factory)
         return factory
 
-    with defense.deploy(bundle, Boundary("inproc", record=False, impostor=keep)):
+    with defense.prepare(bundle).deploy(Boundary("inproc", record=False, impostor=keep)):
         (factory,) = found
     parts = factory.args if isinstance(factory, partial) else ()
     if any(isinstance(part, Bundle) and part is not bundle for part in parts):

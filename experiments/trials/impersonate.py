@@ -13,9 +13,8 @@ from smd_research.boundary.messages import Tokens
 from smd_research.boundary.session import Impostor
 from smd_research.core.errors import ProtocolError, RefusedError
 from smd_research.data.prompts import Prompt
-from smd_research.defenses.base import Defense
+from smd_research.defenses.base import Prepared
 from smd_research.metrics import Estimate
-from smd_research.models.bundle import Bundle
 
 
 def effect(
@@ -50,21 +49,19 @@ class Impersonated:
 
 
 def impersonated(
-    defense: Defense,
-    bundle: Bundle,
+    prepared: Prepared,
     prompts: Sequence[Prompt],
     impostor: Impostor,
     *,
     max_new_tokens: int,
     transport: str,
     threads: int,
-    seed: int,
 ) -> list[Impersonated]:
     """Serve prompts, each with parties of its own: a refusal ends them."""
     found = []
     for prompt in track(prompts, "impersonate"):
         boundary = Boundary(transport, record=True, threads=threads, impostor=impostor)
-        with defense.deploy(bundle, boundary, seed) as deployment:
+        with prepared.deploy(boundary) as deployment:
             refused = False
             try:
                 deployment.generate(prompt, max_new_tokens)

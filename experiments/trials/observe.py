@@ -12,9 +12,8 @@ from smd_research import metrics
 from smd_research.boundary import AdversaryView, Boundary, Ledger
 from smd_research.boundary.remote import Remote
 from smd_research.core.errors import RefusedError
-from smd_research.core.guarantee import Guarantee
 from smd_research.data.prompts import Prompt
-from smd_research.defenses.base import Defense, Deployment, Generation
+from smd_research.defenses.base import Deployment, Generation, Prepared
 from smd_research.models.bundle import Bundle
 from smd_research.models.decoding import plain_greedy, plain_logits
 
@@ -61,18 +60,14 @@ class Observation:
 
     Attributes:
         served: the prompts.
-        public: the model as the untrusted party holds it.
-        parameters: of the deployment.
-        guarantee: what the defense promises.
+        prepared: the defense, as it was deployed.
         weight_bytes: of all parties.
         resident_mb: memory of their processes.
         refused: how many prompts the defense would not serve; they are not among those served.
     """
 
     served: tuple[Served, ...]
-    public: Bundle
-    parameters: dict[str, object]
-    guarantee: Guarantee | None
+    prepared: Prepared
     weight_bytes: int
     resident_mb: float
     refused: int = 0
@@ -89,15 +84,13 @@ def plain_answers(bundle: Bundle, prompts: Sequence[Prompt], max_new_tokens: int
 
 
 def observe(
-    defense: Defense,
-    bundle: Bundle,
+    prepared: Prepared,
     prompts: Sequence[Prompt],
     plain: Sequence[Plain],
     *,
     max_new_tokens: int,
     transport: str,
     threads: int,
-    seed: int,
     remote: Remote | None = None,
 ) -> Observation:
     """Deploy a defense and serve every prompt that it does not refuse.
@@ -109,10 +102,10 @@ def observe(
         LabError: for a prompt that nobody could serve, or whatever stops the untrusted party.
     """
     unrecorded = Boundary(transport, record=False, threads=threads, remote=remote)
-    timed = _time(defense, bundle, prompts, max_new_tokens, unrecorded, seed)
+    timed = _time(prepared, prompts, max_new_tokens, unrecorded)
     boundary = Boundary(transport, record=True, threads=threads, remote=remote)
     served = []
-    with defense.deploy(bundle, boundary, seed) as deployment:
+    with prepared.deploy(boundary) as deployment:
         for prompt, answer, generation in zip(track(prompts, "record"), plain, timed, strict=True):
             if generation is not None:
                 with suppress(RefusedError):
@@ -121,9 +114,7 @@ def observe(
             raise RefusedError(f"each of {len(prompts)} prompts was refused in one request or another: none to score")
         return Observation(
             served=tuple(served),
-            public=deployment.public,
-            parameters=dict(deployment.parameters),
-            guarantee=defense.guarantee(),
+            prepared=prepared,
             weight_bytes=deployment.memory().weights,
             resident_mb=sum(metrics.resident_mb(pid) for pid in boundary.pids),
             refused=len(prompts) - len(served),
@@ -131,14 +122,14 @@ def observe(
 
 
 def _time(
-    defense: Defense, bundle: Bundle, prompts: Sequence[Prompt], max_new_tokens: int, boundary: Boundary, seed: int
+    prepared: Prepared, prompts: Sequence[Prompt], max_new_tokens: int, boundary: Boundary
 ) -> list[Generation | None]:
     """The unrecorded generation of each prompt, None where it is refused.
 
     Raises:
         RefusedError: when all are.
     """
-    with defense.deploy(bundle, boundary, seed) as deployment:
+    with prepared.deploy(boundary) as deployment:
         _warm_up(deployment, prompts, max_new_tokens)
         timed: list[Generation | None] = []
         for prompt in track(prompts, "time"):

@@ -9,7 +9,7 @@ import copy
 import math
 import shlex
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 
 import torch
@@ -26,6 +26,7 @@ from smd_research.boundary import AdversaryView
 from smd_research.core.errors import LabError, NotApplicableError
 from smd_research.core.guess import WeightGuess
 from smd_research.core.seeds import generator
+from smd_research.mechanisms.decomposition.parameters import SecretParts
 from smd_research.metrics import Estimate
 from smd_research.models.bundle import Bundle
 from smd_research.models.linears import linear_layers, weight_of
@@ -150,19 +151,18 @@ def compared(
         known = scores(relative, documents, "public relative")
         found["public_loss"] = metrics.loss(known.nll, tokens)
         found["private_gain"] = metrics.recovery(known.nll, back.nll, true.nll)
-    ranks = public.parameters.get("ranks")
-    if isinstance(ranks, Mapping):
-        found |= exposure(original, public.bundle, ranks, true.nll, out.nll, tokens)
+    if secret := public.published(SecretParts):
+        found |= exposure(original, public.bundle, secret.ranks, true.nll, out.nll, tokens)
     return {name: one for name, one in found.items() if not math.isnan(one.mean)}
 
 
 def _weight_errors(original: Bundle, public: Public, mended: Bundle) -> dict[str, Estimate]:
     """Over the matrices with a secret part, as the public ranks name them: all, and by form."""
-    ranks = public.parameters.get("ranks")
-    if not isinstance(ranks, Mapping):
+    secret = public.published(SecretParts)
+    if secret is None:
         return {}
     models = [linear_layers(bundle) for bundle in (mended, original, public.bundle)]
-    names = [name for name in models[0] if ranks.get(name)]
+    names = [name for name in models[0] if secret.ranks.get(name)]
     one, two, three = ([weight_of(layers[name]).cpu() for name in names] for layers in models)
     matrices = list(zip(one, two, three, strict=True))
     members = {"weight_error": matrices}

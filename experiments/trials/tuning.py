@@ -5,6 +5,7 @@ with equal results, and cells that differ in the attack alone share it.
 """
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -22,8 +23,8 @@ from smd_research.core.observable import Observable
 from smd_research.data.tasks import Task
 from smd_research.data.tasks.base import EVALUATION, TRAIN, VALIDATION
 from smd_research.data.tasks.rows import class_words, texts_of
-from smd_research.defenses.base import Defense
-from smd_research.defenses.tunable import Implanted, Tunable
+from smd_research.defenses.base import Defense, PublicText
+from smd_research.defenses.tunable import Tunable, TunablePrepared
 from smd_research.defenses.tuning import TuningClient, TuningDeployment
 from smd_research.metrics import Estimate
 from smd_research.models.bundle import Bundle
@@ -43,13 +44,13 @@ class Cycle:
     """One life of a tuned model.
 
     Attributes:
-        implanted: what the client made: the model to tune, and its code.
+        prepared: what the client made: the model to tune, and its code.
         tuned: the model as the provider holds it afterwards.
         views: what the provider saw: of the upload, of tuning, of inference.
         seen: texts, answers and what each phase took.
     """
 
-    implanted: Implanted
+    prepared: TunablePrepared
     tuned: Bundle
     views: tuple[AdversaryView, ...]
     seen: Seen
@@ -70,30 +71,31 @@ def measure_task(plan: Plan, workbench: Workbench) -> Record:
     if attack:
         admitted(attack, defense.tuning_shows)
     bundle, corpus = workbench.bundle(plan), workbench.corpus(plan)
-    defense.calibrate(corpus)
-    cycle = workbench.cycle(makes(plan, "tune"), lambda: live(plan, defense, bundle))
+    cycle = workbench.cycle(makes(plan, "tune"), lambda: live(plan, defense, bundle, corpus))
     observed = time.perf_counter()
 
     scores, items = utility(cycle.seen)
     found: dict[str, Estimate] = {}
     if attack:
-        name, implanted = str(cell.defense["name"]), cycle.implanted
+        name, prepared = str(cell.defense["name"]), cycle.prepared
         more = partial(workbench.more_text, plan)
-        public = Public(cycle.tuned, name, implanted.parameters, corpus, more=more, base=bundle, before=implanted.start)
-        found, read = attacked(attack, public, cycle.views, implanted.code, cycle.seen, cell.seed)
+        public = Public(
+            cycle.tuned, name, prepared.parameters, corpus, more=more, base=prepared.base, before=prepared.public
+        )
+        found, read = attacked(attack, public, cycle.views, prepared.code, cycle.seen, cell.seed)
         items += read
     ended = time.perf_counter()
     wall = {"observe": observed - began, "attack": ended - observed}
     where = {
         **environment(cell.device, wall),
-        "guarantee": str(cycle.implanted.guarantee or "none"),
-        "parameters": {k: v for k, v in cycle.implanted.parameters.items() if isinstance(v, str | int | float)},
+        "guarantee": str(cycle.prepared.guarantee or "none"),
+        "parameters": {k: v for k, v in cycle.prepared.published().items() if isinstance(v, str | int | float)},
     }
     metrics = {**scores, **cost(cycle.seen), **found}
     return Record(Status.OK, cell, metrics=metrics, items=items_frame(items), environment=where)
 
 
-def live(plan: Plan, defense: Tunable, bundle: Bundle) -> Cycle:
+def live(plan: Plan, defense: Tunable, bundle: Bundle, corpus: Sequence[Sequence[int]]) -> Cycle:
     """Key and implant at the client, then private tuning and inference with the recorder on.
 
     Raises:
@@ -109,18 +111,18 @@ def live(plan: Plan, defense: Tunable, bundle: Bundle) -> Cycle:
         for split, n in ((TRAIN, task.train), (VALIDATION, task.validation), (EVALUATION, task.evaluation))
     )
     words = class_words(task, bundle.tokenizer) if tuning.head == "words" else ()
-    if public := task.public(PUBLIC_TEXTS, cell.seed):
-        defense.calibrate_task(texts_of(public, task, bundle).ids)
+    public = task.public(PUBLIC_TEXTS, cell.seed)
+    text = PublicText(corpus, texts_of(public, task, bundle).ids if public else ())
     with held(plan, "implant") as folder:
-        implanted = defense.implant(bundle, folder, cell.seed)
+        prepared = defense.prepare(bundle, text, cell.seed, folder)
     boundary = Boundary(cell.transport, record=True, threads=plan.threads, timeout_s=SILENCE_S)
-    asked = implanted, boundary, len(task.labels), tuning, _machine(plan)
+    asked = prepared, boundary, len(task.labels), tuning, _machine(plan)
     with (
         held(plan, "tune") as folder,
         steps("private tuning") as on_step,
         TuningDeployment(*asked, folder, TuningClient(on_step)) as deployment,
     ):
-        phases = Phases(boundary, defense.tuning_shows)
+        phases = Phases(boundary, prepared.tuning_shows)
         deployment.upload(training)
         deployment.upload(held_out, held_out=True, first=len(training.ids))
         phases.end("tune")
@@ -134,9 +136,9 @@ def live(plan: Plan, defense: Tunable, bundle: Bundle) -> Cycle:
         tuned = deployment.tuned
     taken = {"infer_s": inferred, "infer_gflop": forward_flops(bundle.model, evaluation.tokens) / 1e9}
     taken |= {"tune_s": outcome["seconds"], "tune_gflop": outcome["flops"] / 1e9, "tune_steps": outcome["steps"]}
-    taken |= {**phases.bytes, **_client_cost(implanted, bundle)}
+    taken |= {**phases.bytes, **_client_cost(prepared)}
     seen = Seen(task, training, held_out, evaluation, tuple(predicted), tuple(scored), taken)
-    return Cycle(implanted, tuned, tuple(phases.views), seen)
+    return Cycle(prepared, tuned, tuple(phases.views), seen)
 
 
 class Phases:
@@ -160,12 +162,12 @@ class Phases:
         self._boundary.begin()
 
 
-def _client_cost(implanted: Implanted, bundle: Bundle) -> dict[str, float]:
+def _client_cost(prepared: TunablePrepared) -> dict[str, float]:
     """Of the phases at the client; a model that was changed there is sent whole."""
-    taken = {f"{phase}_s": seconds for phase, seconds in implanted.seconds.items()}
-    taken |= {f"{phase}_gflop": flops / 1e9 for phase, flops in implanted.flops.items()}
-    if implanted.start is not bundle:
-        taken["implant_bytes"] = float(implanted.start.weight_bytes)
+    taken = {f"{phase}_s": seconds for phase, seconds in prepared.seconds.items()}
+    taken |= {f"{phase}_gflop": flops / 1e9 for phase, flops in prepared.flops.items()}
+    if prepared.public is not prepared.bundle:
+        taken["implant_bytes"] = float(prepared.public.weight_bytes)
     return taken
 
 

@@ -17,7 +17,7 @@ from smd_research.core.errors import ConfigError, PromptError
 from smd_research.core.seeds import generator
 from smd_research.data.prompts import Prompt
 from smd_research.data.tokenise import prompts as tokenise
-from smd_research.defenses.base import Defense
+from smd_research.defenses.base import Defense, Prepared, PublicText
 from smd_research.models.bundle import Bundle
 
 T = TypeVar("T")
@@ -131,16 +131,19 @@ class Workbench:
         return self._keep(
             "observation",
             [parts, cell.device, plan.threads],
-            lambda: observe(
-                defense,
-                self.bundle(plan),
-                *self._staged(plan, defense),
-                max_new_tokens=cell.max_new_tokens,
-                transport=cell.transport,
-                remote=remote(plan, self.bundle(plan)),
-                threads=plan.threads,
-                seed=cell.seed,
-            ),
+            lambda: self._observe(plan, defense),
+        )
+
+    def _observe(self, plan: Plan, defense: Defense) -> Observation:
+        cell, bundle = plan.cell, self.bundle(plan)
+        prepared = defense.prepare(bundle, PublicText(self.corpus(plan)), cell.seed)
+        return observe(
+            prepared,
+            *self._staged(plan, prepared),
+            max_new_tokens=cell.max_new_tokens,
+            transport=cell.transport,
+            remote=remote(plan, bundle),
+            threads=plan.threads,
         )
 
     def cycle(self, parts: Mapping[str, Any], make: Callable[[], T]) -> T:
@@ -152,10 +155,10 @@ class Workbench:
         """
         return self._keep("cycle", [parts], make)
 
-    def _staged(self, plan: Plan, defense: Defense) -> tuple[Sequence[Prompt], Sequence[Plain]]:
+    def _staged(self, plan: Plan, prepared: Prepared) -> tuple[Sequence[Prompt], Sequence[Plain]]:
         """The prompts as the defense's claim supposes them, and the unprotected model's answers to them."""
         prompts, bundle = self.prompts(plan), self.bundle(plan)
-        staged = defense.stage(bundle, prompts, plan.cell.seed)
+        staged = prepared.stage(prompts)
         if staged is prompts:
             return prompts, self.plain(plan)
         return staged, plain_answers(bundle, staged, plan.cell.max_new_tokens)

@@ -3,7 +3,8 @@
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from pathlib import Path
 from types import TracebackType
 from typing import ClassVar, Self
 
@@ -87,11 +88,6 @@ class Deployment(ABC):
         self.shows = shows
         self.client = client
 
-    @property
-    @abstractmethod
-    def parameters(self) -> Mapping[str, object]:
-        """The defense's public parameters (Kerckhoffs): all of its configuration, none of its randomness."""
-
     @abstractmethod
     def _request(self, ids: Sequence[int], max_new_tokens: int, forced: Sequence[int] | None) -> list[Tensor]:
         """Run one request; the client collects the tokens.
@@ -146,11 +142,6 @@ class Deployment(ABC):
         return {}
 
     @property
-    def public(self) -> Bundle:
-        """The model as the untrusted party holds it: all of it, but for a defense that keeps weights secret."""
-        return self.bundle
-
-    @property
     def outputs(self) -> tuple[tuple[int, ...], ...]:
         """Generated tokens of every stream, as the untrusted party knows them."""
         return (tuple(self.client.ids),)
@@ -173,44 +164,100 @@ class Deployment(ABC):
         self.boundary.close()
 
 
+@dataclass(frozen=True, repr=False)
+class PublicText:
+    """Public text of the same kind as what is protected, never that itself; token ids.
+
+    Attributes:
+        corpus: documents like the prompts, or like whatever else is served.
+        task: texts like the task's to tune on, where there is any.
+    """
+
+    corpus: Sequence[Sequence[int]] = ()
+    task: Sequence[Sequence[int]] = ()
+
+
+NO_TEXT = PublicText()
+
+
+@dataclass(frozen=True, repr=False, eq=False, kw_only=True)
+class Prepared(ABC):
+    """What is served, shown and promised, before anything private is sent.
+
+    Attributes:
+        bundle: the user's model, never modified.
+        public: the model as the untrusted party holds it.
+        base: the public model that the served one was made from, the same where nothing was changed; None where the
+            weights are the secret, so that no ancestor of theirs is known.
+        parameters: the public parameters (Kerckhoffs), frozen dataclasses: all of the configuration, none of the
+            randomness.
+        guarantee: what is promised; None is an honest value.
+        shows: what the untrusted party sees.
+        seed: of the defense's own randomness.
+    """
+
+    bundle: Bundle
+    public: Bundle
+    base: Bundle | None
+    parameters: tuple[object, ...] = ()
+    guarantee: Guarantee | None = None
+    shows: frozenset[Observable]
+    seed: int = 0
+
+    @abstractmethod
+    def deploy(self, boundary: Boundary) -> Deployment:
+        """Start the two parties; each deployment draws the same randomness from the seed.
+
+        Args:
+            boundary: joins them.
+
+        Raises:
+            ConfigError: where there is nothing to serve prompts with.
+        """
+
+    def stage(self, prompts: Sequence[Prompt]) -> Sequence[Prompt]:
+        """The evaluation prompts as the claim supposes them; most suppose nothing and leave them."""
+        return prompts
+
+    def published(self) -> dict[str, object]:
+        """The public parameters by name, as a record keeps them."""
+        return {
+            one.name: getattr(parameters, one.name)
+            for parameters in self.parameters
+            for one in fields(parameters)  # type: ignore[arg-type]
+        }
+
+
 class Defense(ABC):
-    """A configuration that can be deployed.
+    """A configuration, which holds no state; what it comes to for a model is :class:`Prepared`.
 
     ``version`` is part of a cell's identity: raise it when a change may change the defense's numbers.
     """
 
     version: ClassVar[int] = 1
-    corpus: Sequence[Sequence[int]] = ()
 
     @property
     @abstractmethod
     def shows(self) -> frozenset[Observable]:
-        """What the untrusted party sees."""
+        """What the untrusted party sees of prompts that are served."""
 
     @abstractmethod
-    def deploy(self, bundle: Bundle, boundary: Boundary, seed: int = 0) -> Deployment:
-        """Start the two parties.
+    def prepare(
+        self, bundle: Bundle, public_text: PublicText = NO_TEXT, seed: int = 0, folder: Path | None = None
+    ) -> Prepared:
+        """Do all that can be done before anything private is sent.
 
         Args:
-            bundle: the model.
-            boundary: joins them.
+            bundle: the user's model; never modified.
+            public_text: what the defense may measure or train on.
             seed: for the defense's own randomness.
+            folder: where a long phase keeps its state, so that one that was killed goes on with equal results; None
+                keeps nothing on disk.
 
         Raises:
-            UnsupportedModelError: for a family the defense cannot serve.
+            ConfigError: for options that this model or text rules out.
+            UnsupportedModelError: for a family that the defense cannot serve.
         """
-
-    def calibrate(self, corpus: Sequence[Sequence[int]]) -> None:
-        """Take in token ids of public text of the same kind, before ``deploy``; never the prompts to protect."""
-        self.corpus = corpus
-
-    def stage(self, bundle: Bundle, prompts: Sequence[Prompt], seed: int) -> Sequence[Prompt]:
-        """The evaluation prompts as the defense's claim supposes them; most suppose nothing and leave them."""
-        return prompts
-
-    def guarantee(self) -> Guarantee | None:
-        """What the defense promises; ``None`` is an honest value."""
-        return None
 
 
 class Provider(Untrusted):

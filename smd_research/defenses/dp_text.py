@@ -5,16 +5,24 @@ Metric differential privacy for each token over embedding distance: the exponent
 sanitised prompt: privacy is paid in usefulness.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 from smd_research.boundary import Boundary
 from smd_research.core.errors import ConfigError
-from smd_research.core.guarantee import Guarantee
 from smd_research.core.observable import Observable
 from smd_research.core.seeds import generator
-from smd_research.defenses.base import Defense
+from smd_research.defenses.base import NO_TEXT, Defense, Prepared, PublicText
 from smd_research.defenses.none import PlainDeployment
-from smd_research.mechanisms.privacy.channels import TOKEN_MECHANISMS, bundle_space, token_channel, token_epsilons
+from smd_research.mechanisms.privacy.channels import (
+    TOKEN_MECHANISMS,
+    TokenChannelParameters,
+    TokenMechanism,
+    bundle_space,
+    token_channel,
+    token_epsilons,
+)
 from smd_research.mechanisms.privacy.embedding_space import Scale
 from smd_research.mechanisms.privacy.survival import token_frequencies
 from smd_research.mechanisms.privacy.token_channel import TokenChannel
@@ -29,29 +37,37 @@ class DpTextDeployment(PlainDeployment):
     Args:
         bundle: the model.
         boundary: joins the parties.
-        mechanism: name of the channel.
         channel: draws what is sent.
         seed: of the channel's randomness.
     """
 
-    def __init__(self, bundle: Bundle, boundary: Boundary, mechanism: str, channel: TokenChannel, seed: int) -> None:
+    def __init__(self, bundle: Bundle, boundary: Boundary, channel: TokenChannel, seed: int) -> None:
         super().__init__(bundle, boundary, SHOWS)
-        self._mechanism = mechanism
         self._token_channel = channel
         self._seed = seed
         self._requests = 0
 
-    @property
-    def parameters(self) -> Mapping[str, object]:
-        channel = self._token_channel
-        return {"mechanism": self._mechanism, "epsilon": channel.epsilon, "space": channel.space.scale}
-
-    def prepare(self, ids: Sequence[int]) -> Sequence[int]:
+    def said(self, ids: Sequence[int]) -> Sequence[int]:
         """A fresh draw for every request."""
         self._requests += 1
         rng = generator(self._seed, "dp_text", self._requests)
         drawn: list[int] = self._token_channel.sample(list(ids), rng).tolist()
         return drawn
+
+
+@dataclass(frozen=True, repr=False, eq=False, kw_only=True)
+class DpTextPrepared(Prepared):
+    """A model that is served as it is, and the channel that every prompt goes through.
+
+    Attributes:
+        channel: draws what is sent.
+    """
+
+    channel: TokenChannel
+
+    def deploy(self, boundary: Boundary) -> DpTextDeployment:
+        """Start the two parties."""
+        return DpTextDeployment(self.bundle, boundary, self.channel, self.seed)
 
 
 class DpText(Defense):
@@ -61,7 +77,7 @@ class DpText(Defense):
         mechanism: ``santext`` or ``dchi``.
         epsilon: per token and unit of distance; wins over ``survival``.
         survival: choose epsilon so that this share of tokens passes unchanged, on the frequencies of the public corpus
-            given to ``calibrate`` (all tokens alike without one).
+            (all tokens alike without one).
         space: ``unit`` (rows of norm one, distances up to 2) or ``raw``.
 
     Raises:
@@ -70,7 +86,7 @@ class DpText(Defense):
 
     def __init__(
         self,
-        mechanism: str = "santext",
+        mechanism: TokenMechanism = "santext",
         epsilon: float | None = None,
         survival: float | None = None,
         space: Scale = "unit",
@@ -87,28 +103,38 @@ class DpText(Defense):
         self.epsilon = epsilon
         self.survival = survival
         self.space: Scale = space
-        self._promise: Guarantee | None = None
 
     @property
     def shows(self) -> frozenset[Observable]:
         return SHOWS
 
-    def deploy(self, bundle: Bundle, boundary: Boundary, seed: int = 0) -> DpTextDeployment:
-        channel = self.channel(bundle)
-        self._promise = channel.guarantee()
-        return DpTextDeployment(bundle, boundary, self.mechanism, channel, seed)
+    def prepare(
+        self, bundle: Bundle, public_text: PublicText = NO_TEXT, seed: int = 0, folder: Path | None = None
+    ) -> DpTextPrepared:
+        channel = self.channel(bundle, public_text.corpus)
+        return DpTextPrepared(
+            bundle=bundle,
+            public=bundle,
+            base=bundle,
+            parameters=(TokenChannelParameters(self.mechanism, channel.epsilon, channel.space.scale),),
+            guarantee=channel.guarantee(),
+            shows=self.shows,
+            seed=seed,
+            channel=channel,
+        )
 
-    def channel(self, bundle: Bundle) -> TokenChannel:
-        """The channel for a model, its epsilon found from the survival share where none is given."""
+    def channel(self, bundle: Bundle, corpus: Sequence[Sequence[int]] = ()) -> TokenChannel:
+        """The channel for a model, its epsilon found from the survival share where none is given.
+
+        Args:
+            bundle: the model, whose embedding is the metric.
+            corpus: token ids of public text, whose frequencies count.
+        """
         space = bundle_space(bundle, self.space)
         epsilon = self.epsilon
         if epsilon is None:
             assert self.survival is not None
-            counted = token_frequencies(self.corpus, bundle.geometry.vocab)
+            counted = token_frequencies(corpus, bundle.geometry.vocab)
             frequencies = counted if counted[space.private_ids].any() else counted + 1
             (epsilon,) = token_epsilons(self.mechanism, space, frequencies, (self.survival,))
         return token_channel(self.mechanism, space, epsilon)
-
-    def guarantee(self) -> Guarantee | None:
-        """The channel's promise; known once deployed, because epsilon and the metric depend on the model."""
-        return self._promise

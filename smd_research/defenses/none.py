@@ -1,6 +1,7 @@
 """No protection: the provider gets the prompt."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -11,8 +12,8 @@ from smd_research.boundary import Boundary, Channel
 from smd_research.boundary.messages import Done, Message, PromptIds, Tokens, token_tensor
 from smd_research.core.errors import ProtocolError
 from smd_research.core.observable import Observable
-from smd_research.defenses.base import Client, Defense, Deployment, Memory, Provider
-from smd_research.defenses.tunable import Implanted, Tunable
+from smd_research.defenses.base import NO_TEXT, Client, Deployment, Memory, Provider, PublicText
+from smd_research.defenses.tunable import Tunable, TunablePrepared
 from smd_research.models.bundle import Bundle
 from smd_research.models.decoding import StockDecoder
 
@@ -53,16 +54,12 @@ class PlainDeployment(Deployment):
         super().__init__(bundle, boundary, Client(), shows)
         self._channel = boundary.open(self.client, partial(PlainProvider, bundle))
 
-    @property
-    def parameters(self) -> Mapping[str, object]:
-        return {}
-
-    def prepare(self, ids: Sequence[int]) -> Sequence[int]:
+    def said(self, ids: Sequence[int]) -> Sequence[int]:
         """What is sent in place of the prompt."""
         return ids
 
     def _request(self, ids: Sequence[int], max_new_tokens: int, forced: Sequence[int] | None) -> list[Tensor]:
-        self._channel.request(PromptIds(token_tensor(tuple(self.prepare(ids))), max_new_tokens))
+        self._channel.request(PromptIds(token_tensor(tuple(self.said(ids))), max_new_tokens))
         return [] if forced is None else self.tapped()
 
     def memory(self) -> Memory:
@@ -70,19 +67,29 @@ class PlainDeployment(Deployment):
         return Memory(held["weights"], 0, held["kv"])
 
 
-class NoDefense(Defense, Tunable):
+@dataclass(frozen=True, repr=False, eq=False, kw_only=True)
+class PlainPrepared(TunablePrepared):
+    """Nothing is changed, nothing is promised."""
+
+    def deploy(self, boundary: Boundary) -> PlainDeployment:
+        """Start the two parties."""
+        return PlainDeployment(self.bundle, boundary, self.shows)
+
+
+class NoDefense(Tunable):
     """The provider gets the prompt in plain token ids: the baseline of every table."""
 
     @property
     def shows(self) -> frozenset[Observable]:
         return SHOWS
 
-    def deploy(self, bundle: Bundle, boundary: Boundary, seed: int = 0) -> PlainDeployment:
-        return PlainDeployment(bundle, boundary)
-
     @property
     def tuning_shows(self) -> frozenset[Observable]:
         return TUNING_SHOWS
 
-    def implant(self, bundle: Bundle, folder: Path, seed: int) -> Implanted:
-        return Implanted(bundle)
+    def prepare(
+        self, bundle: Bundle, public_text: PublicText = NO_TEXT, seed: int = 0, folder: Path | None = None
+    ) -> PlainPrepared:
+        return PlainPrepared(
+            bundle=bundle, public=bundle, base=bundle, shows=self.shows, tuning_shows=self.tuning_shows, seed=seed
+        )

@@ -7,8 +7,10 @@ order is never needed at the provider (the shape of PermLLM and Centaur). ``both
 exact.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -25,7 +27,8 @@ from smd_research.boundary.messages import (
 from smd_research.core.errors import ConfigError, ProtocolError
 from smd_research.core.observable import Observable
 from smd_research.core.seeds import generator
-from smd_research.defenses.base import Client, Defense, Deployment, Memory, Provider
+from smd_research.defenses.base import NO_TEXT, Client, Defense, Deployment, Memory, Prepared, Provider, PublicText
+from smd_research.mechanisms.split_inference import PERMUTATIONS, PermutationParameters, Permute, SplitParameters
 from smd_research.models.attention import AttentionSpec, KVStore, LocalAttention
 from smd_research.models.bundle import Bundle, rotate
 from smd_research.models.hooked import HookedModel
@@ -33,7 +36,6 @@ from smd_research.models.permuted import permuted
 from smd_research.models.sources import DTYPES
 
 SHOWS = frozenset({Observable.HIDDEN_STATES, Observable.OUTPUT_TOKENS, Observable.LENGTH})
-PERMUTATIONS = ("none", "sequence", "hidden", "both")
 
 
 class SplitProvider(Provider):
@@ -141,30 +143,35 @@ class SplitClient(Client):
 
 
 class SplitDeployment(Deployment):
-    """A client with the first blocks and a provider with the rest."""
+    """A client with the first blocks and a provider with the rest.
 
-    def __init__(self, bundle: Bundle, boundary: Boundary, defense: "Split", seed: int) -> None:
-        rows_hidden = defense.permute in ("sequence", "both")
-        self._split_client = SplitClient(bundle, defense.layer, rows_hidden, generator(seed, "split", "rows"))
-        super().__init__(bundle, boundary, self._split_client, defense.shows)
-        self._defense = defense
+    Args:
+        bundle: the model.
+        boundary: joins the parties.
+        cut: where it is cut.
+        permutation: what stands in a secret order.
+        seed: of the secret orders.
+    """
+
+    def __init__(
+        self, bundle: Bundle, boundary: Boundary, cut: SplitParameters, permutation: PermutationParameters, seed: int
+    ) -> None:
+        self._split_client = SplitClient(bundle, cut.layer, permutation.rows, generator(seed, "split", "rows"))
+        super().__init__(bundle, boundary, self._split_client, SHOWS)
+        self._cut = cut
         self._features: Tensor | None = None
         served = bundle
-        if defense.permute in ("hidden", "both"):
+        if permutation.features:
             features = generator(seed, "split", "features").permutation(bundle.geometry.width)
             self._features = torch.from_numpy(features).to(bundle.device)
-            served = permuted(bundle, self._features, defense.layer)
-        self._channel = boundary.open(self._split_client, partial(SplitProvider, served, defense.layer, rows_hidden))
-
-    @property
-    def parameters(self) -> Mapping[str, object]:
-        return self._defense.parameters
+            served = permuted(bundle, self._features, cut.layer)
+        self._channel = boundary.open(self._split_client, partial(SplitProvider, served, cut.layer, permutation.rows))
 
     def sent(self, ids: Sequence[int], position: int) -> Tensor:
         """Hidden states ``[rows, width]`` as they cross."""
         states = self._split_client.hidden(ids, position)
         states = states if self._features is None else states[:, self._features]
-        return states.to(DTYPES[self._defense.wire_dtype])
+        return states.to(DTYPES[self._cut.wire_dtype])
 
     def _request(self, ids: Sequence[int], max_new_tokens: int, forced: Sequence[int] | None) -> list[Tensor]:
         feed, position = list(ids), 0
@@ -190,6 +197,23 @@ class SplitDeployment(Deployment):
         return Memory(held["weights"], self._split_client.kv_bytes, held["kv"])
 
 
+@dataclass(frozen=True, repr=False, eq=False, kw_only=True)
+class SplitPrepared(Prepared):
+    """A model to cut; ``public`` has its features in the public order.
+
+    Attributes:
+        cut: where.
+        permutation: what stands in a secret order.
+    """
+
+    cut: SplitParameters
+    permutation: PermutationParameters
+
+    def deploy(self, boundary: Boundary) -> SplitDeployment:
+        """Start the two parties."""
+        return SplitDeployment(self.bundle, boundary, self.cut, self.permutation, self.seed)
+
+
 class Split(Defense):
     """Split inference after ``layer`` blocks.
 
@@ -202,29 +226,52 @@ class Split(Defense):
         ConfigError: for a value out of range.
     """
 
-    def __init__(self, layer: int = 1, permute: str = "none", wire_dtype: str = "fp32") -> None:
+    def __init__(self, layer: int = 1, permute: Permute = "none", wire_dtype: str = "fp32") -> None:
         if permute not in PERMUTATIONS:
             raise ConfigError(f"defense.permute={permute} is unknown: use one of {', '.join(PERMUTATIONS)}")
-        if wire_dtype not in DTYPES:
-            raise ConfigError(f"wire_dtype={wire_dtype} is unknown: use one of {', '.join(DTYPES)}")
-        if layer < 0:
-            raise ConfigError(f"defense.layer={layer} is out of range: use 0 up to the number of blocks")
-        self.layer = layer
-        self.permute = permute
-        self.wire_dtype = wire_dtype
+        self.cut = cut_after(layer, wire_dtype)
+        self.permutation = PermutationParameters(permute)
 
     @property
     def shows(self) -> frozenset[Observable]:
         return SHOWS
 
-    @property
-    def parameters(self) -> Mapping[str, object]:
-        """Public parameters."""
-        return {"layer": self.layer, "permute": self.permute, "wire_dtype": self.wire_dtype}
+    def prepare(
+        self, bundle: Bundle, public_text: PublicText = NO_TEXT, seed: int = 0, folder: Path | None = None
+    ) -> SplitPrepared:
+        check_cut(self.cut, bundle)
+        return SplitPrepared(
+            bundle=bundle,
+            public=bundle,
+            base=bundle,
+            parameters=(self.cut, self.permutation),
+            shows=self.shows,
+            seed=seed,
+            cut=self.cut,
+            permutation=self.permutation,
+        )
 
-    def deploy(self, bundle: Bundle, boundary: Boundary, seed: int = 0) -> SplitDeployment:
-        if self.layer > bundle.geometry.layers:
-            raise ConfigError(
-                f"defense.layer={self.layer} is out of range: {bundle.name} has {bundle.geometry.layers} blocks"
-            )
-        return SplitDeployment(bundle, boundary, self, seed)
+
+def cut_after(layer: int, wire_dtype: str) -> SplitParameters:
+    """The cut that options name.
+
+    Raises:
+        ConfigError: for an unknown type or a negative layer.
+    """
+    if wire_dtype not in DTYPES:
+        raise ConfigError(f"wire_dtype={wire_dtype} is unknown: use one of {', '.join(DTYPES)}")
+    if layer < 0:
+        raise ConfigError(f"defense.layer={layer} is out of range: use 0 up to the number of blocks")
+    return SplitParameters(layer, wire_dtype)
+
+
+def check_cut(cut: SplitParameters, bundle: Bundle) -> None:
+    """Refuse a cut behind a model's last block.
+
+    Raises:
+        ConfigError: naming how many blocks there are.
+    """
+    if cut.layer > bundle.geometry.layers:
+        raise ConfigError(
+            f"defense.layer={cut.layer} is out of range: {bundle.name} has {bundle.geometry.layers} blocks"
+        )

@@ -1,6 +1,6 @@
 """What a defense does for private tuning: which model the provider tunes, and what the client does to its data."""
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,8 +9,8 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from smd_research.core.guarantee import Guarantee
 from smd_research.core.observable import Observable
+from smd_research.defenses.base import NO_TEXT, Defense, Prepared, PublicText
 from smd_research.models.bundle import Bundle
 
 
@@ -60,50 +60,33 @@ class ClientCode:
         return np.arange(vocabulary, dtype=np.int64)
 
 
-@dataclass(frozen=True, repr=False)
-class Implanted:
-    """What the client has once its key is in the model.
+@dataclass(frozen=True, repr=False, eq=False, kw_only=True)
+class TunablePrepared(Prepared):
+    """What the client has once its key, if it has one, is in the model that the provider gets to tune (``public``).
 
     Attributes:
-        start: the model that the provider gets to tune.
         code: what the client does to its data.
         seconds: of each phase on the client's side: ``key``, ``implant``; a resumed phase counts all its parts.
         flops: of the same phases.
-        parameters: the defense's public parameters (Kerckhoffs): all of its configuration, none of its randomness.
-        guarantee: what is promised for a text that is sent; None is an honest value.
+        tuning_shows: what the provider sees of private tuning and inference.
     """
 
-    start: Bundle
     code: ClientCode = field(default_factory=ClientCode)
     seconds: Mapping[str, float] = field(default_factory=dict)
     flops: Mapping[str, float] = field(default_factory=dict)
-    parameters: Mapping[str, object] = field(default_factory=dict)
-    guarantee: Guarantee | None = None
+    tuning_shows: frozenset[Observable]
 
 
-class Tunable(ABC):
+class Tunable(Defense):
     """A defense under which a provider can tune the model on private data."""
-
-    task_text: Sequence[Sequence[int]] = ()
 
     @property
     @abstractmethod
     def tuning_shows(self) -> frozenset[Observable]:
         """What the provider sees of private tuning and inference."""
 
-    def calibrate_task(self, text: Sequence[Sequence[int]]) -> None:
-        """Take in token ids of public text like the task's, where there is any, before ``implant``."""
-        self.task_text = text
-
     @abstractmethod
-    def implant(self, bundle: Bundle, folder: Path, seed: int) -> Implanted:
-        """The client's part before anything private is sent; called after ``calibrate``.
-
-        Args:
-            bundle: the public model; never modified.
-            folder: where a long phase keeps its state, so that one that was killed goes on with equal results.
-            seed: for the defense's own randomness.
-
-        Raises:
-            UnsupportedModelError: for a model that the defense cannot change.
-        """
+    def prepare(
+        self, bundle: Bundle, public_text: PublicText = NO_TEXT, seed: int = 0, folder: Path | None = None
+    ) -> TunablePrepared:
+        """As every defense; the client's part of private tuning."""

@@ -18,7 +18,7 @@ from torch import Tensor
 from smd_research.boundary import Boundary, Channel, Party, Untrusted
 from smd_research.boundary.messages import ClassifyRows, Done, Labels, Message, Progress, Tune, TuningRows, token_tensor
 from smd_research.core.errors import ProtocolError
-from smd_research.defenses.tunable import Implanted
+from smd_research.defenses.tunable import TunablePrepared
 from smd_research.models.bundle import Bundle
 from smd_research.training.buckets import Texts, in_order
 from smd_research.training.classifier import Classifier
@@ -140,7 +140,7 @@ class TuningDeployment:
     """The two parties of private tuning and inference; a context manager that ends them.
 
     Args:
-        implanted: the model that the provider gets, and the client's code.
+        prepared: the model that the provider gets, and the client's code.
         boundary: joins the parties.
         classes: number of classes; 0 tunes the next token.
         tuning: how the provider tunes.
@@ -151,7 +151,7 @@ class TuningDeployment:
 
     def __init__(
         self,
-        implanted: Implanted,
+        prepared: TunablePrepared,
         boundary: Boundary,
         classes: int,
         tuning: Tuning,
@@ -159,11 +159,11 @@ class TuningDeployment:
         folder: Path,
         client: TuningClient | None = None,
     ) -> None:
-        self.code = implanted.code.for_classes(classes) if classes else implanted.code
-        self.before = implanted.start
+        self.code = prepared.code.for_classes(classes) if classes else prepared.code
+        self.before = prepared.public
         self.boundary = boundary
         self._classes, self._folder = classes, folder
-        make = partial(TuningProvider, implanted.start, tuning, machine, folder)
+        make = partial(TuningProvider, prepared.public, tuning, machine, folder)
         self._channel = boundary.open(client or TuningClient(), make)
 
     def upload(self, texts: Texts, *, held_out: bool = False, first: int = 0) -> None:

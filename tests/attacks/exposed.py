@@ -14,10 +14,12 @@ from smd_research.boundary.messages import LowRankInput, LowRankOutput, MaskedIn
 from smd_research.core.guess import WeightGuess
 from smd_research.core.observable import Observable
 from smd_research.core.seeds import generator
+from smd_research.mechanisms.decomposition.parameters import SecretParts
 from smd_research.mechanisms.decomposition.splits import Kind, split
 from smd_research.mechanisms.integers.field import FIELDS
 from smd_research.mechanisms.integers.fixed_point import encode, quantise_rows
 from smd_research.mechanisms.integers.masks import MaskStream
+from smd_research.mechanisms.integers.parameters import ProtocolParameters
 from smd_research.models.bundle import Bundle
 from smd_research.models.linears import input_groups, linear_layers, weight_of, with_weights
 
@@ -72,7 +74,8 @@ def split_model(bundle: Bundle, kind: Kind = "svd", rank: int = RANK, bits: int 
         exposed[name] = quantise_rows(parts.exposed, bits).dequantised() if bits else parts.exposed
         secret[name] = parts.left @ parts.right
     products = input_groups(secret)
-    parameters = {"products": products, "ranks": dict.fromkeys(secret, rank), "field": "wide"}
+    protocol = ProtocolParameters("wide", "strict", "uniform", verify=2, margin_bits=2, masks=None, bank="memory")
+    parameters = SecretParts(products, dict.fromkeys(secret, rank)), protocol
     return Split(bundle, Public(with_weights(bundle, exposed), "slip", parameters), secret)
 
 

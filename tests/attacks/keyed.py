@@ -62,7 +62,7 @@ def keyed(
     )
     held = with_tables(bundle, torch.from_numpy(changed[truth]), bundle.embedding[torch.from_numpy(truth)])
     documents = tuple(tuple(int(i) for i in document) for document in corpus)
-    return Keyed(truth, Public(held, "shaking", {}, documents, base=bundle))
+    return Keyed(truth, Public(held, "shaking", (), documents, base=bundle))
 
 
 def without_base(one: Keyed) -> Public:

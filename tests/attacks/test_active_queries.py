@@ -38,7 +38,7 @@ def prompts(length: int) -> tuple[Prompt, ...]:
 
 def public(bundle: Bundle, **parameters: object) -> Public:
     corpus = tokenised(generate("mixed", "train", 12, 0), bundle.tokenizer, 48, 0)
-    return Public(bundle, "smd", parameters, tuple(prompt.ids for prompt in corpus))
+    return Public(bundle, "smd", Smd(**parameters).parameters, tuple(prompt.ids for prompt in corpus))
 
 
 def attacked(
@@ -48,14 +48,14 @@ def attacked(
     known = public(bundle, **options)
     attack.fit(known)
     boundary = Boundary(transport, impostor=attack.impostor(known))
-    with Smd(**options).deploy(bundle, boundary) as deployment:  # type: ignore[arg-type]
+    with Smd(**options).prepare(bundle).deploy(boundary) as deployment:  # type: ignore[arg-type]
         answer = deployment.generate(Prompt("p", "", ids), NEW)
         return boundary.view(deployment.shows), answer.ids
 
 
 def honest(bundle: Bundle, ids: tuple[int, ...], **options: object) -> tuple[AdversaryView, tuple[int, ...]]:
     boundary = Boundary()
-    with Smd(**options).deploy(bundle, boundary) as deployment:  # type: ignore[arg-type]
+    with Smd(**options).prepare(bundle).deploy(boundary) as deployment:  # type: ignore[arg-type]
         answer = deployment.generate(Prompt("p", "", ids), NEW)
         return boundary.view(deployment.shows), answer.ids
 

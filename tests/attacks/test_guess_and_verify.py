@@ -47,14 +47,14 @@ def cases() -> tuple[tuple[Prompt, Hidden], ...]:
 
 @cache
 def view_of(bundle: Bundle, ids: tuple[int, ...], wire_dtype: str = "fp32", new: int = NEW) -> AdversaryView:
-    with Smd(wire_dtype).deploy(bundle, Boundary()) as deployment:
+    with Smd(wire_dtype).prepare(bundle).deploy(Boundary()) as deployment:
         deployment.generate(Prompt("p", "", ids), new)
         return deployment.boundary.view(deployment.shows)
 
 
 def fitted(bundle: Bundle, **options: int) -> GuessAndVerify:
     attack = GuessAndVerify(**options)
-    attack.fit(Public(bundle, "smd", {}))
+    attack.fit(Public(bundle, "smd"))
     return attack
 
 

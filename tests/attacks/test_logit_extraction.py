@@ -15,11 +15,12 @@ from smd_research.models import sources
 
 def served(family: str, requests: int) -> tuple[Public, list[AdversaryView]]:
     boundary, views = Boundary(), []
-    with Slip(rank=4, visibility="boundary").deploy(sources.random(family), boundary) as deployment:
+    prepared = Slip(rank=4, visibility="boundary").prepare(sources.random(family))
+    with prepared.deploy(boundary) as deployment:
         for number in range(requests):
             deployment.generate(Prompt("p", "", tuple(range(9 + 40 * number, 41 + 40 * number))), 4)
             views.append(boundary.view(deployment.shows))
-        return Public(deployment.public, "slip", dict(deployment.parameters)), views
+        return Public(prepared.public, "slip", prepared.parameters), views
 
 
 @pytest.mark.parametrize(("family", "width"), [("llama", 64), ("gpt2", 63)])

@@ -16,6 +16,7 @@ from smd_research.boundary import AdversaryView, Boundary
 from smd_research.core.errors import ConfigError, NotApplicableError
 from smd_research.core.guess import WeightGuess
 from smd_research.data.prompts import Prompt
+from smd_research.defenses.base import PublicText
 from smd_research.defenses.slip import Slip
 from smd_research.mechanisms.integers.fixed_point import encode
 from smd_research.models import sources
@@ -32,14 +33,13 @@ def model() -> Split:
 @cache
 def deployed(masking: str) -> tuple[Public, tuple[AdversaryView, ...]]:
     """Two requests under a masking, as they are served."""
-    defense = Slip(rank=4, masking=masking, verify=0)
-    defense.calibrate([tuple(range(5, 60))])
+    prepared = Slip(rank=4, masking=masking, verify=0).prepare(model().bundle, PublicText([tuple(range(5, 60))]))
     boundary, views = Boundary(), []
-    with defense.deploy(model().bundle, boundary) as deployment:
+    with prepared.deploy(boundary) as deployment:
         for first in (9, 50):
             deployment.generate(Prompt("p", "", tuple(range(first, first + 30))), NEW)
             views.append(boundary.view(deployment.shows))
-        return Public(deployment.public, "slip", dict(deployment.parameters)), tuple(views)
+        return Public(prepared.public, "slip", prepared.parameters), tuple(views)
 
 
 def attacked(attack: WeightAttack, masking: str) -> WeightGuess:
@@ -113,7 +113,7 @@ def test_what_cannot_be_run_is_named() -> None:
     nothing = AdversaryView((), frozenset(), 0, ())
     for attack in (MaskReuse(), FloatMask()):
         with pytest.raises(NotApplicableError, match="sends none"):
-            attack.fit(Public(model().bundle, "none", {}))
+            attack.fit(Public(model().bundle, "none"))
         attack.fit(model().public)
         with pytest.raises(NotApplicableError, match="needs masked inputs"):
             attack.restore([nothing], np.random.default_rng(0))

@@ -59,7 +59,7 @@ def closed_set(bundle: Bundle) -> tuple[Ids, ...]:
 
 
 def view_of(bundle: Bundle, ids: Ids, new: int = 8, defense: Smd | None = None) -> AdversaryView:
-    with (defense or Smd()).deploy(bundle, Boundary()) as deployment:
+    with (defense or Smd()).prepare(bundle).deploy(Boundary()) as deployment:
         deployment.generate(Prompt("p", "", ids), new)
         return deployment.boundary.view(deployment.shows)
 
@@ -68,7 +68,7 @@ def attacked(
     kind: type[OutputInversion], bundle: Bundle, corpus: tuple[Ids, ...], view: AdversaryView, **more: float
 ) -> Guess:
     attack = kind(**{**SMALL, **more})  # type: ignore[arg-type]
-    attack.fit(Public(bundle, "smd", {}, corpus))
+    attack.fit(Public(bundle, "smd", (), corpus))
     return attack.recover(view, np.random.default_rng(0))
 
 
@@ -102,7 +102,7 @@ def test_another_prompts_laws_give_that_prompt_and_not_this_one(tiny: Bundle) ->
     rng = np.random.default_rng(2)
     corpus = tuple(tuple(rng.integers(3, 4096, 8).tolist()) for _ in range(16))
     secrets = [tuple(rng.integers(3, 4096, 8).tolist()) for _ in range(4)]
-    public = Public(tiny, "smd", {}, corpus)
+    public = Public(tiny, "smd", (), corpus)
     prior = Prior()
     prior.fit(public)
     views = [view_of(tiny, ids) for ids in secrets]
@@ -132,7 +132,7 @@ def test_what_it_needs(tiny: Bundle) -> None:
     assert OutputInversion.needs == {Observable.OUTPUT_TOKENS}
     assert LogitInversion.needs == {Observable.OUTPUT_TOKENS, Observable.QUERIES, Observable.PARTIAL_ATTENTION}
     with pytest.raises(NotApplicableError, match="no public text"):
-        OutputInversion(**SMALL).fit(Public(tiny, "smd", {}))  # type: ignore[arg-type]
+        OutputInversion(**SMALL).fit(Public(tiny, "smd", ()))  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="at least 1"):
         OutputInversion(**{**SMALL, "proposals": 0})  # type: ignore[arg-type]
 

@@ -27,6 +27,7 @@ from smd_research.core.observable import Observable
 from smd_research.data.prompts import Prompt
 from smd_research.data.synthetic import generate
 from smd_research.defenses.smd import Smd, SmdDeployment
+from smd_research.mechanisms.attention.reply_noise import ReplyRoundingParameters
 from smd_research.models import sources
 from smd_research.models.bundle import Bundle
 
@@ -44,13 +45,13 @@ def stories(shared_data: Path) -> Bundle:
 
 @contextmanager
 def deployed(bundle: Bundle, wire_dtype: str = "fp32") -> Iterator[SmdDeployment]:
-    with Smd(wire_dtype).deploy(bundle, Boundary("inproc")) as deployment:
+    with Smd(wire_dtype).prepare(bundle).deploy(Boundary("inproc")) as deployment:
         yield deployment
 
 
 def fitted(bundle: Bundle, **options: float) -> PartialAttentionInversion:
     attack = PartialAttentionInversion(**options)  # type: ignore[arg-type]
-    attack.fit(Public(bundle, "smd", {}))
+    attack.fit(Public(bundle, "smd"))
     return attack
 
 
@@ -189,7 +190,7 @@ def test_the_budget_ends_the_search_with_a_whole_guess(stories: Bundle) -> None:
 
 def test_public_tokens_are_taken_as_given_and_the_rest_is_found(stories: Bundle) -> None:
     ids = prompt_ids(stories, SENTENCES[1])
-    with Smd(public_tokens=5).deploy(stories, Boundary("inproc")) as deployment:
+    with Smd(public_tokens=5).prepare(stories).deploy(Boundary("inproc")) as deployment:
         deployment.generate(Prompt("p", "", tuple(ids)), 16)
         view = deployment.boundary.view(deployment.shows)
     guess = recovered(fitted(stories), view)
@@ -200,7 +201,7 @@ def test_public_tokens_are_taken_as_given_and_the_rest_is_found(stories: Bundle)
 
 def test_it_does_not_apply_where_layer_0_stays_in_the_vault(stories: Bundle) -> None:
     ids = prompt_ids(stories, SENTENCES[1])
-    with Smd(inner_layers=1).deploy(stories, Boundary("inproc")) as deployment:
+    with Smd(inner_layers=1).prepare(stories).deploy(Boundary("inproc")) as deployment:
         deployment.generate(Prompt("p", "", tuple(ids)), 4)
         view = deployment.boundary.view(deployment.shows)
     with pytest.raises(NotApplicableError, match="layer 0"):
@@ -209,11 +210,11 @@ def test_it_does_not_apply_where_layer_0_stays_in_the_vault(stories: Bundle) -> 
 
 def test_rounded_replies_are_still_read(stories: Bundle) -> None:
     ids = prompt_ids(stories, SENTENCES[0])
-    with Smd(reply_bits=10).deploy(stories, Boundary("inproc")) as deployment:
+    with Smd(reply_bits=10).prepare(stories).deploy(Boundary("inproc")) as deployment:
         deployment.generate(Prompt("p", "", tuple(ids)), 32)
         view = deployment.boundary.view(deployment.shows)
     attack = PartialAttentionInversion(restarts=1, rounds=4)
-    attack.fit(Public(stories, "smd", {"reply_bits": 10}))
+    attack.fit(Public(stories, "smd", (ReplyRoundingParameters(10),)))
     assert accuracy(recovered(attack, view), ids) >= 0.9
 
 

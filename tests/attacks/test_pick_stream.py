@@ -15,7 +15,7 @@ from attacks.prompts.pick_stream import repetition, termination
 from attacks.prompts.pick_stream.attack import PickStream
 from attacks.prompts.pick_stream.consistency import Consistency
 from attacks.prompts.pick_stream.discriminator import Discriminator
-from attacks.prompts.pick_stream.evidence import Witness, quantiser_of
+from attacks.prompts.pick_stream.evidence import Witness
 from attacks.prompts.pick_stream.features import luhn, valid
 from attacks.prompts.pick_stream.language import DomainModel, ServedModel, of_tokens
 from attacks.prompts.pick_stream.lineup import Lineup, verdict
@@ -63,7 +63,7 @@ def picked(attack: PickStream, view: AdversaryView, seed: int = 0) -> Guess:
 
 def fitted(bundle: Bundle, *judges: str, **options: int) -> PickStream:
     attack = PickStream(judges, **options)
-    attack.fit(Public(bundle, "po", dataclasses.asdict(SAMPLER)))
+    attack.fit(Public(bundle, "po", (SAMPLER,)))
     return attack
 
 
@@ -328,7 +328,7 @@ def test_numbers_are_checked() -> None:
 
 def test_one_stream_is_nothing_to_pick_from(tiny: Bundle) -> None:
     with pytest.raises(NotApplicableError, match="several streams"):
-        PickStream(["random"]).fit(Public(tiny, "smd", {"wire_dtype": "fp32"}))
+        PickStream(["random"]).fit(Public(tiny, "smd"))
     with pytest.raises(NotApplicableError, match="several streams"):
         picked(fitted(tiny, "random"), view_of(tiny, [[[3, 4, 5]]], 2))
     with pytest.raises(NotApplicableError, match="several streams"):
@@ -339,11 +339,6 @@ def test_one_stream_is_nothing_to_pick_from(tiny: Bundle) -> None:
 def test_unknown_judges_are_refused(judges: list[str]) -> None:
     with pytest.raises(ConfigError, match="joint"):
         PickStream(judges)
-
-
-def test_the_sampler_is_read_off_the_public_parameters() -> None:
-    assert quantiser_of({"wire_dtype": "fp32", **dataclasses.asdict(SAMPLER)}) == SAMPLER
-    assert quantiser_of({"wire_dtype": "fp32"}) is None
 
 
 # -- the sampler's law -----------------------------------------------------------------------------------------------

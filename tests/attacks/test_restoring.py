@@ -21,6 +21,7 @@ from smd_research.core.guess import WeightGuess
 from smd_research.core.seeds import generator
 from smd_research.data.synthetic import generate
 from smd_research.data.tokenise import prompts
+from smd_research.mechanisms.decomposition.parameters import SecretParts
 from smd_research.mechanisms.decomposition.splits import split
 from smd_research.models import Bundle, sources
 from smd_research.models.linears import linear_layers, weight_of, with_weights
@@ -59,7 +60,7 @@ def public(trained: bool = False, protected: str = ".0.") -> Public:
     layers = {name: weight_of(m).detach() for name, m in linear_layers(whole).items()}
     ranks = {name: RANK if protected in name else 0 for name in layers}
     exposed = {name: split(layers[name], k, "svd", generator(0, name)).exposed for name, k in ranks.items() if k}
-    return Public(with_weights(whole, exposed), "slip", {"ranks": ranks}, texts("train", 40))
+    return Public(with_weights(whole, exposed), "slip", (SecretParts((), ranks),), texts("train", 40))
 
 
 def restored(attack: FineTuning, known: Public, seed: int = 0) -> WeightGuess:
@@ -92,7 +93,7 @@ def shuffled(known: Public) -> Public:
 @pytest.mark.parametrize("method", ["full", "lora", "null_space"])
 def test_text_restores_a_model_and_noise_does_not(method: str) -> None:
     known = public(trained=True, protected=".")
-    out, true = loss(known, WeightGuess({})), loss(Public(original(), "none", {}), WeightGuess({}))
+    out, true = loss(known, WeightGuess({})), loss(Public(original(), "none"), WeightGuess({}))
     read = loss(known, restored(TRAINING[method](), known))
     noise = loss(known, restored(TRAINING[method](), shuffled(known)))
     assert true < read < out - 0.1 * (out - true)
@@ -103,7 +104,7 @@ def test_text_restores_a_model_and_noise_does_not(method: str) -> None:
 @pytest.mark.parametrize("method", ["full", "null_space"])
 def test_a_longer_training_restores_a_third_and_more(method: str) -> None:
     known = replace(public(trained=True, protected="."), corpus=texts("train", 160))
-    out, true = loss(known, WeightGuess({})), loss(Public(original(), "none", {}), WeightGuess({}))
+    out, true = loss(known, WeightGuess({})), loss(Public(original(), "none"), WeightGuess({}))
     longer = TRAINING[method](tokens=8192, steps=25, batch=4, row_tokens=128)
     assert loss(known, restored(longer, known)) < out - 0.34 * (out - true)
 

@@ -13,7 +13,8 @@ from experiments.trials.impersonate import Impersonated, impersonated
 from smd_research.boundary import Boundary
 from smd_research.core.errors import ConfigError, NotApplicableError
 from smd_research.data.prompts import Prompt
-from smd_research.defenses.slip import Slip
+from smd_research.defenses.base import PublicText
+from smd_research.defenses.slip import Slip, SlipPrepared
 from smd_research.models import sources
 from smd_research.models.bundle import Bundle
 
@@ -27,26 +28,25 @@ def bundle() -> Bundle:
     return sources.random("llama")
 
 
-def slip(verify: int, **options: object) -> Slip:
-    defense = Slip(rank=4, verify=verify, **options)  # type: ignore[arg-type]
-    defense.calibrate([tuple(range(5, 60))])
-    return defense
+@cache
+def slip(verify: int) -> SlipPrepared:
+    return Slip(rank=4, verify=verify).prepare(bundle(), PublicText([tuple(range(5, 60))]))
 
 
 @cache
 def honest() -> tuple[Public, tuple[tuple[int, ...], ...]]:
     """What is public, and what an honest device's users get."""
-    with slip(0).deploy(bundle(), Boundary()) as deployment:
+    with slip(0).deploy(Boundary()) as deployment:
         answers = tuple(deployment.generate(prompt, NEW).ids for prompt in PROMPTS)
-        return Public(deployment.public, "slip", dict(deployment.parameters)), answers
+        return Public(slip(0).public, "slip", slip(0).parameters), answers
 
 
 def attacked(attack: TamperingOracle, verify: int) -> list[Impersonated]:
     public, _ = honest()
     attack.fit(public)
     impostor = attack.impostor(public)
-    options = {"max_new_tokens": NEW, "transport": "inproc", "threads": 1, "seed": 0}
-    return impersonated(slip(verify), bundle(), PROMPTS, impostor, **options)  # type: ignore[arg-type]
+    options = {"max_new_tokens": NEW, "transport": "inproc", "threads": 1}
+    return impersonated(slip(verify), PROMPTS, impostor, **options)  # type: ignore[arg-type]
 
 
 @torch.inference_mode()
@@ -106,4 +106,4 @@ def test_what_cannot_be_run_is_named() -> None:
     with pytest.raises(NotApplicableError, match="outputs"):
         TamperingOracle(product=DOWN, coordinate=10**6).fit(public)
     with pytest.raises(NotApplicableError, match="asks for none"):
-        TamperingOracle().fit(Public(bundle(), "none", {}))
+        TamperingOracle().fit(Public(bundle(), "none"))

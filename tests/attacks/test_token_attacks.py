@@ -16,7 +16,7 @@ from smd_research.core.seeds import generator
 from smd_research.data.prompts import Prompt
 from smd_research.data.synthetic import generate
 from smd_research.data.tokenise import prompts as tokenised
-from smd_research.defenses.base import Defense
+from smd_research.defenses.base import Defense, PublicText
 from smd_research.defenses.dp_hidden import DpHidden
 from smd_research.defenses.dp_text import DpText
 from smd_research.defenses.split import Split
@@ -44,13 +44,13 @@ def corpus(embedded: Bundle) -> Corpus:
 def observe(
     defense: Defense, bundle: Bundle, secrets: Sequence[Prompt], corpus: Corpus
 ) -> tuple[Public, list[AdversaryView]]:
-    defense.calibrate(corpus)
+    prepared = defense.prepare(bundle, PublicText(corpus))
     boundary, views = Boundary(), []
-    with defense.deploy(bundle, boundary, 0) as deployment:
+    with prepared.deploy(boundary) as deployment:
         for prompt in secrets:
             deployment.generate(prompt, 1)
             views.append(boundary.view(deployment.shows))
-        return Public(bundle, "dp", dict(deployment.parameters), corpus), views
+        return Public(bundle, "dp", prepared.parameters, corpus), views
 
 
 def guesses(attack: Attack, public: Public, views: Sequence[AdversaryView]) -> list[Guess]:
@@ -141,7 +141,7 @@ def test_noised_embeddings(embedded: Bundle, secrets: list[Prompt], corpus: Corp
 @pytest.mark.parametrize(("defense", "reason"), [(Split(1), "of layer 1"), (Split(0, "sequence"), "permute=sequence")])
 def test_states_it_cannot_read_are_not_applicable(embedded: Bundle, defense: Split, reason: str) -> None:
     with pytest.raises(NotApplicableError, match=reason):
-        NearestToken().fit(Public(embedded, "split", defense.parameters))
+        NearestToken().fit(Public(embedded, "split", defense.prepare(embedded).parameters))
 
 
 def test_bad_settings_are_refused() -> None:

@@ -1,5 +1,7 @@
 """Hidden states are plaintext: every scheme, every cut; on another prompt's view nothing is learnt."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -13,6 +15,7 @@ from smd_research.data.prompts import Prompt
 from smd_research.data.synthetic import generate
 from smd_research.data.tokenise import prompts as tokenised
 from smd_research.defenses.split import PERMUTATIONS, Split
+from smd_research.mechanisms.privacy.gaussian import GaussianParameters
 from smd_research.models import Bundle, sources
 
 TOKENS = 24
@@ -34,13 +37,14 @@ def corpus(embedded: Bundle) -> tuple[tuple[int, ...], ...]:
     return tuple(prompt.ids for prompt in tokenised(documents, embedded.tokenizer, 64, 0))
 
 
-def _views(defense: Split, bundle: Bundle, secrets: list[Prompt]) -> tuple[list[AdversaryView], dict[str, object]]:
+def _views(defense: Split, bundle: Bundle, secrets: list[Prompt]) -> tuple[list[AdversaryView], tuple[object, ...]]:
     views = []
-    with defense.deploy(bundle, Boundary()) as deployment:
+    prepared = defense.prepare(bundle)
+    with prepared.deploy(Boundary()) as deployment:
         for prompt in secrets:
             deployment.generate(prompt, 4)
             views.append(deployment.boundary.view(deployment.shows))
-        return views, dict(deployment.parameters)
+        return views, prepared.parameters
 
 
 def _hits(guess: tuple[int, ...], truth: tuple[int, ...]) -> float:
@@ -101,13 +105,14 @@ def test_noise_of_known_scale_is_searched_with_the_language_model(
     for share in (0.5, 30.0):
         sigma = share * spread
         attack = VocabMatching()
-        attack.fit(Public(embedded, "dp_hidden", {**parameters, "sigma": sigma}, corpus))
+        noise = GaussianParameters("token", epsilon=1.0, delta=1e-5, clip=math.inf, sigma=sigma)
+        attack.fit(Public(embedded, "dp_hidden", (*parameters, noise), corpus))
         generator = torch.Generator().manual_seed(0)
         hits = []
         for view, prompt in zip(views, secrets, strict=True):
             states = view.messages[0][1].hidden  # type: ignore[attr-defined]
             noisy = states + sigma * torch.randn(states.shape, generator=generator)
-            guess = attack._search(noisy)
+            guess = attack._search(noisy, noise)
             hits.append(_hits(guess.ids, prompt.ids))
         scores[share] = np.mean(hits)
     assert scores[0.5] > 0.9

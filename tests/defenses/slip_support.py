@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from smd_research.boundary import Boundary
-from smd_research.defenses.slip import Slip, SlipDeployment
+from smd_research.defenses.slip import Slip, SlipDeployment, SlipPrepared
 from smd_research.models import Bundle, sources
 
 FAMILIES = [family for family in sources.FAMILIES if family != "gpt_oss"]
@@ -19,14 +19,20 @@ def random_bundle(family: str) -> Bundle:
     return sources.random(family)
 
 
-@cache
-def _defense(options: tuple[tuple[str, object], ...]) -> Slip:
-    return Slip(**dict(options))  # type: ignore[arg-type]
+_PREPARED: dict[tuple[int, str], SlipPrepared] = {}
+
+
+def prepared(bundle: Bundle, **options: object) -> SlipPrepared:
+    """A model decomposed, once for each choice of options."""
+    key = id(bundle), str(sorted(options.items()))
+    if key not in _PREPARED:
+        _PREPARED[key] = Slip(**options).prepare(bundle)  # type: ignore[arg-type]
+    return _PREPARED[key]  # which keeps its bundle, so that no identity is used twice
 
 
 def deployed(bundle: Bundle, boundary: Boundary | None = None, **options: object) -> SlipDeployment:
-    """A deployment; the model is decomposed once for each choice of options."""
-    made = _defense(tuple(sorted(options.items()))).deploy(bundle, boundary or Boundary(record=False))
+    """A deployment of it."""
+    made = prepared(bundle, **options).deploy(boundary or Boundary(record=False))
     assert isinstance(made, SlipDeployment)
     return made
 

@@ -34,7 +34,7 @@ def _ids(bundle: Bundle, seed: int, rows: int) -> tuple[int, ...]:
 def _sent_ids(defense: Defense, bundle: Bundle, ids: tuple[int, ...], seed: int = 0) -> list[list[int]]:
     """Ids the provider received in two requests for the same prompt."""
     boundary, received = Boundary(), []
-    with defense.deploy(bundle, boundary, seed) as deployment:
+    with defense.prepare(bundle, seed=seed).deploy(boundary) as deployment:
         for _ in range(2):
             deployment.generate(Prompt("p", "", ids), 2)
             received.append(boundary.view(deployment.shows).of(PromptIds)[0].ids.tolist())
@@ -57,7 +57,7 @@ def test_text_is_sanitised_afresh_by_seed_and_special_tokens_stay(llama: Bundle,
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_the_answer_is_that_of_the_sanitised_prompt(llama: Bundle, transport: str) -> None:
     ids, boundary = _ids(llama, 2, 20), Boundary(transport)
-    with DpText(epsilon=5.0).deploy(llama, boundary) as deployment:
+    with DpText(epsilon=5.0).prepare(llama).deploy(boundary) as deployment:
         answer = deployment.generate(Prompt("p", "", ids), 6).ids
         view = boundary.view(deployment.shows)
     sanitised = tuple(view.of(PromptIds)[0].ids.tolist())
@@ -69,7 +69,7 @@ def test_the_answer_is_that_of_the_sanitised_prompt(llama: Bundle, transport: st
 
 def test_a_huge_epsilon_changes_no_token(llama: Bundle) -> None:
     ids = _ids(llama, 3, 30)
-    with DpText(epsilon=1e4).deploy(llama, Boundary()) as deployment:
+    with DpText(epsilon=1e4).prepare(llama).deploy(Boundary()) as deployment:
         got = deployment.score(ids, (7, 8, 9))
     torch.testing.assert_close(got, plain_logits(llama, ids, (7, 8, 9)), atol=1e-4, rtol=1e-4)
 
@@ -77,18 +77,16 @@ def test_a_huge_epsilon_changes_no_token(llama: Bundle) -> None:
 def test_survival_follows_the_public_corpus(llama: Bundle) -> None:
     defense = DpText(survival=0.5)
     everywhere = defense.channel(llama)
-    defense.calibrate([(7, 7, 7, 9)])
-    channel = defense.channel(llama)
+    channel = defense.channel(llama, [(7, 7, 7, 9)])
     assert channel.epsilon != everywhere.epsilon
     assert 0.75 * channel.survival([7])[0] + 0.25 * channel.survival([9])[0] == pytest.approx(0.5, abs=1e-6)
     assert DpText(epsilon=3.0, survival=0.5).channel(llama).epsilon == 3.0
 
 
 def test_the_promise_of_text_is_printed_with_its_composition(llama: Bundle) -> None:
-    defense = DpText(epsilon=5.0)
-    with defense.deploy(llama, Boundary()) as deployment:
-        assert dict(deployment.parameters) == {"mechanism": "santext", "epsilon": 5.0, "space": "unit"}
-    promise = defense.guarantee()
+    prepared = DpText(epsilon=5.0).prepare(llama)
+    assert prepared.published() == {"mechanism": "santext", "epsilon": 5.0, "space": "unit"}
+    promise = prepared.guarantee
     assert promise is not None
     assert promise.epsilon == 5.0
     assert "a prompt of n tokens" in str(promise)
@@ -96,7 +94,7 @@ def test_the_promise_of_text_is_printed_with_its_composition(llama: Bundle) -> N
 
 def _messages(defense: DpHidden, bundle: Bundle, ids: tuple[int, ...]) -> tuple[list[torch.Tensor], tuple[int, ...]]:
     boundary = Boundary()
-    with defense.deploy(bundle, boundary) as deployment:
+    with defense.prepare(bundle).deploy(boundary) as deployment:
         generated = deployment.generate(Prompt("p", "", ids), 4).ids
         return [message.hidden for message in boundary.view(deployment.shows).of(HiddenStates)], generated
 
@@ -131,14 +129,12 @@ def test_deeper_every_message_is_clipped_as_a_whole_and_noised(llama: Bundle) ->
 def test_clip_is_learnt_from_public_text_only(llama: Bundle) -> None:
     with pytest.raises(ConfigError, match=r"defense\.clip=C"):
         DpHidden(layer=2, epsilon=8.0).mechanism(llama)
-    defense = DpHidden(layer=2, epsilon=8.0)
-    defense.calibrate([_ids(llama, 6, 20)])
-    assert defense.mechanism(llama).clip > 0
+    assert DpHidden(layer=2, epsilon=8.0).mechanism(llama, [_ids(llama, 6, 20)]).clip > 0
 
 
 def test_noise_that_vanishes_leaves_the_split_exact(llama: Bundle) -> None:
     ids = _ids(llama, 7, 20)
-    with DpHidden(layer=1, epsilon=1e12, clip=1.0).deploy(llama, Boundary()) as deployment:
+    with DpHidden(layer=1, epsilon=1e12, clip=1.0).prepare(llama).deploy(Boundary()) as deployment:
         got = deployment.score(ids, (7, 8, 9))
     torch.testing.assert_close(got, plain_logits(llama, ids, (7, 8, 9)), atol=1e-3, rtol=1e-3)
 
@@ -153,10 +149,7 @@ def test_the_share_of_surviving_rows_is_as_asked(llama: Bundle) -> None:
 
 def test_the_promise_of_states(llama: Bundle) -> None:
     token, sequence = DpHidden(epsilon=8.0), DpHidden(layer=1, epsilon=8.0, clip=2.0)
-    for defense in (token, sequence):
-        with defense.deploy(llama, Boundary()):
-            pass
-    first, second = token.guarantee(), sequence.guarantee()
+    first, second = token.prepare(llama).guarantee, sequence.prepare(llama).guarantee
     assert first is not None
     assert second is not None
     assert (first.unit, second.unit) == ("token", "sequence")

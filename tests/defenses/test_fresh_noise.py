@@ -1,6 +1,7 @@
 """Fresh noise for every occurrence: equal tokens differ under one key, by the word mechanism's law and promise."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +18,7 @@ from smd_research.data.prompts import Prompt
 from smd_research.defenses.none import NoDefense
 from smd_research.defenses.shaking import Shaking
 from smd_research.defenses.shaking.fresh import FreshNoise
-from smd_research.defenses.tunable import ClientCode, Implanted
+from smd_research.defenses.tunable import ClientCode, TunablePrepared
 from smd_research.defenses.tuning import TuningDeployment
 from smd_research.mechanisms.privacy.channels import bundle_space
 from smd_research.mechanisms.privacy.embedding_space import EmbeddingSpace
@@ -96,7 +97,7 @@ def test_a_huge_epsilon_changes_nothing_and_a_small_one_shows_its_price(llama: B
     expected = plain_logits(llama, ids, following)
     errors = []
     for epsilon in (1e6, 0.1):
-        with horizontal(fresh_epsilon=epsilon).deploy(llama, Boundary()) as deployment:
+        with horizontal(fresh_epsilon=epsilon).prepare(llama).deploy(Boundary()) as deployment:
             got = deployment.score(ids, following)
         errors.append(float((got - expected).abs().max() / expected.abs().max()))
     assert errors[0] < 1e-6
@@ -105,28 +106,24 @@ def test_a_huge_epsilon_changes_nothing_and_a_small_one_shows_its_price(llama: B
 
 def test_equal_prompts_are_no_longer_equal_ciphertext_and_only_ids_cross(llama: Bundle) -> None:
     ids, boundary = (0, *(9,) * 30), Boundary()
-    with horizontal(fresh_epsilon=0.1).deploy(llama, boundary) as deployment:
+    prepared = horizontal(fresh_epsilon=0.1).prepare(llama)
+    with prepared.deploy(boundary) as deployment:
         sent = []
         for _ in range(2):
             deployment.generate(Prompt("p", "", ids), 2)
             sent += [message.ids.tolist() for message in boundary.view(deployment.shows).of(PromptIds)]
-        assert deployment.parameters["fresh_epsilon"] == 0.1
+    assert prepared.published()["fresh_epsilon"] == 0.1
     assert sent[0][0] == sent[1][0] == 0
     assert len(set(sent[0])) > 20
     assert sent[0] != sent[1]
 
 
 def test_the_promise_is_the_word_mechanisms_and_none_without_it(llama: Bundle) -> None:
-    defense = horizontal(fresh_epsilon=5.0)
-    assert defense.guarantee() is None
-    made = defense.implant(llama, None, 0)
-    promise = defense.guarantee()
-    assert promise is made.guarantee
+    promise = horizontal(fresh_epsilon=5.0).prepare(llama).guarantee
     assert promise is not None
     words = ExponentialChannel(bundle_space(llama), 5.0).guarantee()
     assert (str(promise), promise.metric, promise.epsilon) == (str(words), words.metric, 5.0)
-    plain = horizontal()
-    assert plain.implant(llama, None, 0).guarantee is plain.guarantee() is None
+    assert horizontal().prepare(llama).guarantee is None
 
 
 @pytest.mark.parametrize("epsilon", [0.0, -1.0, float("inf"), float("nan")])
@@ -141,6 +138,10 @@ class Shifted(ClientCode):
 
     def replaced(self, texts: Sequence[Sequence[int]], first: int = 0) -> Sequence[Sequence[int]]:
         return [[token + 1 for token in text] for text in texts]
+
+
+def shifted(bundle: Bundle) -> TunablePrepared:
+    return replace(NoDefense().prepare(bundle), code=Shifted())
 
 
 def tuning(head: Literal["linear", "words"]) -> Full:
@@ -163,7 +164,7 @@ def tuning(head: Literal["linear", "words"]) -> Full:
 
 def test_a_next_token_is_scored_against_what_the_user_wrote(llama: Bundle, tmp_path: Path) -> None:
     text = _ids(llama, 12)
-    parties = Implanted(llama, Shifted()), Boundary(threads=1), 0, tuning("linear"), Machine(), tmp_path
+    parties = shifted(llama), Boundary(threads=1), 0, tuning("linear"), Machine(), tmp_path
     with TuningDeployment(*parties) as deployment:
         deployment.upload(Texts((text,)))
         deployment.upload(Texts((text,)), held_out=True, first=1)
@@ -177,7 +178,7 @@ def test_a_next_token_is_scored_against_what_the_user_wrote(llama: Bundle, tmp_p
 
 def test_texts_are_replaced_and_class_words_which_are_public_never(llama: Bundle, tmp_path: Path) -> None:
     text, boundary = _ids(llama, 12), Boundary(record=True, threads=1)
-    with TuningDeployment(Implanted(llama, Shifted()), boundary, 2, tuning("words"), Machine(), tmp_path) as deployment:
+    with TuningDeployment(shifted(llama), boundary, 2, tuning("words"), Machine(), tmp_path) as deployment:
         deployment.upload(Texts((text, text), (0, 1)))
         deployment.upload(Texts((text,), (0,)), held_out=True, first=2)
         deployment.tune((20, 30), 0)

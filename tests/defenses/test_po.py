@@ -48,14 +48,14 @@ def _error(deployment: PoDeployment, prompt: Prompt, continuation: tuple[int, ..
 def test_the_users_answer_is_the_unprotected_models(family: str) -> None:
     bundle = sources.random(family)
     prompt = _prompt(bundle)
-    with Po(FAKES).deploy(bundle, Boundary(), 3) as deployment:
+    with Po(FAKES).prepare(bundle, seed=3).deploy(Boundary()) as deployment:
         assert deployment.generate(prompt, NEW).ids == plain_greedy(bundle, prompt.ids, NEW)
         assert _error(deployment, prompt, _ids(bundle, 2, NEW)) < 3e-6
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_every_stream_is_decoded_as_if_it_were_the_prompt(llama: Bundle, transport: str) -> None:
-    with Po(FAKES).deploy(llama, Boundary(transport), 3) as deployment:
+    with Po(FAKES).prepare(llama, seed=3).deploy(Boundary(transport)) as deployment:
         deployment.generate(_prompt(llama), NEW)
         view = deployment.boundary.view(deployment.shows)
     assert (view.streams, view.length) == (FAKES + 1, LENGTH)
@@ -64,20 +64,20 @@ def test_every_stream_is_decoded_as_if_it_were_the_prompt(llama: Bundle, transpo
 
 def test_the_released_construction_changes_the_answer_of_two_secrets_and_marks_the_real_stream(llama: Bundle) -> None:
     prompt = _prompt(llama)
-    with Po(FAKES, construction="multiplexed").deploy(llama, Boundary(), 3) as deployment:
+    with Po(FAKES, construction="multiplexed").prepare(llama, seed=3).deploy(Boundary()) as deployment:
         deployment.generate(prompt, NEW)
         assert _error(deployment, prompt, _ids(llama, 2, NEW)) > 1e-4
         keys, _, _ = deployment.vault.store.get(2)
         after = keys[:, :, SPANS[0].end : SPANS[1].start]
         assert torch.equal(after, after[:1].expand_as(after))
     one = _prompt(llama, spans=SPANS[:1])
-    with Po(FAKES, construction="multiplexed").deploy(llama, Boundary(), 3) as deployment:
+    with Po(FAKES, construction="multiplexed").prepare(llama, seed=3).deploy(Boundary()) as deployment:
         deployment.generate(one, NEW)
         assert _error(deployment, one, _ids(llama, 2, NEW)) < 3e-6
 
 
 def test_full_streams_share_nothing_after_a_secret(llama: Bundle) -> None:
-    with Po(FAKES).deploy(llama, Boundary(), 3) as deployment:
+    with Po(FAKES).prepare(llama, seed=3).deploy(Boundary()) as deployment:
         deployment.generate(_prompt(llama), NEW)
         keys, _, _ = deployment.vault.store.get(2)
     before, after = keys[:, :, : SPANS[0].start], keys[:, :, SPANS[0].end]
@@ -88,14 +88,14 @@ def test_full_streams_share_nothing_after_a_secret(llama: Bundle) -> None:
 def test_the_real_index_is_uniform(llama: Bundle) -> None:
     prompt, places = _prompt(llama, spans=SPANS[:1]), Counter[int]()
     for seed in range(60):
-        with Po(FAKES).deploy(llama, Boundary(), seed) as deployment:
+        with Po(FAKES).prepare(llama, seed=seed).deploy(Boundary()) as deployment:
             deployment.generate(prompt, 1)
             places[deployment.vault.authentic] += 1
     assert stats.chisquare([places[place] for place in range(FAKES + 1)]).pvalue > 1e-3
 
 
 def test_all_streams_have_equal_messages_sizes_and_schedule(llama: Bundle) -> None:
-    with Po(FAKES).deploy(llama, Boundary(), 3) as deployment:
+    with Po(FAKES).prepare(llama, seed=3).deploy(Boundary()) as deployment:
         deployment.generate(_prompt(llama), NEW)
         view = deployment.boundary.view(deployment.shows)
     kinds = {type(message) for _, message in view.messages}
@@ -111,7 +111,7 @@ def test_what_crosses_does_not_depend_on_which_stream_is_real(llama: Bundle) -> 
     """The same virtual prompts with another one declared real: the provider receives the same, value for value."""
     prompt = _prompt(llama)
     crossed = []
-    with Po(FAKES).deploy(llama, Boundary(), 3) as deployment:
+    with Po(FAKES).prepare(llama, seed=3).deploy(Boundary()) as deployment:
         rows = deployment.vault.disguise(llama, prompt.ids, prompt.spans, generator(0, "test")).ids
         for place in range(len(rows)):
             deployment._begin()
@@ -125,14 +125,14 @@ def test_what_crosses_does_not_depend_on_which_stream_is_real(llama: Bundle) -> 
 
 def test_each_stream_has_its_own_stop_and_decoding_goes_on_until_all_have_ended(llama: Bundle) -> None:
     prompt = _prompt(llama)
-    with Po(FAKES).deploy(llama, Boundary(), 3) as deployment:
+    with Po(FAKES).prepare(llama, seed=3).deploy(Boundary()) as deployment:
         free = deployment.generate(prompt, NEW)
         place, outputs = deployment.vault.authentic, deployment.outputs
     # let the token that the real stream gives third end a text
     end = free.ids[2]
     llama.tokenizer.eos_token_id, kept = end, llama.tokenizer.eos_token_id
     try:
-        with Po(FAKES).deploy(llama, Boundary(), 3) as deployment:
+        with Po(FAKES).prepare(llama, seed=3).deploy(Boundary()) as deployment:
             stopped = deployment.generate(prompt, NEW)
             padded = deployment.outputs
     finally:
@@ -162,7 +162,7 @@ def test_sticky_fakes_stay_over_requests_and_prompts_and_others_change(llama: Bu
     ids[8:10] = first.ids[4:6]
     second = Prompt("other", "", tuple(ids), (TokenSpan(8, 10, "name"),))
     for sticky in (True, False):
-        with Po(FAKES, sticky=sticky, requests=2).deploy(llama, Boundary(), 3) as deployment:
+        with Po(FAKES, sticky=sticky, requests=2).prepare(llama, seed=3).deploy(Boundary()) as deployment:
             drawn = _recorded(deployment)
             deployment.generate(first, 2)
             deployment.generate(second, 2)
@@ -176,7 +176,7 @@ def test_sticky_fakes_stay_over_requests_and_prompts_and_others_change(llama: Bu
 
 def test_the_secret_never_crosses(llama: Bundle) -> None:
     prompt = _prompt(llama)
-    with Po(FAKES).deploy(llama, Boundary(), 3) as deployment:
+    with Po(FAKES).prepare(llama, seed=3).deploy(Boundary()) as deployment:
         deployment.generate(prompt, NEW)
         received = deployment.boundary.received_by_untrusted()
         rows = [
@@ -191,28 +191,29 @@ def test_the_secret_never_crosses(llama: Bundle) -> None:
 
 def test_a_prompt_without_marks_is_hidden_whole_or_refused(llama: Bundle) -> None:
     bare = _prompt(llama, spans=())
-    with Po(FAKES, widenings=8).deploy(llama, Boundary(), 3) as deployment:
+    with Po(FAKES, widenings=8).prepare(llama, seed=3).deploy(Boundary()) as deployment:
         deployment.generate(bare, 2)
         keys, _, _ = deployment.vault.store.get(0)
         assert not torch.equal(keys[0, :, -1], keys[1, :, -1])
     with (
-        Po(FAKES, unmarked="refuse").deploy(llama, Boundary(), 3) as deployment,
+        Po(FAKES, unmarked="refuse").prepare(llama, seed=3).deploy(Boundary()) as deployment,
         pytest.raises(PromptError, match="marks no"),
     ):
         deployment.generate(bare, 2)
 
 
 def test_too_few_fakes_are_refused_and_nothing_crosses(llama: Bundle) -> None:
-    with Po(FAKES, epsilon=1e-6, widenings=0).deploy(llama, Boundary(), 3) as deployment:
+    with Po(FAKES, epsilon=1e-6, widenings=0).prepare(llama, seed=3).deploy(Boundary()) as deployment:
         with pytest.raises(PromptError, match="fewer than 3 fakes"):
             deployment.generate(_prompt(llama), NEW)
         assert deployment.boundary.ledger.messages == 0
 
 
 def test_facts_say_what_the_fakes_are_worth(llama: Bundle) -> None:
-    with Po(FAKES).deploy(llama, Boundary(), 3) as deployment:
+    prepared = Po(FAKES).prepare(llama, seed=3)
+    with prepared.deploy(Boundary()) as deployment:
         deployment.generate(_prompt(llama), 2)
-        facts, parameters = dict(deployment.facts), deployment.parameters
+        facts, parameters = dict(deployment.facts), prepared.published()
     assert set(facts) == {"eps_eff", "nominal_bound", "widened_epsilon", "sampling_ms"}
     assert -1e-9 <= facts["eps_eff"] < 1
     assert facts["nominal_bound"] == pytest.approx(1 / 4 + 0.1)
@@ -220,11 +221,11 @@ def test_facts_say_what_the_fakes_are_worth(llama: Bundle) -> None:
     assert not {"authentic", "place", "index", "seed"} & set(parameters)
 
 
-def test_the_claim_is_made_for_the_full_construction_only() -> None:
-    promise = Po(FAKES).guarantee()
+def test_the_claim_is_made_for_the_full_construction_only(llama: Bundle) -> None:
+    promise = Po(FAKES).prepare(llama).guarantee
     assert promise is not None
     assert "sampler's own model" in promise.assumptions
-    assert Po(FAKES, construction="multiplexed").guarantee() is None
+    assert Po(FAKES, construction="multiplexed").prepare(llama).guarantee is None
 
 
 @pytest.mark.parametrize("options", [{"construction": "x"}, {"spans": "x"}, {"unmarked": "x"}, {"requests": 0}])

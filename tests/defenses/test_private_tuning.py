@@ -16,7 +16,7 @@ from smd_research.core.errors import PeerLostError, ProtocolError
 from smd_research.data.tasks.rows import texts_of
 from smd_research.data.tasks.synthetic import Urgency
 from smd_research.defenses.none import NoDefense
-from smd_research.defenses.tunable import ClientCode, Implanted
+from smd_research.defenses.tunable import ClientCode, TunablePrepared
 from smd_research.defenses.tuning import TuningClient, TuningDeployment, TuningProvider
 from smd_research.models import Bundle, sources
 from smd_research.training.buckets import Texts
@@ -72,18 +72,18 @@ class Substitution(ClientCode):
         return np.argsort(self.cipher)
 
 
-def permuted(labels: bool) -> Implanted:
+def permuted(labels: bool) -> TunablePrepared:
     """The model whose table is permuted as the code says."""
     code, model = Substitution(labels), sources.random("llama").model
     with torch.no_grad():
         table = model.get_input_embeddings().weight
         table.copy_(bundle().embedding[torch.from_numpy(code.plain_ids(len(table)))])
-    return Implanted(replace(bundle(), model=model), code)
+    return replace(NoDefense().prepare(replace(bundle(), model=model)), code=code)
 
 
-def deployed(folder: Path, implanted: Implanted | None = None, transport: str = "inproc") -> TuningDeployment:
+def deployed(folder: Path, prepared: TunablePrepared | None = None, transport: str = "inproc") -> TuningDeployment:
     boundary = Boundary(transport, threads=1)
-    return TuningDeployment(implanted or Implanted(bundle()), boundary, 2, TUNING, Machine(), folder)
+    return TuningDeployment(prepared or NoDefense().prepare(bundle()), boundary, 2, TUNING, Machine(), folder)
 
 
 def lived(deployment: TuningDeployment, words: Sequence[int] = ()) -> tuple[list[int], bytes, dict[str, float]]:
@@ -138,7 +138,15 @@ def test_a_provider_that_dies_is_named_and_a_process_goes_on_as_if_all_had_been_
             if step == kill_at:
                 boundary._host._process.kill()  # type: ignore[union-attr]
 
-        parties = Implanted(bundle()), boundary, 2, TUNING, Machine(), tmp_path / folder, TuningClient(on_step)
+        parties = (
+            NoDefense().prepare(bundle()),
+            boundary,
+            2,
+            TUNING,
+            Machine(),
+            tmp_path / folder,
+            TuningClient(on_step),
+        )
         answers, received, outcome = lived(TuningDeployment(*parties))
         assert crossed(received)
         assert outcome["steps"] == TUNING.steps

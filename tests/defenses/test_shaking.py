@@ -14,6 +14,7 @@ from smd_research.boundary.messages import PromptIds
 from smd_research.core.errors import ConfigError, PromptError, UnsupportedModelError
 from smd_research.core.observable import Observable
 from smd_research.data.prompts import Prompt
+from smd_research.defenses.base import PublicText
 from smd_research.defenses.shaking import HEADS, Sentinel, Shaking, shaken
 from smd_research.mechanisms.shaking import Key, Substitution
 from smd_research.models import Bundle, sources
@@ -56,7 +57,7 @@ def test_a_substitution_alone_is_exact_in_every_family(bundle: Bundle) -> None:
     """The figure of the promise: decoded logits equal the model's own to 1e-6, and so does the choice."""
     ids, following = _ids(bundle, 30), _ids(bundle, 12, seed=2)
     for defense in (horizontal(), horizontal(fraction=0.4, head="permuted")):
-        with defense.deploy(bundle, Boundary()) as deployment:
+        with defense.prepare(bundle).deploy(Boundary()) as deployment:
             assert _close(deployment.score(ids, following), plain_logits(bundle, ids, following))
             answer = deployment.generate(Prompt("p", "", ids), 8).ids
         assert answer == plain_greedy(bundle, ids, 8)
@@ -66,9 +67,8 @@ def test_a_substitution_alone_is_exact_in_every_family(bundle: Bundle) -> None:
 def test_homophones_and_any_head_are_exact_too(llama: Bundle, options: dict[str, Any]) -> None:
     ids, following = _ids(llama, 20), _ids(llama, 9, seed=2)
     for model in (llama, untied(llama)):
-        defense = horizontal(**options)
-        defense.calibrate([_ids(llama, 40), ids])
-        with defense.deploy(model, Boundary()) as deployment:
+        prepared = horizontal(**options).prepare(model, PublicText([_ids(llama, 40), ids]))
+        with prepared.deploy(Boundary()) as deployment:
             assert _close(deployment.score(ids, following), plain_logits(model, ids, following))
             assert deployment.generate(Prompt("p", "", ids), 8).ids == plain_greedy(model, ids, 8)
 
@@ -76,18 +76,19 @@ def test_homophones_and_any_head_are_exact_too(llama: Bundle, options: dict[str,
 def test_a_substitution_that_is_not_undone_is_not_exact(llama: Bundle) -> None:
     """The control: the provider's own logits, columns not put back."""
     ids, following = _ids(llama, 20), _ids(llama, 9, seed=2)
-    made = horizontal().implant(llama, None, 0)
-    assert not _close(plain_logits(made.start, ids, following), plain_logits(llama, ids, following))
+    made = horizontal().prepare(llama)
+    assert not _close(plain_logits(made.public, ids, following), plain_logits(llama, ids, following))
     vertical = Shaking(inflate=0, gaussian=0, awareness_steps=0, function_steps=0)
-    with vertical.deploy(llama, Boundary()) as deployment:
+    with vertical.prepare(llama).deploy(Boundary()) as deployment:
         assert not _close(deployment.score(ids, following), plain_logits(llama, ids, following))
 
 
 def test_the_provider_sees_cipher_ids_and_special_ones_stay(llama: Bundle) -> None:
     ids, boundary = _ids(llama, 30), Boundary()
-    with horizontal().deploy(llama, boundary) as deployment:
+    prepared = horizontal().prepare(llama)
+    with prepared.deploy(boundary) as deployment:
         answer = deployment.generate(Prompt("p", "", ids), 6).ids
-        view, code, served = boundary.view(deployment.shows), deployment.code, deployment.public
+        view, code, served = boundary.view(deployment.shows), prepared.code, prepared.public
     sent = view.of(PromptIds)[0].ids.tolist()
     assert sent[0] == ids[0]
     assert sum(a == b for a, b in zip(sent, ids, strict=True)) < 4
@@ -98,9 +99,7 @@ def test_the_provider_sees_cipher_ids_and_special_ones_stay(llama: Bundle) -> No
 
 
 def test_an_occurrence_takes_one_of_its_homophones_the_same_for_the_same_request(llama: Bundle) -> None:
-    defense = horizontal(homophones=4, frequent=1)
-    defense.calibrate([(9, 9, 9, 8)])
-    code = defense.implant(llama, None, 0).code
+    code = horizontal(homophones=4, frequent=1).prepare(llama, PublicText([(9, 9, 9, 8)])).code
     first = code.encode((9,) * 40, 1)
     assert len(set(first)) == 4
     assert first == code.encode((9,) * 40, 1) != code.encode((9,) * 40, 2)
@@ -109,11 +108,11 @@ def test_an_occurrence_takes_one_of_its_homophones_the_same_for_the_same_request
 
 
 def test_labels_are_permuted_once_their_number_is_known(llama: Bundle) -> None:
-    code = horizontal(labels=True).implant(llama, None, 5).code.for_classes(7)
+    code = horizontal(labels=True).prepare(llama, seed=5).code.for_classes(7)
     sent = [code.encode_label(label) for label in range(7)]
     assert sorted(sent) == list(range(7)) != sent
     assert [code.decode_label(label) for label in sent] == list(range(7))
-    plain = horizontal().implant(llama, None, 5).code.for_classes(7)
+    plain = horizontal().prepare(llama, seed=5).code.for_classes(7)
     assert [plain.encode_label(label) for label in range(7)] == list(range(7))
 
 
@@ -153,21 +152,21 @@ def test_homophones_get_noise_of_their_own(llama: Bundle) -> None:
 def test_a_key_file_serves_again_and_a_wrong_one_is_refused(llama: Bundle, tmp_path: Path) -> None:
     path = tmp_path / "key.json"
     Key.draw(llama, secret=SECRET).save(path)
-    found = horizontal(key_file=str(path)).implant(llama, None, 0)
-    given = horizontal(secret=SECRET.hex()).implant(llama, None, 1)
+    found = horizontal(key_file=str(path)).prepare(llama)
+    given = horizontal(secret=SECRET.hex()).prepare(llama, seed=1)
     assert found.code.encode(range(50)) == given.code.encode(range(50))
     with pytest.raises(ConfigError, match=r"has vertical=.*set it so"):
-        Shaking(tilt=1, key_file=str(path)).implant(llama, None, 0)
+        Shaking(tilt=1, key_file=str(path)).prepare(llama)
     with pytest.raises(ConfigError, match="another model"):
-        horizontal(key_file=str(path)).implant(sources.random("llama", seed=1), None, 0)
+        horizontal(key_file=str(path)).prepare(sources.random("llama", seed=1))
     path.write_text(path.read_text()[:80])
     with pytest.raises(ConfigError, match="truncated"):
-        horizontal(key_file=str(path)).implant(llama, None, 0)
+        horizontal(key_file=str(path)).prepare(llama)
 
 
 def test_the_wrong_key_decodes_nothing(llama: Bundle) -> None:
     ids = _ids(llama, 40)
-    right, wrong = (horizontal().implant(llama, None, seed).code for seed in (0, 1))
+    right, wrong = (horizontal().prepare(llama, seed=seed).code for seed in (0, 1))
     decoded = wrong.decode(right.encode(ids))
     assert sum(a == b for a, b in zip(decoded, ids, strict=True)) < 4
     with pytest.raises(PromptError, match=r"outside 0 \.\. 4095"):
@@ -194,7 +193,7 @@ def test_a_model_without_a_separable_embedding_is_refused_in_one_line(llama: Bun
                            (rows, "5000 rows for 4096 tokens")):  # fmt: skip
         for defense in (horizontal(), Sentinel()):
             with pytest.raises(UnsupportedModelError, match=reason) as caught:
-                defense.implant(_with(llama, change), None, 0)
+                defense.prepare(_with(llama, change))
             assert "\n" not in str(caught.value)
 
 
@@ -220,19 +219,20 @@ def test_options_that_cannot_be_are_refused(options: dict[str, Any], message: st
 
 def test_what_needs_public_text_or_a_head_says_so(llama: Bundle) -> None:
     with pytest.raises(ConfigError, match="needs public text to count"):
-        horizontal(homophones=2).deploy(llama, Boundary())
+        horizontal(homophones=2).prepare(llama)
     with pytest.raises(ConfigError, match="needs public text: 0 tokens"):
-        Shaking().deploy(llama, Boundary())
+        Shaking().prepare(llama)
+    dropped = horizontal(head="drop").prepare(llama)
+    assert dropped.public.model.get_output_embeddings() is None
     with pytest.raises(ConfigError, match="leaves the provider nothing to generate with"):
-        horizontal(head="drop").deploy(llama, Boundary())
-    assert horizontal(head="drop").implant(llama, None, 0).start.model.get_output_embeddings() is None
+        dropped.deploy(Boundary())
 
 
 def test_the_key_of_a_run_comes_from_its_seed_and_is_never_shown(llama: Bundle) -> None:
     one, same, other = (horizontal().key(llama, seed) for seed in (0, 0, 1))
     assert one == same != other
     assert len(one.secret) == 16
-    shown = str(horizontal(secret=SECRET.hex()).implant(llama, None, 0).parameters)
+    shown = str(horizontal(secret=SECRET.hex()).prepare(llama).parameters)
     assert SECRET.hex() not in shown
     assert "secret" not in shown
 
@@ -242,14 +242,14 @@ def test_sentinel_is_exact_before_a_layer_norm(glides: int) -> None:
     ids = _ids(sources.random("gpt2"), 20)
     for family in ("gpt2", "opt", "gpt_neox"):
         model = sources.random(family)
-        with Sentinel(glides=glides).deploy(model, Boundary()) as deployment:
+        with Sentinel(glides=glides).prepare(model).deploy(Boundary()) as deployment:
             got, expected = deployment.score(ids, ids), plain_logits(model, ids, ids)
         torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_sentinel_changes_a_model_that_keeps_the_mean(llama: Bundle) -> None:
     ids = _ids(llama, 20)
-    with Sentinel().deploy(llama, Boundary()) as deployment:
+    with Sentinel().prepare(llama).deploy(Boundary()) as deployment:
         got = deployment.score(ids, ids)
     assert float((got - plain_logits(llama, ids, ids)).abs().max()) > 0.05
     with pytest.raises(ConfigError, match="glides=-1"):

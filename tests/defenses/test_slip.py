@@ -21,6 +21,7 @@ from smd_research.boundary.messages import (
 from smd_research.data.prompts import Prompt
 from smd_research.data.synthetic import generate
 from smd_research.data.tokenise import prompts as tokenised
+from smd_research.defenses.base import PublicText
 from smd_research.defenses.slip import Slip, SlipDeployment
 from smd_research.mechanisms.integers.field import WIDE
 from smd_research.mechanisms.integers.fixed_point import FixedPointOverflowError
@@ -135,11 +136,10 @@ def test_the_embedded_model_keeps_its_loss_and_its_choices() -> None:
     bundle = sources.embedded()
     documents = tokenised(generate("mixed", "validation", 60, 0), bundle.tokenizer, 96, 0)
     corpus = [p.ids for p in tokenised(generate("mixed", "train", 60, 0), bundle.tokenizer, 96, 0)]
-    defense = Slip()
-    defense.calibrate(corpus)
+    prepared = Slip().prepare(bundle, PublicText(corpus))
     same = tokens = 0
     losses = torch.zeros(2, dtype=torch.float64)
-    with defense.deploy(bundle, Boundary(record=False)) as deployment:
+    with prepared.deploy(Boundary(record=False)) as deployment:
         for document in documents:
             first, rest = document.ids[:1], document.ids[1:]
             plain, got = plain_logits(bundle, first, rest), deployment.score(first, rest)
@@ -161,13 +161,13 @@ def test_one_round_a_fused_product_and_constant_shapes(llama: Bundle) -> None:
             view = boundary.view(deployment.shows)
             sizes.append([(type(m).__name__, m.nbytes) for _, m in view.messages])
             asked = view.of(MaskedInput)
-            products = deployment.parameters["products"]
-            assert [m.product for m in asked] == [*range(len(products))] * 2  # type: ignore[arg-type]
+            products = deployment.parts.products
+            assert [m.product for m in asked] == [*range(len(products))] * 2
             assert boundary.ledger.rounds == len(asked) + 2  # a look-up of embeddings for each step
             assert len(view.of(Tokens)) == 2
             assert not view.of(ExposedLayer)
         assert sizes[0] == sizes[1]
-        assert len(products) == 4 * 4 + 1  # type: ignore[arg-type]
+        assert len(products) == 4 * 4 + 1
         facts = deployment.facts
     assert facts["offline_gflop"] == pytest.approx(
         sum(2 * p.height * p.width * (2 if p.layers == ("lm_head",) else 4) for p in deployment.parts.products) / 1e9
@@ -192,7 +192,7 @@ def test_the_exposed_weights_arrive_before_any_request_and_the_secret_part_never
 
     with deployed(llama, Boundary(record=False, impostor=impostor)) as deployment:
         assert all(isinstance(message, ExposedLayer) for message in arrived)
-        exposed = deployment.public.model.get_submodule("model.layers.0.mlp.down_proj").weight
+        exposed = deployment.parts.public.model.get_submodule("model.layers.0.mlp.down_proj").weight
         (layer,) = [m for m in arrived if isinstance(m, ExposedLayer) and m.product == 3]
         assert torch.equal(layer.weights.float() * layer.scale[:, None], exposed)
         original = llama.model.get_submodule("model.layers.0.mlp.down_proj").weight
@@ -207,7 +207,7 @@ def test_a_seed_decides_the_masks(llama: Bundle) -> None:
     received = []
     for seed in (0, 0, 1):
         boundary = Boundary()
-        with Slip().deploy(llama, boundary, seed) as deployment:
+        with Slip().prepare(llama, seed=seed).deploy(boundary) as deployment:
             deployment.generate(Prompt("p", "", (7, 8, 9)), 1)
             received.append(boundary.received_by_untrusted())
     assert received[0] == received[1] != received[2]
@@ -216,7 +216,7 @@ def test_a_seed_decides_the_masks(llama: Bundle) -> None:
 @pytest.mark.parametrize("bits", [16, None])
 def test_boundary_visibility_is_as_exact_and_shows_every_pair(llama: Bundle, bits: int | None) -> None:
     boundary, prompt = Boundary(), (7, 8, 9, 10)
-    with Slip(visibility="boundary", bits=bits, blocks=[1]).deploy(llama, boundary) as deployment:
+    with Slip(visibility="boundary", bits=bits, blocks=[1]).prepare(llama).deploy(boundary) as deployment:
         generation = deployment.generate(Prompt("p", "", prompt), 3)
         view, facts = boundary.view(deployment.shows), deployment.facts
         got = deployment.score(prompt, (4, 5, 6))
@@ -228,5 +228,5 @@ def test_boundary_visibility_is_as_exact_and_shows_every_pair(llama: Bundle, bit
     assert facts["plain_pairs"] == 4 + 2
     down = [m for m in pairs if m[0].product == 7]
     original = llama.model.get_submodule("model.layers.1.mlp.down_proj").weight
-    secret = original - deployment.public.model.get_submodule("model.layers.1.mlp.down_proj").weight
+    secret = original - deployment.parts.public.model.get_submodule("model.layers.1.mlp.down_proj").weight
     assert torch.allclose(down[0][0].x @ secret.T, down[0][1].y, atol=1e-4)

@@ -42,7 +42,7 @@ def llama() -> Bundle:
 def test_logits_and_greedy_tokens_equal_the_unprotected_models(family: str, transport: str) -> None:
     bundle = sources.random(family)
     prompt = _ids(bundle, 1, LENGTH)
-    with Smd().deploy(bundle, Boundary(transport)) as deployment:
+    with Smd().prepare(bundle).deploy(Boundary(transport)) as deployment:
         assert _error(deployment, prompt, _ids(bundle, 2, 2 * NEW)) < 3e-6
         generation = deployment.generate(Prompt("p", "", prompt), NEW)
     assert generation.ids == plain_greedy(bundle, prompt, NEW)
@@ -65,13 +65,13 @@ def test_without_the_vaults_part_the_comparison_fails(family: str, monkeypatch: 
 
     monkeypatch.setattr(Vault, "handle", drop)
     bundle = sources.random(family)
-    with Smd().deploy(bundle, Boundary()) as deployment:
+    with Smd().prepare(bundle).deploy(Boundary()) as deployment:
         assert _error(deployment, _ids(bundle, 1, LENGTH), _ids(bundle, 2, NEW)) > 1e-4
 
 
 @pytest.mark.parametrize(("wire", "bound"), [("fp16", 2e-2), ("bf16", 2e-1)])
 def test_a_16_bit_wire_is_close_but_not_exact(llama: Bundle, wire: str, bound: float) -> None:
-    with Smd(wire).deploy(llama, Boundary()) as deployment:
+    with Smd(wire).prepare(llama).deploy(Boundary()) as deployment:
         assert 1e-6 < _error(deployment, _ids(llama, 1, LENGTH), _ids(llama, 2, NEW)) < bound
         replies = deployment.boundary.view(deployment.shows).of(PartialAttention)
     assert {reply.m.dtype for reply in replies} == {reply.g.dtype for reply in replies} == {torch.float32}
@@ -81,7 +81,7 @@ def test_a_16_bit_wire_is_close_but_not_exact(llama: Bundle, wire: str, bound: f
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_the_provider_never_receives_prompt_ids_keys_or_values(llama: Bundle, transport: str) -> None:
     prompt = _ids(llama, 5, LENGTH)
-    with Smd().deploy(llama, Boundary(transport)) as deployment:
+    with Smd().prepare(llama).deploy(Boundary(transport)) as deployment:
         generation = deployment.generate(Prompt("p", "", prompt), NEW)
         received = deployment.boundary.received_by_untrusted()
         view = deployment.boundary.view(deployment.shows)
@@ -101,14 +101,14 @@ def test_the_provider_never_receives_prompt_ids_keys_or_values(llama: Bundle, tr
 
 def test_a_single_prompt_token_gives_its_value_away_and_the_canary_sees_it(llama: Bundle) -> None:
     """Attention over one key is that key's value: the positive control of the search for leaked values."""
-    with Smd().deploy(llama, Boundary()) as deployment:
+    with Smd().prepare(llama).deploy(Boundary()) as deployment:
         deployment.generate(Prompt("p", "", (9,)), 3)
         _, values, _ = deployment.vault.store.get(0)
         assert values[0, 0, 0].contiguous().numpy().tobytes() in deployment.boundary.received_by_untrusted()
 
 
 def test_after_prefill_the_vault_reaches_no_weight(llama: Bundle) -> None:
-    with Smd().deploy(llama, Boundary()) as deployment:
+    with Smd().prepare(llama).deploy(Boundary()) as deployment:
         deployment.vault.prefill(deployment._prefill_model, torch.tensor([_ids(llama, 1, 8)]))
         pending, seen = [deployment.vault], set()
         while pending:
@@ -124,7 +124,7 @@ def test_after_prefill_the_vault_reaches_no_weight(llama: Bundle) -> None:
 
 def test_traffic_is_the_formulas(llama: Bundle) -> None:
     shape = llama.geometry
-    with Smd().deploy(llama, Boundary()) as deployment:
+    with Smd().prepare(llama).deploy(Boundary()) as deployment:
         tokens = len(deployment.generate(Prompt("p", "", _ids(llama, 1, LENGTH)), NEW).ids)
         ledger = deployment.boundary.ledger
     steps = tokens - 1
@@ -138,7 +138,7 @@ def test_traffic_is_the_formulas(llama: Bundle) -> None:
 
 def test_memory_is_the_caches_and_the_weights(llama: Bundle) -> None:
     shape = llama.geometry
-    with Smd().deploy(llama, Boundary()) as deployment:
+    with Smd().prepare(llama).deploy(Boundary()) as deployment:
         tokens = len(deployment.generate(Prompt("p", "", _ids(llama, 1, LENGTH)), NEW).ids)
         memory = deployment.memory()
     row = 2 * 4 * shape.layers * shape.kv_heads * shape.head_dim
@@ -148,14 +148,14 @@ def test_memory_is_the_caches_and_the_weights(llama: Bundle) -> None:
 
 def test_requests_do_not_touch_each_other(llama: Bundle) -> None:
     one, two = (Prompt(str(seed), "", _ids(llama, seed, LENGTH)) for seed in (1, 2))
-    with Smd().deploy(llama, Boundary()) as deployment:
+    with Smd().prepare(llama).deploy(Boundary()) as deployment:
         fresh = [deployment.generate(prompt, NEW).ids for prompt in (one, two, one)]
     assert fresh[0] == fresh[2] == plain_greedy(llama, one.ids, NEW)
     assert fresh[1] == plain_greedy(llama, two.ids, NEW)
 
 
 def test_one_token_needs_no_provider(llama: Bundle) -> None:
-    with Smd().deploy(llama, Boundary()) as deployment:
+    with Smd().prepare(llama).deploy(Boundary()) as deployment:
         assert len(deployment.generate(Prompt("p", "", _ids(llama, 1, 4)), 1).ids) == 1
         assert deployment.boundary.ledger.messages == 0
 
@@ -170,7 +170,7 @@ def test_one_token_needs_no_provider(llama: Bundle) -> None:
     ],
 )
 def test_a_query_that_does_not_fit_is_refused(llama: Bundle, query: Query) -> None:
-    with Smd().deploy(llama, Boundary()) as deployment:
+    with Smd().prepare(llama).deploy(Boundary()) as deployment:
         deployment.vault.prefill(deployment._prefill_model, torch.tensor([[1, 2, 3]]))
         with pytest.raises(ProtocolError, match="query"):
             deployment.vault.handle(query)
@@ -178,14 +178,14 @@ def test_a_query_that_does_not_fit_is_refused(llama: Bundle, query: Query) -> No
 
 def test_the_vault_takes_nothing_else(llama: Bundle) -> None:
     start = StartDecode(torch.tensor([1]), torch.zeros(0, dtype=torch.int32), torch.zeros(2), 0, 1, 1, 0, 0)
-    with Smd().deploy(llama, Boundary()) as deployment, pytest.raises(ProtocolError, match="StartDecode"):
+    with Smd().prepare(llama).deploy(Boundary()) as deployment, pytest.raises(ProtocolError, match="StartDecode"):
         deployment.vault.handle(start)
 
 
 def test_bad_input_is_refused(llama: Bundle) -> None:
     with pytest.raises(ConfigError, match="fp32, fp16, bf16"):
         Smd("int8")
-    with Smd().deploy(llama, Boundary()) as deployment:
+    with Smd().prepare(llama).deploy(Boundary()) as deployment:
         with pytest.raises(PromptError, match="empty"):
             deployment.generate(Prompt("p", "", ()), 4)
         with pytest.raises(PromptError, match="context of 512"):
@@ -193,7 +193,7 @@ def test_bad_input_is_refused(llama: Bundle) -> None:
 
 
 def test_output_tokens_cross_as_they_are(llama: Bundle) -> None:
-    with Smd().deploy(llama, Boundary()) as deployment:
+    with Smd().prepare(llama).deploy(Boundary()) as deployment:
         ids = deployment.generate(Prompt("p", "", _ids(llama, 1, LENGTH)), NEW).ids
         view = deployment.boundary.view(deployment.shows)
     assert (view.length, view.output_ids) == (LENGTH, ids)
@@ -203,7 +203,7 @@ def test_output_tokens_cross_as_they_are(llama: Bundle) -> None:
 def test_a_real_checkpoint(shared_data: Path) -> None:
     bundle = sources.local(str(shared_data / "stories260k-hf"))
     prompt = tuple(bundle.tokenizer("Lily found a big red ball under the tree.")["input_ids"])
-    with Smd().deploy(bundle, Boundary()) as deployment:
+    with Smd().prepare(bundle).deploy(Boundary()) as deployment:
         continuation = plain_greedy(bundle, prompt, 64)
         assert _error(deployment, prompt, continuation) < 3e-6
         assert deployment.generate(Prompt("p", "", prompt), 64).ids == continuation

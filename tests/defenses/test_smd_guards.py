@@ -15,8 +15,9 @@ from smd_research.core.errors import ConfigError, ProtocolError
 from smd_research.data.prompts import Prompt
 from smd_research.data.synthetic import generate
 from smd_research.data.tokenise import prompts as tokenised
-from smd_research.defenses.base import Generation
+from smd_research.defenses.base import Generation, PublicText
 from smd_research.defenses.smd import Smd
+from smd_research.defenses.smd.defense import SmdPrepared
 from smd_research.models import sources
 from smd_research.models.bundle import Bundle
 
@@ -38,27 +39,25 @@ def prompts() -> tuple[Prompt, ...]:
     return tuple(tokenised(generate("mixed", "validation", 6, 0), bundle().tokenizer, 16, 0))
 
 
-def defense(**options: object) -> Smd:
-    made = Smd(**options)  # type: ignore[arg-type]
-    made.calibrate(corpus())
-    return made
+def prepared(seed: int = 0, **options: object) -> SmdPrepared:
+    return Smd(**options).prepare(bundle(), PublicText(corpus()), seed)  # type: ignore[arg-type]
 
 
 @cache
 def served(options: tuple[tuple[str, object], ...] = ()) -> tuple[tuple[Generation, AdversaryView], ...]:
     boundary = Boundary()
-    with defense(**dict(options)).deploy(bundle(), boundary, 0) as deployment:
+    with prepared(**dict(options)).deploy(boundary) as deployment:
         return tuple((deployment.generate(p, NEW), boundary.view(deployment.shows)) for p in prompts())
 
 
 def impostor_meets(options: Mapping[str, object], attack: ActiveQueries) -> tuple[AdversaryView, str]:
     """An active attack's view of the first prompt, and the line with which the vault refused it (or none)."""
-    made = defense(**options)
+    made = prepared(**options)
     public = Public(bundle(), "smd", made.parameters, corpus())
     attack.fit(public)
     boundary = Boundary(impostor=attack.impostor(public))
     refusal = ""
-    with made.deploy(bundle(), boundary, 0) as deployment:
+    with made.deploy(boundary) as deployment:
         try:
             deployment.generate(prompts()[0], NEW)
         except ProtocolError as error:
@@ -103,12 +102,12 @@ def test_a_schedule_alone_stops_nobody() -> None:
 
 def test_stealth_that_looks_at_norms_only_is_refused_by_rank() -> None:
     attack = ActiveQueries(stealth="norm", fallback=False)
-    norms = defense(audit="norm")
+    norms = prepared(audit="norm")
     public = Public(bundle(), "smd", norms.parameters, corpus())
     attack.fit(public)
     boundary = Boundary(impostor=attack.impostor(public))
     with (
-        defense(audit="rank").deploy(bundle(), boundary, 0) as deployment,
+        prepared(audit="rank").deploy(boundary) as deployment,
         pytest.raises(ProtocolError, match="direction"),
     ):
         deployment.generate(prompts()[0], NEW)
@@ -116,15 +115,15 @@ def test_stealth_that_looks_at_norms_only_is_refused_by_rank() -> None:
 
 def test_bounds_need_public_text() -> None:
     with pytest.raises(ConfigError, match="public text"):
-        Smd(audit="norm").deploy(bundle(), Boundary(), 0)
-    with Smd(audit="schedule").deploy(bundle(), Boundary(), 0) as deployment:
+        Smd(audit="norm").prepare(bundle())
+    with Smd(audit="schedule").prepare(bundle()).deploy(Boundary()) as deployment:
         assert deployment.generate(prompts()[0], 2).ids
 
 
 def exact_tokens(options: tuple[tuple[str, object], ...]) -> float:
     """What a hurried passive inversion recovers of two prompts."""
     attack = PartialAttentionInversion(rounds=2, restarts=0, sweeps=1, equations=256)
-    attack.fit(Public(bundle(), "smd", {}))
+    attack.fit(Public(bundle(), "smd"))
     shares = []
     for (_, view), prompt in list(zip(served(options), prompts(), strict=True))[:2]:
         guess = attack.recover(view, np.random.default_rng(0))
@@ -152,10 +151,9 @@ def test_noise_changes_what_the_user_gets() -> None:
 
 
 def test_noise_is_fresh_and_of_the_seed() -> None:
-    made = defense(noise_multiplier=0.1)
     boundary, replies = Boundary(), []
     for seed in (0, 0, 1):
-        with made.deploy(bundle(), boundary, seed) as deployment:
+        with prepared(seed, noise_multiplier=0.1).deploy(boundary) as deployment:
             deployment.generate(prompts()[0], 3)
             replies.append(boundary.view(deployment.shows).of(PartialAttention)[0].a)
     assert replies[0].equal(replies[1])
@@ -167,10 +165,9 @@ def test_a_guarantee_is_claimed_only_where_nothing_is_exact() -> None:
         ({"noise_multiplier": 5.0}, False),
         ({"noise_epsilon": 1.0, "noise_log_weight": 400.0}, True),
     ):
-        made = defense(**options)
-        made.deploy(bundle(), Boundary(), 0).boundary.close()
-        assert (made.guarantee() is not None) == promised
-        assert made.parameters["noise_multiplier"] > 3  # type: ignore[operator]
+        made = prepared(**options)
+        assert (made.guarantee is not None) == promised
+        assert made.published()["noise_multiplier"] > 3  # type: ignore[operator]
 
 
 @pytest.mark.parametrize("bits", [2, 7])

@@ -35,12 +35,12 @@ def test_every_scheme_is_exact_for_every_family(family: str, permute: str) -> No
     bundle = sources.random(family)
     if family == "gpt_oss" and permute in ("hidden", "both"):
         with pytest.raises(UnsupportedModelError, match="experts"):
-            Split(1, permute).deploy(bundle, Boundary())
+            Split(1, permute).prepare(bundle).deploy(Boundary())
         return
     before = bundle.fingerprint()
     prompt, continuation = _ids(bundle, 1, 25), _ids(bundle, 2, 10)
     expected = plain_logits(bundle, prompt, continuation)
-    with Split(1, permute).deploy(bundle, Boundary()) as deployment:
+    with Split(1, permute).prepare(bundle).deploy(Boundary()) as deployment:
         got = deployment.score(prompt, continuation)
         ids = deployment.generate(Prompt("p", "", prompt), 6).ids
     assert (got - expected).abs().max() / expected.abs().max() < 3e-6
@@ -53,7 +53,7 @@ def test_every_scheme_is_exact_for_every_family(family: str, permute: str) -> No
 @pytest.mark.parametrize("layer", [0, 4])
 def test_the_first_and_the_last_cut(llama: Bundle, transport: str, permute: str, layer: int) -> None:
     prompt = _ids(llama, 1, 12)
-    with Split(layer, permute).deploy(llama, Boundary(transport)) as deployment:
+    with Split(layer, permute).prepare(llama).deploy(Boundary(transport)) as deployment:
         assert deployment.generate(Prompt("p", "", prompt), 5).ids == plain_greedy(llama, prompt, 5)
 
 
@@ -62,7 +62,7 @@ def test_what_crosses_is_what_the_scheme_says(llama: Bundle) -> None:
     true = HookedModel(llama, None, 2).forward(LocalAttention(), torch.arange(12), ids=torch.tensor([prompt]))[0]
     sent = {}
     for permute in PERMUTATIONS:
-        with Split(2, permute).deploy(llama, Boundary()) as deployment:
+        with Split(2, permute).prepare(llama).deploy(Boundary()) as deployment:
             deployment.generate(Prompt("p", "", prompt), 2)
             sent[permute] = deployment.boundary.view(deployment.shows).of(HiddenStates)[0].hidden
     assert torch.equal(sent["none"], true)
@@ -76,7 +76,7 @@ def test_what_crosses_is_what_the_scheme_says(llama: Bundle) -> None:
 def test_row_orders_are_fresh_and_positions_never_cross(llama: Bundle) -> None:
     # at the embedding of a rotary model a token gives the same row wherever it stands
     prompt = Prompt("p", "", (7, 9, 7, 11, 7, 13, 15, 17, 19, 21, 23, 25))
-    with Split(0, "sequence").deploy(llama, Boundary()) as deployment:
+    with Split(0, "sequence").prepare(llama).deploy(Boundary()) as deployment:
         orders = []
         for _ in range(2):
             deployment.generate(prompt, 1)
@@ -113,7 +113,7 @@ def test_bad_input_is_refused(llama: Bundle) -> None:
     with pytest.raises(ConfigError, match="none, sequence, hidden, both"):
         Split(1, "rows")
     with pytest.raises(ConfigError, match="has 4 blocks"):
-        Split(5).deploy(llama, Boundary())
+        Split(5).prepare(llama).deploy(Boundary())
     with pytest.raises(ConfigError, match="out of range"):
         Split(-1)
 
@@ -121,7 +121,7 @@ def test_bad_input_is_refused(llama: Bundle) -> None:
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_without_protection_the_outputs_are_the_models(llama: Bundle, transport: str) -> None:
     prompt, continuation = _ids(llama, 1, 20), _ids(llama, 2, 8)
-    with NoDefense().deploy(llama, Boundary(transport)) as deployment:
+    with NoDefense().prepare(llama).deploy(Boundary(transport)) as deployment:
         expected = plain_logits(llama, prompt, continuation)
         assert (deployment.score(prompt, continuation) - expected).abs().max() < 1e-5
         assert deployment.generate(Prompt("p", "", prompt), 8).ids == plain_greedy(llama, prompt, 8)

@@ -1,6 +1,7 @@
 """A prompt that a defense refuses is counted and left out; anything else that stops it fails the cell."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,8 @@ from experiments.trials.scoring import score
 from smd_research.boundary import Boundary, Link
 from smd_research.core.errors import LabError, PromptError, ProtocolError, RefusedError
 from smd_research.data.prompts import Prompt
-from smd_research.defenses.base import Generation
-from smd_research.defenses.none import NoDefense, PlainDeployment
+from smd_research.defenses.base import NO_TEXT, Generation, PublicText
+from smd_research.defenses.none import NoDefense, PlainDeployment, PlainPrepared
 from smd_research.models import Bundle, sources
 from smd_research.records import Status, read
 
@@ -27,8 +28,18 @@ class Picky(NoDefense):
     def __init__(self, names: set[str], error: type[LabError] = RefusedError, after: int = 0) -> None:
         self.names, self.error, self.after = names, error, after
 
-    def deploy(self, bundle: Bundle, boundary: Boundary, seed: int = 0) -> "PickyDeployment":
-        return PickyDeployment(bundle, boundary, self)
+    def prepare(
+        self, bundle: Bundle, public_text: PublicText = NO_TEXT, seed: int = 0, folder: Path | None = None
+    ) -> "PickyPrepared":
+        return PickyPrepared(**vars(super().prepare(bundle)), picky=self)
+
+
+@dataclass(frozen=True, repr=False, eq=False, kw_only=True)
+class PickyPrepared(PlainPrepared):
+    picky: Picky
+
+    def deploy(self, boundary: Boundary) -> "PickyDeployment":
+        return PickyDeployment(self.bundle, boundary, self.picky)
 
 
 class PickyDeployment(PlainDeployment):
@@ -46,7 +57,7 @@ class PickyDeployment(PlainDeployment):
 def served(defense: NoDefense) -> Observation:
     bundle = sources.random("llama")
     plain = plain_answers(bundle, PROMPTS, 2)
-    return observe(defense, bundle, PROMPTS, plain, max_new_tokens=2, transport="inproc", threads=1, seed=0)
+    return observe(defense.prepare(bundle), PROMPTS, plain, max_new_tokens=2, transport="inproc", threads=1)
 
 
 @pytest.mark.parametrize("refused", [{"p0"}, {"p1", "p3"}])
@@ -79,8 +90,8 @@ def test_what_is_no_refusal_is_raised(error: type[LabError]) -> None:
 
 def test_an_impostor_sees_nothing_of_a_prompt_refused() -> None:
     seen = impersonated(
-        Picky({"p1"}), sources.random("llama"), PROMPTS[:2], lambda honest: honest,
-        max_new_tokens=2, transport="inproc", threads=1, seed=0,
+        Picky({"p1"}).prepare(sources.random("llama")), PROMPTS[:2], lambda honest: honest,
+        max_new_tokens=2, transport="inproc", threads=1,
     )  # fmt: skip
     assert [one.refused for one in seen] == [False, True]
     assert (seen[1].view.messages, seen[1].view.length) == ((), 4)

@@ -15,6 +15,7 @@ from experiments.trials.restoring import compared, restored, scores
 from smd_research.core.errors import LabError
 from smd_research.core.guess import WeightGuess
 from smd_research.core.seeds import generator
+from smd_research.mechanisms.decomposition.parameters import SecretParts
 from smd_research.mechanisms.decomposition.splits import split
 from smd_research.models import Bundle, sources
 from smd_research.models.linears import linear_layers, weight_of, with_weights
@@ -98,7 +99,7 @@ def laid_open() -> tuple[Bundle, Public]:
     whole = sources.random("llama")
     parts = {n: split(weight_of(m), 4, "svd", generator(0, n)) for n, m in linear_layers(whole).items()}
     exposed = with_weights(whole, {name: part.exposed for name, part in parts.items()})
-    return whole, Public(exposed, "slip", {"ranks": dict.fromkeys(parts, 4)})
+    return whole, Public(exposed, "slip", (SecretParts((), dict.fromkeys(parts, 4)),))
 
 
 def documents(whole: Bundle) -> list[list[int]]:

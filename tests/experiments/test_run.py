@@ -218,7 +218,7 @@ def test_a_results_folder_that_cannot_be_written_stops_a_sweep_at_once(
 DYING = """
 import os
 from functools import partial
-from smd_research.defenses.none import NoDefense, PlainDeployment, PlainProvider
+from smd_research.defenses.none import NoDefense, PlainDeployment, PlainPrepared, PlainProvider
 
 
 class Mortal(PlainProvider):
@@ -233,9 +233,14 @@ class MortalDeployment(PlainDeployment):
         self._channel = boundary.open(self.client, partial(Mortal, bundle))
 
 
+class Doomed(PlainPrepared):
+    def deploy(self, boundary):
+        return MortalDeployment(self.bundle, boundary)
+
+
 class Dying(NoDefense):
-    def deploy(self, bundle, boundary, seed=0):
-        return MortalDeployment(bundle, boundary)
+    def prepare(self, bundle, *text_seed_and_folder):
+        return Doomed(**vars(super().prepare(bundle)))
 """
 
 

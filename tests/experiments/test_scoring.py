@@ -17,6 +17,7 @@ from smd_research.core.guess import Guess, Spent
 from smd_research.core.observable import Observable
 from smd_research.data.prompts import Prompt, TokenSpan
 from smd_research.defenses.base import Generation
+from smd_research.defenses.none import NoDefense
 
 
 class Letters:
@@ -40,7 +41,7 @@ def served(name: str, ids: tuple[int, ...]) -> Served:
 
 
 def observation(*prompts: Served) -> Observation:
-    return Observation(prompts, BUNDLE, {}, None, 5_000_000, 100.0)
+    return Observation(prompts, NoDefense().prepare(BUNDLE), 5_000_000, 100.0)
 
 
 @given(st.lists(st.integers(1, 3), min_size=1, max_size=12))

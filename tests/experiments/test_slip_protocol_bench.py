@@ -26,7 +26,7 @@ def test_masks_change_no_output_and_float_masks_do() -> None:
 
 
 def _float_masked() -> SlipDeployment:
-    made = Slip(masking="float", verify=0).deploy(LLAMA.bundle(Settings()), Boundary(record=False))
+    made = Slip(masking="float", verify=0).prepare(LLAMA.bundle(Settings())).deploy(Boundary(record=False))
     assert isinstance(made, SlipDeployment)
     return made
 

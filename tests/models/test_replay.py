@@ -19,7 +19,7 @@ NEW = 10
 
 def observed(bundle: Bundle, defense: Smd, new: int = NEW) -> tuple[AdversaryView, torch.Tensor]:
     """A view, and the provider's true logits through the measurement tap."""
-    with defense.deploy(bundle, Boundary()) as deployment:
+    with defense.prepare(bundle).deploy(Boundary()) as deployment:
         generation = deployment.generate(PROMPT, new)
         view = deployment.boundary.view(deployment.shows)
         return view, deployment.score(PROMPT.ids, generation.ids)[1:]

@@ -29,7 +29,8 @@ from smd_research.core.errors import ConfigError, NotApplicableError
 from smd_research.core.guess import Guess, Spent
 from smd_research.core.observable import Observable
 from smd_research.core.seeds import generator
-from smd_research.mechanisms.attention.query_audit import AuditLevel, NormBound, SpreadBound
+from smd_research.mechanisms.attention.exchange import ExchangeParameters
+from smd_research.mechanisms.attention.query_audit import AuditLevel, AuditParameters, NormBound, SpreadBound
 from smd_research.models.bundle import Bundle
 from smd_research.models.calibration import calibrate
 from smd_research.models.sources import DTYPES
@@ -95,11 +96,12 @@ class ActiveQueries(PromptAttack):
         _check(public)
         bounds: tuple[NormBound | SpreadBound, ...] = ()
         if self._stealth in (AuditLevel.NORM, AuditLevel.RANK):
-            slack = float(str(public.parameters.get("audit_slack", 1.0))) * _WITHIN
+            audit = public.published(AuditParameters)
+            slack = (audit.audit_slack if audit else 1.0) * _WITHIN
             queries = calibrate(public.bundle, public.corpus).queries[:1]
             bounds = (SpreadBound.of(queries, slack), NormBound.of(queries, slack))
             bounds = bounds if self._stealth == AuditLevel.RANK else bounds[1:]
-        wire_dtype = DTYPES[str(public.parameters.get("wire_dtype", "fp32"))]
+        wire_dtype = DTYPES[public.parameters_of(ExchangeParameters).wire_dtype]
         plan = Plan(self._queries, self._per_token, self._norm, self._stealth != AuditLevel.NONE, bounds, wire_dtype)
         return partial(_instead, public.bundle, plan)
 
@@ -131,7 +133,7 @@ class ActiveQueries(PromptAttack):
 
 
 def _check(public: Public) -> None:
-    if public.parameters.get("inner_layers"):
+    if public.parameters_of(ExchangeParameters).inner_layers:
         raise NotApplicableError("reads layer 0, whose queries the provider never sends where it runs in the vault")
 
 

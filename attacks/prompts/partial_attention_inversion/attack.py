@@ -24,7 +24,11 @@ from smd_research.boundary.messages import PartialAttention, Query, StartDecode
 from smd_research.core.errors import NotApplicableError
 from smd_research.core.guess import Guess, Spent
 from smd_research.core.observable import Observable
-from smd_research.mechanisms.attention.reply_noise import ReplyNoise
+from smd_research.mechanisms.attention.reply_noise import (
+    ReplyNoise,
+    ReplyNoiseParameters,
+    ReplyRoundingParameters,
+)
 from smd_research.models.bundle import Bundle, rotate
 from smd_research.models.calibration import calibrate
 from smd_research.models.extension import ExtensionEngine
@@ -155,10 +159,9 @@ def _exchanges(view: AdversaryView) -> dict[int, list[tuple[Query, PartialAttent
 
 def _disturbances(public: Public) -> Callable[[int], Disturbance]:
     """What the vault adds to a layer's replies, by its public parameters; noise is sized on public text."""
-    multiplier = float(public.parameters.get("noise_multiplier") or 0.0)  # type: ignore[arg-type]
-    log_weight = float(public.parameters.get("noise_log_weight") or 0.0)  # type: ignore[arg-type]
-    bits = public.parameters.get("reply_bits")
-    rounding = 0.0 if bits is None else 2.0 ** -int(bits)  # type: ignore[call-overload]
+    noise, rounded = public.published(ReplyNoiseParameters), public.published(ReplyRoundingParameters)
+    multiplier, log_weight = (noise.noise_multiplier, noise.noise_log_weight) if noise else (0.0, 0.0)
+    rounding = 2.0**-rounded.reply_bits if rounded else 0.0
     if not multiplier:
         return lambda _: Disturbance(0.0, log_weight, rounding)
     if not public.corpus:

@@ -17,7 +17,7 @@ from attacks.base import PromptAttack, Public
 from attacks.prompts.pick_stream import repetition, retokenisation, termination
 from attacks.prompts.pick_stream.consistency import Consistency
 from attacks.prompts.pick_stream.discriminator import Discriminator
-from attacks.prompts.pick_stream.evidence import Evidence, Witness, quantiser_of
+from attacks.prompts.pick_stream.evidence import Evidence, Witness
 from attacks.prompts.pick_stream.language import DomainModel, ServedModel
 from attacks.prompts.pick_stream.lineup import verdict
 from attacks.prompts.pick_stream.reading import Reader, Reading
@@ -26,6 +26,7 @@ from smd_research.boundary.messages import StartDecode
 from smd_research.core.errors import ConfigError, NotApplicableError
 from smd_research.core.guess import Guess, Verdict
 from smd_research.core.observable import Observable
+from smd_research.mechanisms.decoys.quantiser import Quantiser
 from smd_research.models import sources
 
 Judge = Callable[["Seen"], Tensor]
@@ -95,7 +96,7 @@ class PickStream(PromptAttack):
     def fit(self, public: Public) -> None:
         """Fit the domain model; the discriminator trains when it first sees a prompt's length."""
         super().fit(public)
-        quantiser = quantiser_of(public.parameters)
+        quantiser = public.published(Quantiser)
         if quantiser is None:
             raise NotApplicableError("needs several streams of which one is real, which the defense does not decode")
         bundle, served = public.bundle, ServedModel(public.bundle)

@@ -1,7 +1,6 @@
 """What language models and the known sampler say of a line-up: computed once, read by several judges."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -107,11 +106,3 @@ def _merged(runs: tuple[tuple[int, int], ...], gap: int) -> list[TokenSpan]:
         else:
             spans.append(TokenSpan(start, end, "secret"))
     return spans
-
-
-def quantiser_of(parameters: Mapping[str, object]) -> Quantiser | None:
-    """The sampler that a deployment's public parameters describe; None where they describe none."""
-    names = [field.name for field in fields(Quantiser)]
-    if any(name not in parameters for name in names):
-        return None
-    return Quantiser(**{name: parameters[name] for name in names})  # type: ignore[arg-type]

@@ -27,6 +27,8 @@ from smd_research.boundary import AdversaryView
 from smd_research.boundary.messages import HiddenStates
 from smd_research.core.guess import Guess, Spent
 from smd_research.core.observable import Observable
+from smd_research.mechanisms.privacy.gaussian import GaussianParameters
+from smd_research.mechanisms.split_inference import PermutationParameters, SplitParameters
 from smd_research.models.extension import Extension, ExtensionEngine, LanguagePrior, Prefix
 from smd_research.models.sources import DTYPES
 
@@ -66,24 +68,24 @@ class VocabMatching(PromptAttack):
 
     def fit(self, public: Public) -> None:
         super().fit(public)
-        self._layer = int(str(public.parameters["layer"]))
-        permute = str(public.parameters.get("permute", "none"))
-        self._rows_permuted = permute in ("sequence", "both")
-        self._features_permuted = permute in ("hidden", "both")
-        self._sigma = float(str(public.parameters.get("sigma", 0.0)))
-        wire = DTYPES[str(public.parameters.get("wire_dtype", "fp32"))]
-        self._rounding = max(ROUNDING[wire], ROUNDING[public.bundle.dtype])
+        cut = public.parameters_of(SplitParameters)
+        permutation = public.published(PermutationParameters) or PermutationParameters()
+        self._layer = cut.layer
+        self._rows_permuted, self._features_permuted = permutation.rows, permutation.features
+        self._noise = public.published(GaussianParameters)
+        self._rounding = max(ROUNDING[DTYPES[cut.wire_dtype]], ROUNDING[public.bundle.dtype])
         self._engine = ExtensionEngine(public.bundle, self._layer)
-        deep = self._sigma > 0 and self._layer > 0 and public.corpus
-        self._inverse = LinearInverse(public, self._layer, self._sigma) if deep else None
+        self._inverse = None
+        if self._noise and self._layer > 0 and public.corpus:
+            self._inverse = LinearInverse(public, self._layer, self._noise.sigma)
         self._ordered_by_contexts = self._layer == 0 and self._rows_permuted and self._engine.has_rotary
         if self._ordered_by_contexts:
             self._engine = ExtensionEngine(public.bundle, 1)
 
     def recover(self, view: AdversaryView, rng: np.random.Generator) -> Guess:
         states = view.of(HiddenStates)[0].hidden.to(self.public.bundle.device, torch.float32)
-        if self._sigma > 0:
-            return self._search(states)
+        if self._noise:
+            return self._search(states, self._noise)
         self._engine.spent = Spent()
         sort = self._features_permuted
         if self._ordered_by_contexts:
@@ -91,12 +93,11 @@ class VocabMatching(PromptAttack):
             sort = False
         return self._match_all(states.sort(-1).values if sort else states, sort)
 
-    def _search(self, states: Tensor) -> Guess:
+    def _search(self, states: Tensor, noise: GaussianParameters) -> Guess:
         """Noisy states: a beam in place of exact matching."""
-        unit, clip = self.public.parameters.get("unit"), self.public.parameters.get("clip")
         # clipped as a whole, a message's noise grows with the norm allowed to all of its rows
-        sigma = self._sigma * len(states) ** 0.5 if unit == "sequence" else self._sigma
-        row_clip = float(str(clip)) if unit == "token" else None
+        sigma = noise.sigma * len(states) ** 0.5 if noise.unit == "sequence" else noise.sigma
+        row_clip = noise.clip if noise.unit == "token" else None
         return NoisyStateSearch(self.public, self._engine, sigma, self._beam, self._inverse, row_clip).recover(states)
 
     def _match_all(self, states: Tensor, sort: bool) -> Guess:

@@ -14,6 +14,7 @@ from attacks.weights.finetuning.text import Budget, Rows, rows
 from smd_research.boundary import AdversaryView
 from smd_research.core.errors import ConfigError, NotApplicableError
 from smd_research.core.guess import Spent, WeightGuess
+from smd_research.mechanisms.decomposition.parameters import SecretParts
 from smd_research.models.linears import linear_layers
 from smd_research.training.causal_lm import CausalLM, Optimisation
 from smd_research.training.short import fit
@@ -104,12 +105,12 @@ class FineTuning(WeightAttack):
         Raises:
             NotApplicableError: when the deployment publishes no ranks, or keeps nothing secret.
         """
-        ranks = self.public.parameters.get("ranks")
-        if not isinstance(ranks, Mapping):
+        secret = self.public.published(SecretParts)
+        if secret is None:
             raise NotApplicableError(
                 "needs the public ranks of the protected matrices, which the defense does not give"
             )
-        found = {name: int(ranks[name]) for name in linear_layers(self.public.bundle) if ranks.get(name)}
+        found = {name: secret.ranks[name] for name in linear_layers(self.public.bundle) if secret.ranks.get(name)}
         if not found:
             raise NotApplicableError("no matrix is protected: there is nothing to restore")
         return found

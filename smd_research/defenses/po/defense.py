@@ -9,9 +9,10 @@ attacker gains who reads every stream's prompt: which is real stays open, up to 
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
+from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
@@ -25,12 +26,12 @@ from smd_research.core.observable import Observable
 from smd_research.core.seeds import generator
 from smd_research.data.prompts import Prompt, TokenSpan
 from smd_research.data.tagger import tag_prompt
-from smd_research.defenses.base import Defense, Deployment, Generation, Memory
+from smd_research.defenses.base import NO_TEXT, Defense, Deployment, Generation, Memory, Prepared, PublicText
 from smd_research.defenses.po.vault import PoVault
 from smd_research.defenses.smd import Smd
 from smd_research.defenses.smd.decode import DecodeService
 from smd_research.mechanisms.decoys.quantised_sampling import Decoys, draw_secret, sample
-from smd_research.mechanisms.decoys.quantiser import Metric, Quantiser, claimed_bound
+from smd_research.mechanisms.decoys.quantiser import DecoyParameters, Metric, Quantiser, claimed_bound
 from smd_research.models.bundle import Bundle
 from smd_research.models.hooked import HookedModel
 
@@ -55,10 +56,6 @@ class PoDeployment(Deployment):
         self._facts: dict[str, float] = {}
         self._model = HookedModel(bundle)
         self._channel = boundary.open(self.vault, partial(DecodeService, bundle, options))
-
-    @property
-    def parameters(self) -> Mapping[str, object]:
-        return self._defense.parameters
 
     @property
     def facts(self) -> Mapping[str, float]:
@@ -131,6 +128,25 @@ class PoDeployment(Deployment):
         return Memory(held["weights"], self.vault.store.nbytes, held["kv"])
 
 
+@dataclass(frozen=True, repr=False, eq=False, kw_only=True)
+class PoPrepared(Prepared):
+    """A model that is served as it is, to several streams.
+
+    Attributes:
+        defense: the configuration.
+    """
+
+    defense: "Po"
+
+    def deploy(self, boundary: Boundary) -> PoDeployment:
+        """Start the two parties."""
+        return PoDeployment(self.bundle, boundary, self.defense, self.seed)
+
+    def stage(self, prompts: Sequence[Prompt]) -> Sequence[Prompt]:
+        """The evaluation prompts, their secrets drawn from the law where the bound supposes that."""
+        return self.defense.staged(self.bundle, prompts, self.seed)
+
+
 class Po(Defense):
     """Prompt Obfuscation.
 
@@ -198,24 +214,10 @@ class Po(Defense):
         return self.transport.shows
 
     @property
-    def parameters(self) -> Mapping[str, object]:
-        """Public parameters."""
-        return {
-            **self.transport.parameters,
-            "fakes": self.quantiser.fakes,
-            "metric": self.quantiser.metric,
-            "epsilon": self.quantiser.epsilon,
-            "temperature": self.quantiser.temperature,
-            "tries": self.quantiser.tries,
-            "widenings": self.quantiser.widenings,
-            "canonical": self.quantiser.canonical,
-            "construction": self.construction,
-            "sticky": self.sticky,
-            "spans": self.spans,
-            "unmarked": self.unmarked,
-            "requests": self.requests,
-            "secrets": self.secrets,
-        }
+    def parameters(self) -> tuple[object, ...]:
+        """Public parameters, known from the configuration alone."""
+        decoys = DecoyParameters(self.construction, self.sticky, self.spans, self.unmarked, self.requests, self.secrets)
+        return (*self.transport.parameters, self.quantiser, decoys)
 
     def spans_of(self, prompt: Prompt, bundle: Bundle) -> tuple[TokenSpan, ...]:
         """What of a prompt is secret.
@@ -241,7 +243,8 @@ class Po(Defense):
             "sampling_ms": seconds * 1e3,
         }
 
-    def stage(self, bundle: Bundle, prompts: Sequence[Prompt], seed: int) -> Sequence[Prompt]:
+    def staged(self, bundle: Bundle, prompts: Sequence[Prompt], seed: int) -> Sequence[Prompt]:
+        """The prompts with their secrets drawn from the sampler's law, where ``secrets=law`` asks for that."""
         if self.secrets == "given":
             return prompts
         staged = []
@@ -264,10 +267,21 @@ class Po(Defense):
                 break
         return replace(prompt, ids=ids, text=bundle.decode(ids), spans=spans)
 
-    def deploy(self, bundle: Bundle, boundary: Boundary, seed: int = 0) -> PoDeployment:
-        return PoDeployment(bundle, boundary, self, seed)
+    def prepare(
+        self, bundle: Bundle, public_text: PublicText = NO_TEXT, seed: int = 0, folder: Path | None = None
+    ) -> PoPrepared:
+        return PoPrepared(
+            bundle=bundle,
+            public=bundle,
+            base=bundle,
+            parameters=self.parameters,
+            guarantee=self._claim(),
+            shows=self.shows,
+            seed=seed,
+            defense=self,
+        )
 
-    def guarantee(self) -> Guarantee | None:
+    def _claim(self) -> Guarantee | None:
         """The claim of PO, with what it rests on; the released construction keeps no promise at all."""
         if self.construction != "full":
             return None

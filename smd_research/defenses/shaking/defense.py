@@ -10,32 +10,30 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from smd_research.boundary import Boundary
 from smd_research.core.errors import ConfigError
-from smd_research.core.guarantee import Guarantee
 from smd_research.core.observable import Observable
 from smd_research.core.seeds import generator
-from smd_research.defenses.base import Defense
+from smd_research.defenses.base import NO_TEXT, PublicText
 from smd_research.defenses.shaking.code import KeyedCode
-from smd_research.defenses.shaking.deployment import SHOWS, KeyedDeployment
+from smd_research.defenses.shaking.deployment import SHOWS, TUNING_SHOWS, KeyedPrepared
 from smd_research.defenses.shaking.fresh import FreshNoise
 from smd_research.defenses.shaking.implant import HEADS, Head, Recovery, implanted
-from smd_research.defenses.tunable import Implanted, Tunable
+from smd_research.defenses.tunable import Tunable
 from smd_research.mechanisms.privacy.survival import token_frequencies
 from smd_research.mechanisms.shaking import OPERATORS, Key, Substitution
 from smd_research.mechanisms.shaking.key import SECRET_BYTES
+from smd_research.mechanisms.shaking.parameters import RecoveryParameters, ShakingParameters
 from smd_research.mechanisms.shaking.vertical import check_vertical
 from smd_research.models.bundle import Bundle
 from smd_research.models.tables import output_head
 from smd_research.training.recovery import Precision, Weights
 
-TUNING_SHOWS = frozenset({Observable.ENCODED_IDS, Observable.SHAKEN_WEIGHTS, Observable.LABELS, Observable.LENGTH})
 
-
-class Shaking(Defense, Tunable):
+class Shaking(Tunable):
     """Keyed shaking.
 
     Args:
@@ -122,17 +120,7 @@ class Shaking(Defense, Tunable):
         self.recovery = Recovery(
             awareness_steps, function_steps, batch, row_tokens, learning_rate, weights, freeze_tables, precision
         )
-        self._shown = {
-            **self._options,
-            "frequent": frequent,
-            **strengths,
-            "head": head,
-            "fresh_epsilon": fresh_epsilon,
-            **{name: value for name, value in asdict(self.recovery).items() if name != "weights"},
-            **{f"{name}_weight": value for name, value in asdict(weights).items()},
-        }
-        self.task_text: Sequence[Sequence[int]] = ()
-        self._held: tuple[tuple[object, ...], Implanted] | None = None
+        self._strengths = strengths
 
     @property
     def shows(self) -> frozenset[Observable]:
@@ -142,12 +130,13 @@ class Shaking(Defense, Tunable):
     def tuning_shows(self) -> frozenset[Observable]:
         return TUNING_SHOWS
 
-    def calibrate_task(self, text: Sequence[Sequence[int]]) -> None:
-        """Take in token ids of public text like the task's, for function recovery; without it the corpus serves."""
-        self.task_text = text
-
-    def key(self, bundle: Bundle, seed: int) -> Key:
+    def key(self, bundle: Bundle, seed: int, corpus: Sequence[Sequence[int]] = ()) -> Key:
         """The key for a model: loaded, or drawn from the secret or the seed.
+
+        Args:
+            bundle: the model.
+            seed: of the secret, unless it is given.
+            corpus: token ids of public text, to count frequent tokens in.
 
         Raises:
             ConfigError: for a key file that cannot be used, or homophones without public text to count.
@@ -165,15 +154,15 @@ class Shaking(Defense, Tunable):
         return Key.draw(
             bundle,
             vertical=self.vertical,
-            frequent=self._most_frequent(bundle),
+            frequent=self._most_frequent(bundle, corpus),
             secret=secret,
             **self._options,  # type: ignore[arg-type]
         )
 
-    def _most_frequent(self, bundle: Bundle) -> tuple[int, ...]:
+    def _most_frequent(self, bundle: Bundle, corpus: Sequence[Sequence[int]]) -> tuple[int, ...]:
         if self._options["homophones"] == 1:
             return ()
-        counts = token_frequencies(self.corpus, bundle.geometry.vocab)
+        counts = token_frequencies(corpus, bundle.geometry.vocab)
         counts[sorted(bundle.special_ids)] = 0
         order = np.argsort(-counts, kind="stable")[: self._frequent]
         found = tuple(sorted(int(token) for token in order if counts[token]))
@@ -181,26 +170,23 @@ class Shaking(Defense, Tunable):
             raise ConfigError("defense.homophones needs public text to count frequent tokens in, and there is none")
         return found
 
-    def implant(self, bundle: Bundle, folder: Path | None, seed: int) -> Implanted:
-        """Draw the key and put it into the model; once for a model, a seed and public text.
+    def prepare(
+        self, bundle: Bundle, public_text: PublicText = NO_TEXT, seed: int = 0, folder: Path | None = None
+    ) -> KeyedPrepared:
+        """Draw the key and put it into the model.
 
         Args:
             bundle: the public model.
-            folder: keeps checkpoints and the result; None keeps nothing on disk.
+            public_text: for recovery training, ``task`` for function recovery; without it the corpus serves.
             seed: of the key, unless it is given, and of the training.
+            folder: keeps checkpoints and the result; None keeps nothing on disk.
 
         Raises:
             ConfigError: see ``key`` and ``implant.implanted``.
             UnsupportedModelError: for a model without a separable embedding.
         """
-        made_of = bundle, self.corpus, self.task_text, seed
-        if self._held is None or any(a is not b for a, b in zip(self._held[0], made_of, strict=True)):
-            self._held = made_of, self._implant(bundle, folder, seed)
-        return self._held[1]
-
-    def _implant(self, bundle: Bundle, folder: Path | None, seed: int) -> Implanted:
-        began = time.perf_counter()
-        key = self.key(bundle, seed)
+        began, corpus = time.perf_counter(), public_text.corpus
+        key = self.key(bundle, seed, corpus)
         output_head(bundle)  # refuses a model without one before anything is trained
         substitution = Substitution.of(key, bundle.special_ids)
         epsilon = self._fresh_epsilon
@@ -212,28 +198,35 @@ class Shaking(Defense, Tunable):
             fresh=fresh,
         )
         drawn = time.perf_counter()
-        texts = self.corpus, self.task_text or self.corpus
-        start, spent = implanted(bundle, key, self.head, self.recovery, *texts, seed, folder)
+        texts = corpus, public_text.task or corpus
+        served, spent = implanted(bundle, key, self.head, self.recovery, *texts, seed, folder)
         shaking = time.perf_counter() - drawn
-        return Implanted(
-            start,
-            code,
+        return KeyedPrepared(
+            bundle=bundle,
+            public=served,
+            base=bundle,
+            parameters=self._parameters(substitution.size),
+            guarantee=fresh.guarantee() if fresh else None,
+            shows=self.shows,
+            tuning_shows=self.tuning_shows,
+            seed=seed,
+            code=code,
             seconds={"key": drawn - began, "implant": max(shaking, spent.seconds)},
             flops={"key": 0.0, "implant": spent.flops},
-            parameters={**self._shown, "cipher_ids": substitution.size},
-            guarantee=fresh.guarantee() if fresh else None,
         )
 
-    def deploy(self, bundle: Bundle, boundary: Boundary, seed: int = 0) -> KeyedDeployment:
-        if self.head == "drop":
-            raise ConfigError("defense.head=drop leaves the provider nothing to generate with: use it with a task")
-        made = self.implant(bundle, None, seed)
-        assert isinstance(made.code, KeyedCode)
-        return KeyedDeployment(bundle, boundary, made.start, made.code, made.parameters)
-
-    def guarantee(self) -> Guarantee | None:
-        """The word mechanism's, where there is fresh noise; known once a model is implanted, which has the metric."""
-        return self._held[1].guarantee if self._held else None
+    def _parameters(self, cipher_ids: int) -> tuple[object, ...]:
+        options: dict[str, Any] = {**self._options, **self._strengths}
+        shaking = ShakingParameters(
+            frequent=self._frequent,
+            head=self.head,
+            fresh_epsilon=self._fresh_epsilon,
+            cipher_ids=cipher_ids,
+            **options,
+        )
+        training = {name: value for name, value in asdict(self.recovery).items() if name != "weights"}
+        weights = {f"{name}_weight": value for name, value in asdict(self.recovery.weights).items()}
+        return shaking, RecoveryParameters(**training, **weights)
 
 
 def _secret_of(text: str) -> bytes:

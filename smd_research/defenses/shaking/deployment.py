@@ -1,19 +1,23 @@
 """Private inference under a key: the client encodes its prompt and decodes the answer, the provider serves as ever."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 
 from torch import Tensor
 
 from smd_research.boundary import Boundary
 from smd_research.boundary.messages import PromptIds, token_tensor
+from smd_research.core.errors import ConfigError
 from smd_research.core.observable import Observable
 from smd_research.defenses.base import Client, Deployment, Memory
 from smd_research.defenses.none import PlainProvider
 from smd_research.defenses.shaking.code import KeyedCode
+from smd_research.defenses.tunable import TunablePrepared
 from smd_research.models.bundle import Bundle
 
 SHOWS = frozenset({Observable.ENCODED_IDS, Observable.SHAKEN_WEIGHTS, Observable.LENGTH})
+TUNING_SHOWS = frozenset({Observable.ENCODED_IDS, Observable.SHAKEN_WEIGHTS, Observable.LABELS, Observable.LENGTH})
 
 
 class KeyedClient(Client):
@@ -43,27 +47,14 @@ class KeyedDeployment(Deployment):
         boundary: joins the parties.
         served: the model that the provider holds.
         code: the client's.
-        parameters: of the defense.
     """
 
-    def __init__(
-        self, bundle: Bundle, boundary: Boundary, served: Bundle, code: KeyedCode, parameters: Mapping[str, object]
-    ) -> None:
+    def __init__(self, bundle: Bundle, boundary: Boundary, served: Bundle, code: KeyedCode) -> None:
         self._keyed = KeyedClient(code)
         super().__init__(bundle, boundary, self._keyed, SHOWS)
         self.code = code
-        self._served = served
-        self._parameters = parameters
         self._requests = 0
         self._channel = boundary.open(self.client, partial(PlainProvider, served))
-
-    @property
-    def parameters(self) -> Mapping[str, object]:
-        return self._parameters
-
-    @property
-    def public(self) -> Bundle:
-        return self._served
 
     @property
     def outputs(self) -> tuple[tuple[int, ...], ...]:
@@ -88,3 +79,20 @@ class KeyedDeployment(Deployment):
     def memory(self) -> Memory:
         held = self.boundary.tap("memory")
         return Memory(held["weights"], 0, held["kv"])
+
+
+@dataclass(frozen=True, repr=False, eq=False, kw_only=True)
+class KeyedPrepared(TunablePrepared):
+    """A model with a key in it, and the client's code."""
+
+    code: KeyedCode
+
+    def deploy(self, boundary: Boundary) -> KeyedDeployment:
+        """Start the two parties.
+
+        Raises:
+            ConfigError: where the provider has no head.
+        """
+        if self.public.model.get_output_embeddings() is None:
+            raise ConfigError("defense.head=drop leaves the provider nothing to generate with: use it with a task")
+        return KeyedDeployment(self.bundle, boundary, self.public, self.code)

@@ -5,20 +5,18 @@ mean of a row. Before an RMSNorm, which keeps the mean, it changes the model, an
 """
 
 import time
-from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 
-from smd_research.boundary import Boundary
 from smd_research.core.errors import ConfigError
 from smd_research.core.observable import Observable
 from smd_research.core.seeds import generator
-from smd_research.defenses.base import Defense
+from smd_research.defenses.base import NO_TEXT, PublicText
 from smd_research.defenses.shaking.code import KeyedCode
-from smd_research.defenses.shaking.defense import TUNING_SHOWS
-from smd_research.defenses.shaking.deployment import SHOWS, KeyedDeployment
-from smd_research.defenses.tunable import Implanted, Tunable
+from smd_research.defenses.shaking.deployment import SHOWS, TUNING_SHOWS, KeyedPrepared
+from smd_research.defenses.tunable import Tunable
+from smd_research.mechanisms.shaking.parameters import SentinelParameters
 from smd_research.mechanisms.shaking.sentinel import glides, pairwise_swap, seed_of
 from smd_research.models.bundle import Bundle
 from smd_research.models.tables import input_table, output_head, with_tables
@@ -27,7 +25,7 @@ _LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
 _PASSKEY_LENGTH = 16
 
 
-class Sentinel(Defense, Tunable):
+class Sentinel(Tunable):
     """SentinelLMs' construction.
 
     Args:
@@ -54,13 +52,16 @@ class Sentinel(Defense, Tunable):
     def tuning_shows(self) -> frozenset[Observable]:
         return TUNING_SHOWS
 
-    def implant(self, bundle: Bundle, folder: Path | None, seed: int) -> Implanted:
+    def prepare(
+        self, bundle: Bundle, public_text: PublicText = NO_TEXT, seed: int = 0, folder: Path | None = None
+    ) -> KeyedPrepared:
         """Swap and reflect the rows of the input table, swap those of the head; nothing is trained.
 
         Args:
             bundle: the public model.
-            folder: not used: there is nothing long to keep.
+            public_text: not used.
             seed: of the passkey, unless it is given.
+            folder: not used: there is nothing long to keep.
 
         Raises:
             UnsupportedModelError: for a model without a separable embedding or a linear head.
@@ -68,22 +69,22 @@ class Sentinel(Defense, Tunable):
         began = time.perf_counter()
         drawn = generator(seed, "sentinel", "passkey").choice(list(_LETTERS), _PASSKEY_LENGTH)
         number = seed_of("".join(drawn) if self._passkey is None else self._passkey)
-        public, head = input_table(bundle).detach(), output_head(bundle)
+        table, head = input_table(bundle).detach(), output_head(bundle)
         code = pairwise_swap(number, bundle.geometry.vocab, bundle.special_ids)
-        order = torch.from_numpy(code.plain_of).to(public.device)
+        order = torch.from_numpy(code.plain_of).to(table.device)
         keyed = time.perf_counter()
-        moved = torch.from_numpy(glides(public.cpu().double().numpy(), number, self.glides)).to(public.device)
+        moved = torch.from_numpy(glides(table.cpu().double().numpy(), number, self.glides)).to(table.device)
         bias = None if head.bias is None else head.bias.detach()[order]
-        start = with_tables(bundle, moved[order], head.weight.detach()[order], bias)
-        seconds = {"key": keyed - began, "implant": time.perf_counter() - keyed}
-        return Implanted(start, KeyedCode(code), seconds, {"key": 0.0, "implant": 0.0}, self.parameters)
-
-    @property
-    def parameters(self) -> Mapping[str, object]:
-        """Public parameters."""
-        return {"glides": self.glides}
-
-    def deploy(self, bundle: Bundle, boundary: Boundary, seed: int = 0) -> KeyedDeployment:
-        made = self.implant(bundle, None, seed)
-        assert isinstance(made.code, KeyedCode)
-        return KeyedDeployment(bundle, boundary, made.start, made.code, made.parameters)
+        served = with_tables(bundle, moved[order], head.weight.detach()[order], bias)
+        return KeyedPrepared(
+            bundle=bundle,
+            public=served,
+            base=bundle,
+            parameters=(SentinelParameters(self.glides),),
+            shows=self.shows,
+            tuning_shows=self.tuning_shows,
+            seed=seed,
+            code=KeyedCode(code),
+            seconds={"key": keyed - began, "implant": time.perf_counter() - keyed},
+            flops={"key": 0.0, "implant": 0.0},
+        )

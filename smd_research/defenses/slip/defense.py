@@ -6,17 +6,15 @@ protocol here is reconstructed from their abstracts and summaries (see ``rounds`
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-
-from torch import Tensor
 
 from smd_research.boundary import Boundary
 from smd_research.core.errors import ConfigError
 from smd_research.core.guarantee import Guarantee
 from smd_research.core.observable import Observable
 from smd_research.core.seeds import generator
-from smd_research.defenses.base import Defense, Deployment
+from smd_research.defenses.base import NO_TEXT, Defense, Prepared, PublicText
 from smd_research.defenses.slip.bank import MaskBank
 from smd_research.defenses.slip.calibration import Scaling, input_peaks, scalings
 from smd_research.defenses.slip.decomposed import decompose
@@ -34,10 +32,12 @@ from smd_research.defenses.slip.products import discover
 from smd_research.defenses.slip.rounds import FixedPoint, Rounds
 from smd_research.defenses.slip.spec import SplitSpec
 from smd_research.defenses.slip.storage import FolderStorage, MaskStorage, MemoryStorage
+from smd_research.mechanisms.decomposition.parameters import DecompositionParameters, SecretParts
 from smd_research.mechanisms.integers.field import FIELDS
 from smd_research.mechanisms.integers.fixed_point import BITS
 from smd_research.mechanisms.integers.freivalds import Challenge
 from smd_research.mechanisms.integers.masks import KEY_BYTES, MaskStream
+from smd_research.mechanisms.integers.parameters import FixedPointParameters, ProtocolParameters
 from smd_research.models.bundle import Bundle
 
 _ALWAYS = frozenset({Observable.EXPOSED_WEIGHTS, Observable.TOKEN_IDS, Observable.OUTPUT_TOKENS, Observable.LENGTH})
@@ -48,12 +48,62 @@ SHOWS = {
 BANKS = ("memory", "folder")
 
 
+@dataclass(frozen=True, repr=False, eq=False, kw_only=True)
+class SlipPrepared(Prepared):
+    """A model in two parts, of which the device gets one (``public``).
+
+    The masks' key comes from the seed, so that a run in the laboratory repeats: two deployments of it use the same
+    masks, and whoever saw both could subtract them. A bank in a folder goes on where the last session stopped, whatever
+    the seed; nothing here secures production traffic by itself.
+
+    Attributes:
+        defense: the configuration.
+        parts: the two halves of every product.
+        points: fixed point of each product's inputs; empty where nothing is masked.
+    """
+
+    defense: "Slip"
+    parts: Parts
+    points: Mapping[int, Scaling]
+
+    def deploy(self, boundary: Boundary) -> SlipDeployment | BoundaryDeployment:
+        """Start the two parties."""
+        if self.defense.visibility == "boundary":
+            return BoundaryDeployment(self.bundle, boundary, self.parts, self.shows)
+        field, parts, verify = FIELDS[self.defense.field], self.parts, self.defense.verify
+        stream = MaskStream(generator(self.seed, "slip", "masks").bytes(KEY_BYTES))
+        challenges = {
+            number: Challenge.draw(stream.child("challenges"), weights, field, verify, number)
+            for number, weights in parts.integers.items()
+            if verify
+        }
+        fixed = {
+            number: FixedPoint(one.fraction_bits, one.limit, parts.exposed[number].scale * 2.0**-one.fraction_bits)
+            for number, one in self.points.items()
+        }
+        rounds = Rounds(field, parts.secrets, fixed, self._masking(stream), challenges)
+        return SlipDeployment(self.bundle, boundary, parts, rounds, field, self.shows)
+
+    def _masking(self, stream: MaskStream) -> Masking:
+        defense, integers = self.defense, self.parts.integers
+        field = FIELDS[defense.field]
+        if defense.masking == "none":
+            return FieldMasking(field)
+        if defense.masking == "reused":
+            return ReusedMasking(field, stream, integers)
+        if defense.masking == "float":
+            limits = {number: one.limit for number, one in self.points.items()}
+            return FloatMasking(limits, integers, generator(self.seed, "slip", "float masks"))
+        storage: MaskStorage = MemoryStorage(integers)
+        if defense.bank_folder is not None:
+            owner = self.parts.digest(stream.child("owner").uniform(0, 0, 4, field.prime).numpy().tobytes())
+            at = next(iter(integers.values())).device
+            storage = FolderStorage(Path(defense.bank_folder).expanduser(), integers, owner, at)
+        return UniformMasking(field, MaskBank(stream, field, integers, storage, defense.masks))
+
+
 class Slip(Defense):
     """Weight decomposition.
-
-    The masks' key comes from the seed that ``deploy`` is given, so that a run in the laboratory repeats: two
-    deployments with one seed use the same masks, and whoever saw both could subtract them. A bank in a folder goes on
-    where the last session stopped, whatever the seed; nothing here secures production traffic by itself.
 
     Args:
         rank: secret components of each target (fixed rule), and of each layer that a budget buys.
@@ -122,7 +172,6 @@ class Slip(Defense):
         self.bank = bank
         self.bank_folder = bank_folder
         self._check()
-        self._prepared: tuple[Bundle, int, Sequence[Sequence[int]], Parts, Mapping[int, Scaling]] | None = None
 
     def _check(self) -> None:
         if self.visibility == "strict" and self.bits is None:
@@ -142,83 +191,41 @@ class Slip(Defense):
     def shows(self) -> frozenset[Observable]:
         return SHOWS[self.visibility]
 
-    @property
-    def parameters(self) -> Mapping[str, object]:
-        """Public parameters."""
+    def prepare(
+        self, bundle: Bundle, public_text: PublicText = NO_TEXT, seed: int = 0, folder: Path | None = None
+    ) -> SlipPrepared:
+        products = discover(bundle)
+        decomposed = decompose(bundle, self.spec, self.bits, public_text.corpus, seed)
+        parts = parts_of(bundle, products, decomposed, self.bits)
+        points: Mapping[int, Scaling] = {}
+        if self.visibility == "strict":
+            peaks = input_peaks(bundle, products, public_text.corpus)
+            points = scalings(products, peaks, parts.integers, FIELDS[self.field], self.margin_bits)
+        return SlipPrepared(
+            bundle=bundle,
+            public=parts.public,
+            base=None,
+            parameters=self._parameters(parts, points),
+            guarantee=self._guarantee(),
+            shows=self.shows,
+            seed=seed,
+            defense=self,
+            parts=parts,
+            points=points,
+        )
+
+    def _parameters(self, parts: Parts, points: Mapping[int, Scaling]) -> tuple[object, ...]:
         spec = {name: value for name, value in asdict(self.spec).items() if name != "kind"}
-        return {
-            **spec,
-            "split": self.spec.kind,
-            "bits": self.bits,
-            "field": self.field,
-            "visibility": self.visibility,
-            "masking": self.masking,
-            "verify": self.verify,
-            "margin_bits": self.margin_bits,
-            "masks": self.masks,
-            "bank": self.bank,
-        }
+        chosen = DecompositionParameters(**spec, split=self.spec.kind, bits=self.bits)
+        protocol = ProtocolParameters(
+            self.field, self.visibility, self.masking, self.verify, self.margin_bits, self.masks, self.bank
+        )
+        secret = SecretParts(tuple(product.layers for product in parts.products), dict(parts.ranks))
+        if self.visibility != "strict":
+            return chosen, protocol, secret
+        return chosen, protocol, FixedPointParameters(tuple(one.fraction_bits for one in points.values())), secret
 
-    def deploy(self, bundle: Bundle, boundary: Boundary, seed: int = 0) -> Deployment:
-        parts, points = self._parts(bundle, seed)
-        if self.visibility == "boundary":
-            return BoundaryDeployment(bundle, boundary, parts, self.shows, self.parameters)
-        field = FIELDS[self.field]
-        stream = MaskStream(generator(seed, "slip", "masks").bytes(KEY_BYTES))
-        integers = {number: exposed.weights for number, exposed in parts.exposed.items()}
-        challenges = {
-            number: Challenge.draw(stream.child("challenges"), weights, field, self.verify, number)
-            for number, weights in integers.items()
-            if self.verify
-        }
-        fixed = {
-            number: FixedPoint(one.fraction_bits, one.limit, parts.exposed[number].scale * 2.0**-one.fraction_bits)
-            for number, one in points.items()
-        }
-        masking = self._masking(parts, integers, points, stream, seed)
-        rounds = Rounds(field, parts.secrets, fixed, masking, challenges)
-        shown = {**self.parameters, "fraction_bits": tuple(one.fraction_bits for one in points.values())}
-        return SlipDeployment(bundle, boundary, parts, rounds, field, self.shows, shown)
-
-    def _parts(self, bundle: Bundle, seed: int) -> tuple[Parts, Mapping[int, Scaling]]:
-        """The model's halves and its fixed point; those of the last deployment where nothing changed."""
-        held = self._prepared
-        if held is None or held[0] is not bundle or held[1] != seed or held[2] is not self.corpus:
-            products = discover(bundle)
-            decomposed = decompose(bundle, self.spec, self.bits, self.corpus, seed)
-            parts = parts_of(bundle, products, decomposed, self.bits)
-            points: Mapping[int, Scaling] = {}
-            if self.visibility == "strict":
-                integers = {number: exposed.weights for number, exposed in parts.exposed.items()}
-                peaks = input_peaks(bundle, products, self.corpus)
-                points = scalings(products, peaks, integers, FIELDS[self.field], self.margin_bits)
-            held = self._prepared = bundle, seed, self.corpus, parts, points
-        return held[3], held[4]
-
-    def _masking(
-        self,
-        parts: Parts,
-        integers: Mapping[int, Tensor],
-        points: Mapping[int, Scaling],
-        stream: MaskStream,
-        seed: int,
-    ) -> Masking:
-        field = FIELDS[self.field]
-        if self.masking == "none":
-            return FieldMasking(field)
-        if self.masking == "reused":
-            return ReusedMasking(field, stream, integers)
-        if self.masking == "float":
-            limits = {number: one.limit for number, one in points.items()}
-            return FloatMasking(limits, integers, generator(seed, "slip", "float masks"))
-        storage: MaskStorage = MemoryStorage(integers)
-        if self.bank_folder is not None:
-            owner = parts.digest(stream.child("owner").uniform(0, 0, 4, field.prime).numpy().tobytes())
-            at = next(iter(integers.values())).device
-            storage = FolderStorage(Path(self.bank_folder).expanduser(), integers, owner, at)
-        return UniformMasking(field, MaskBank(stream, field, integers, storage, self.masks))
-
-    def guarantee(self) -> Guarantee | None:
+    def _guarantee(self) -> Guarantee | None:
         """What the masks promise, computationally: nothing about how much the exposed weights tell by themselves."""
         if self.visibility != "strict" or self.masking != "uniform":
             return None

@@ -10,7 +10,7 @@ from smd_research.boundary import Boundary
 from smd_research.boundary.messages import PromptIds, Tokens, token_tensor
 from smd_research.core.observable import Observable
 from smd_research.data.prompts import Prompt
-from smd_research.defenses.base import Client, Deployment, Generation, Memory
+from smd_research.defenses.base import Deployment, Generation, Memory
 from smd_research.defenses.slip.clear_device import ClearDevice, shell_of
 from smd_research.defenses.slip.device import MaskedDevice
 from smd_research.defenses.slip.keeper import Keeper, LowRankKeeper
@@ -20,46 +20,16 @@ from smd_research.mechanisms.integers.field import Field
 from smd_research.models.bundle import Bundle
 
 
-class _Decomposed(Deployment):
-    """What both visibilities share.
+class SlipDeployment(Deployment):
+    """``visibility=strict``: the device sees token ids, residues and nothing else.
 
     Args:
         bundle: the whole model.
         boundary: joins the parties.
-        client: the trusted side.
         parts: the two halves of every product.
+        rounds: of the protocol.
+        field: of the residues.
         shows: what the device sees.
-        parameters: of the defense.
-    """
-
-    def __init__(
-        self,
-        bundle: Bundle,
-        boundary: Boundary,
-        client: Client,
-        parts: Parts,
-        shows: frozenset[Observable],
-        parameters: Mapping[str, object],
-    ) -> None:
-        super().__init__(bundle, boundary, client, shows)
-        self.parts = parts
-        self._parameters = {
-            **parameters,
-            "products": tuple(product.layers for product in parts.products),
-            "ranks": dict(parts.ranks),
-        }
-
-    @property
-    def parameters(self) -> Mapping[str, object]:
-        return self._parameters
-
-    @property
-    def public(self) -> Bundle:
-        return self.parts.public
-
-
-class SlipDeployment(_Decomposed):
-    """``visibility=strict``: the device sees token ids, residues and nothing else.
 
     Attributes:
         keeper: the trusted side; ``keeper.start`` and ``keeper.forward`` decode batches of equal length.
@@ -74,10 +44,10 @@ class SlipDeployment(_Decomposed):
         rounds: Rounds,
         field: Field,
         shows: frozenset[Observable],
-        parameters: Mapping[str, object],
     ) -> None:
         self.keeper = Keeper(bundle, parts.products, rounds, rounds.checked)
-        super().__init__(bundle, boundary, self.keeper, parts, shows, parameters)
+        super().__init__(bundle, boundary, self.keeper, shows)
+        self.parts = parts
         self.rounds = rounds
         embedding = bundle.model.get_input_embeddings()
         self._channel = rounds.channel = boundary.open(self.keeper, partial(MaskedDevice, embedding, field))
@@ -150,20 +120,21 @@ class SlipDeployment(_Decomposed):
         self.boundary.close()
 
 
-class BoundaryDeployment(_Decomposed):
-    """``visibility=boundary``: the device generates in the clear and asks for the secret part's products."""
+class BoundaryDeployment(Deployment):
+    """``visibility=boundary``: the device generates in the clear and asks for the secret part's products.
 
-    def __init__(
-        self,
-        bundle: Bundle,
-        boundary: Boundary,
-        parts: Parts,
-        shows: frozenset[Observable],
-        parameters: Mapping[str, object],
-    ) -> None:
+    Args:
+        bundle: the whole model.
+        boundary: joins the parties.
+        parts: the two halves of every product.
+        shows: what the device sees.
+    """
+
+    def __init__(self, bundle: Bundle, boundary: Boundary, parts: Parts, shows: frozenset[Observable]) -> None:
         secrets = {number: one for number, one in parts.secrets.items() if one.right is not None}
         self._keeper = LowRankKeeper(secrets, bundle.device)
-        super().__init__(bundle, boundary, self._keeper, parts, shows, parameters)
+        super().__init__(bundle, boundary, self._keeper, shows)
+        self.parts = parts
         shell = shell_of(bundle, parts.products)
         factory = partial(ClearDevice, shell, bundle.tokenizer, parts.products, frozenset(secrets))
         self._channel = boundary.open(self._keeper, factory)

@@ -49,6 +49,11 @@ class Parts:
     public: Bundle
     ranks: Mapping[str, int]
 
+    @property
+    def integers(self) -> dict[int, Tensor]:
+        """Exposed weights ``[m, n]`` by product."""
+        return {number: exposed.weights for number, exposed in self.exposed.items()}
+
     def messages(self) -> Iterator[ExposedLayer]:
         """The exposed weights as they cross."""
         for number, exposed in self.exposed.items():

@@ -6,21 +6,23 @@ the attention over the generated tokens' keys (Theorem 1). The provider never re
 after the prefill the vault touches no weight.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from smd_research.boundary import Boundary
 from smd_research.core.errors import ConfigError
-from smd_research.core.guarantee import Guarantee
 from smd_research.core.observable import Observable
-from smd_research.defenses.base import Defense, Deployment, Memory
+from smd_research.defenses.base import NO_TEXT, Defense, Deployment, Memory, Prepared, PublicText
 from smd_research.defenses.smd.decode import DecodeService
 from smd_research.defenses.smd.guards import GuardOptions, Guards
 from smd_research.defenses.smd.requests import SendOrder, ServiceOptions
 from smd_research.defenses.smd.vault import Vault
+from smd_research.mechanisms.attention.exchange import ExchangeParameters
 from smd_research.models.bundle import Bundle
 from smd_research.models.calibration import Calibration, calibrate
 from smd_research.models.hooked import HookedModel
@@ -30,23 +32,26 @@ SHOWS = frozenset({Observable.QUERIES, Observable.PARTIAL_ATTENTION, Observable.
 
 
 class SmdDeployment(Deployment):
-    """A vault and a decode service."""
+    """A vault and a decode service.
+
+    Args:
+        bundle: the model.
+        boundary: joins the parties.
+        defense: its configuration.
+        guards: what the vault does besides answering; None does nothing.
+    """
 
     def __init__(self, bundle: Bundle, boundary: Boundary, defense: "Smd", guards: Guards | None = None) -> None:
         options = defense.service_options
         self.vault = Vault(options.wire_dtype, options.inner_layers, guards)
         super().__init__(bundle, boundary, self.vault, defense.shows)
-        self._defense = defense
+        self._public_tokens = defense.exchange.public_tokens
         self._prefill_model = HookedModel(bundle)
         self._inner = HookedModel(bundle, None, options.inner_layers) if options.inner_layers else None
         self._channel = boundary.open(self.vault, partial(DecodeService, bundle, options))
 
-    @property
-    def parameters(self) -> Mapping[str, object]:
-        return self._defense.parameters
-
     def _request(self, ids: Sequence[int], max_new_tokens: int, forced: Sequence[int] | None) -> list[Tensor]:
-        public = list(ids[: min(self._defense.public_tokens, len(ids) - 1)])
+        public = list(ids[: min(self._public_tokens, len(ids) - 1)])
         prompts = torch.tensor([list(ids)], device=self.bundle.device)
         logits = self.vault.prefill(self._prefill_model, prompts, len(public))
         if forced is not None:
@@ -65,6 +70,24 @@ class SmdDeployment(Deployment):
     def memory(self) -> Memory:
         held = self.boundary.tap("memory")
         return Memory(held["weights"], self.vault.store.nbytes, held["kv"])
+
+
+@dataclass(frozen=True, repr=False, eq=False, kw_only=True)
+class SmdPrepared(Prepared):
+    """A model that is served as it is, and what the vault's counter-measures were set up with.
+
+    Attributes:
+        defense: the configuration.
+        calibration: of the model on public text, where the counter-measures need one.
+    """
+
+    defense: "Smd"
+    calibration: Calibration | None
+
+    def deploy(self, boundary: Boundary) -> SmdDeployment:
+        """Start the two parties."""
+        guards = self.defense.guards_of(self.bundle, self.calibration, self.seed)
+        return SmdDeployment(self.bundle, boundary, self.defense, guards)
 
 
 class Smd(Defense):
@@ -116,58 +139,56 @@ class Smd(Defense):
             raise ConfigError(f"defense.send_order={send_order} is unknown: use one of {', '.join(SendOrder)}")
         if public_tokens < 0 or inner_layers < 0:
             raise ConfigError("defense.public_tokens and defense.inner_layers count from 0")
-        self.wire_dtype = wire_dtype
-        self.send_order = send_order
-        self.public_tokens = public_tokens
-        self.inner_layers = inner_layers
+        self.exchange = ExchangeParameters(wire_dtype, send_order, public_tokens, inner_layers)
         self.guards = GuardOptions(
             audit, audit_slack, noise_multiplier, noise_epsilon, noise_delta, noise_log_weight, reply_bits
         )
-        self._calibration: tuple[Bundle, Calibration] | None = None
-        self._promise: Guarantee | None = None
 
     @property
     def service_options(self) -> ServiceOptions:
         """What the provider is configured with."""
-        return ServiceOptions(DTYPES[self.wire_dtype], SendOrder(self.send_order), self.inner_layers)
+        exchange = self.exchange
+        return ServiceOptions(DTYPES[exchange.wire_dtype], SendOrder(exchange.send_order), exchange.inner_layers)
 
     @property
-    def parameters(self) -> Mapping[str, object]:
-        """Public parameters."""
-        return {
-            "wire_dtype": self.wire_dtype,
-            "send_order": self.send_order,
-            "public_tokens": self.public_tokens,
-            "inner_layers": self.inner_layers,
-            **self.guards.parameters,
-        }
+    def parameters(self) -> tuple[object, ...]:
+        """Public parameters, known from the configuration alone."""
+        return (self.exchange, *self.guards.parameters)
 
     @property
     def shows(self) -> frozenset[Observable]:
-        return SHOWS | {Observable.OUTPUT_STATES} if self.inner_layers else SHOWS
+        return SHOWS | {Observable.OUTPUT_STATES} if self.exchange.inner_layers else SHOWS
 
-    def deploy(self, bundle: Bundle, boundary: Boundary, seed: int = 0) -> SmdDeployment:
-        if self.inner_layers >= bundle.geometry.layers:
+    def prepare(
+        self, bundle: Bundle, public_text: PublicText = NO_TEXT, seed: int = 0, folder: Path | None = None
+    ) -> SmdPrepared:
+        inner = self.exchange.inner_layers
+        if inner >= bundle.geometry.layers:
             raise ConfigError(
-                f"defense.inner_layers={self.inner_layers} leaves the provider no layer: {bundle.name} has "
-                f"{bundle.geometry.layers}"
+                f"defense.inner_layers={inner} leaves the provider no layer: {bundle.name} has {bundle.geometry.layers}"
             )
-        return SmdDeployment(bundle, boundary, self, self._guards(bundle, seed))
+        calibration = calibrate(bundle, public_text.corpus) if self.guards.calibrated else None
+        guards = self.guards_of(bundle, calibration, seed)
+        return SmdPrepared(
+            bundle=bundle,
+            public=bundle,
+            base=bundle,
+            parameters=self.parameters,
+            guarantee=guards.guarantee(bundle.geometry.heads, self.guards.noise_delta) if guards else None,
+            shows=self.shows,
+            seed=seed,
+            defense=self,
+            calibration=calibration,
+        )
 
-    def _guards(self, bundle: Bundle, seed: int) -> Guards | None:
+    def guards_of(self, bundle: Bundle, calibration: Calibration | None, seed: int) -> Guards | None:
+        """Fresh counter-measures for one vault; None where all are off.
+
+        Args:
+            bundle: the model.
+            calibration: of it on public text, where they need one.
+            seed: of their noise.
+        """
         if not self.guards.parameters:
             return None
-        if self.guards.calibrated and (self._calibration is None or self._calibration[0] is not bundle):
-            self._calibration = bundle, calibrate(bundle, self.corpus)
-        guards = Guards.of(
-            self.guards,
-            self._calibration[1] if self._calibration else None,
-            range(self.inner_layers, bundle.geometry.layers),
-            seed,
-        )
-        self._promise = guards.guarantee(bundle.geometry.heads, self.guards.noise_delta)
-        return guards
-
-    def guarantee(self) -> Guarantee | None:
-        """With noise on everything in a reply, the mechanism's promise, known once deployed; else none."""
-        return self._promise
+        return Guards.of(self.guards, calibration, range(self.exchange.inner_layers, bundle.geometry.layers), seed)

@@ -9,8 +9,19 @@ from smd_research.boundary.messages import Query
 from smd_research.core.errors import ConfigError
 from smd_research.core.guarantee import Guarantee
 from smd_research.core.seeds import generator
-from smd_research.mechanisms.attention.query_audit import AuditLevel, NormBound, QueryAudit, SpreadBound
-from smd_research.mechanisms.attention.reply_noise import ReplyNoise, round_mantissa
+from smd_research.mechanisms.attention.query_audit import (
+    AuditLevel,
+    AuditParameters,
+    NormBound,
+    QueryAudit,
+    SpreadBound,
+)
+from smd_research.mechanisms.attention.reply_noise import (
+    ReplyNoise,
+    ReplyNoiseParameters,
+    ReplyRoundingParameters,
+    round_mantissa,
+)
 from smd_research.mechanisms.privacy.gaussian import gaussian_sigma
 from smd_research.models.calibration import Calibration
 from smd_research.models.partial_attention import Partial
@@ -64,16 +75,16 @@ class GuardOptions:
         return self.noisy or self.audit in (AuditLevel.NORM, AuditLevel.RANK)
 
     @property
-    def parameters(self) -> dict[str, object]:
-        """Public parameters, where anything is on."""
-        shown: dict[str, object] = {}
+    def parameters(self) -> tuple[object, ...]:
+        """What is published of those that are on."""
+        shown: list[object] = []
         if self.audit != AuditLevel.NONE:
-            shown |= {"audit": self.audit, "audit_slack": self.audit_slack}
+            shown.append(AuditParameters(self.audit, self.audit_slack))
         if self.noisy:
-            shown |= {"noise_multiplier": self.multiplier, "noise_log_weight": self.noise_log_weight}
+            shown.append(ReplyNoiseParameters(self.multiplier, self.noise_log_weight))
         if self.reply_bits:
-            shown["reply_bits"] = self.reply_bits
-        return shown
+            shown.append(ReplyRoundingParameters(self.reply_bits))
+        return tuple(shown)
 
 
 class Guards:

@@ -28,6 +28,19 @@ class AuditLevel(StrEnum):
     RANK = "rank"
 
 
+@dataclass(frozen=True)
+class AuditParameters:
+    """What is published of an audit; where it is not published, there is none.
+
+    Attributes:
+        audit: its level.
+        audit_slack: factor on what public text's queries reach.
+    """
+
+    audit: str
+    audit_slack: float
+
+
 @dataclass(frozen=True, repr=False)
 class NormBound:
     """Largest Euclidean norm of a query ``[layers, heads]``."""

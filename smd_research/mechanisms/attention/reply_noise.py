@@ -20,6 +20,30 @@ from smd_research.mechanisms.privacy.gaussian import clip_rows, gaussian_epsilon
 from smd_research.models.partial_attention import Partial
 
 
+@dataclass(frozen=True)
+class ReplyNoiseParameters:
+    """What is published of noise on replies; where it is not published, there is none.
+
+    Attributes:
+        noise_multiplier: standard deviation on ``A`` in units of a reply's sensitivity.
+        noise_log_weight: standard deviation on ``l``, in nats.
+    """
+
+    noise_multiplier: float
+    noise_log_weight: float
+
+
+@dataclass(frozen=True)
+class ReplyRoundingParameters:
+    """What is published of replies that are rounded; where it is not published, they are not.
+
+    Attributes:
+        reply_bits: mantissa bits that ``m``, ``g`` and ``A`` keep.
+    """
+
+    reply_bits: int
+
+
 @dataclass(frozen=True, repr=False)
 class ReplyNoise:
     """Gaussian noise on replies.

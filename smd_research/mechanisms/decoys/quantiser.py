@@ -86,6 +86,27 @@ class Quantiser:
         return log_p.exp() if self.metric == "grid" else torch.ones_like(log_p)
 
 
+@dataclass(frozen=True)
+class DecoyParameters:
+    """What Prompt Obfuscation publishes besides its sampler (the :class:`Quantiser`).
+
+    Attributes:
+        construction: ``full`` or ``multiplexed``: how virtual prompts are prefilled.
+        sticky: whether a secret keeps its fakes.
+        spans: ``gold`` or ``tagger``: who marks the secrets.
+        unmarked: ``whole`` or ``refuse``: what becomes of a prompt without marks.
+        requests: how often each prompt is sent.
+        secrets: ``given`` by the data or drawn from the sampler's ``law``.
+    """
+
+    construction: str
+    sticky: bool
+    spans: str
+    unmarked: str
+    requests: int
+    secrets: str
+
+
 def claimed_bound(fakes: int, epsilon: float) -> float:
     """The success rate that PO is said to cap an attacker at: ``1/(lambda+1) + epsilon``."""
     return min(1 / (fakes + 1) + epsilon, 1.0)

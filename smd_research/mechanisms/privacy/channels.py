@@ -1,6 +1,7 @@
 """A token channel from its public parameters: the same for the client that uses it and the attacker that knows it."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy.typing as npt
@@ -14,6 +15,21 @@ from smd_research.models.bundle import Bundle
 
 TokenMechanism = Literal["santext", "dchi"]
 TOKEN_MECHANISMS: tuple[TokenMechanism, ...] = get_args(TokenMechanism)
+
+
+@dataclass(frozen=True)
+class TokenChannelParameters:
+    """What is published of a token channel: enough to write it down.
+
+    Attributes:
+        mechanism: ``santext`` or ``dchi``.
+        epsilon: per token and unit of distance.
+        space: ``unit`` (embedding rows of norm one) or ``raw``.
+    """
+
+    mechanism: TokenMechanism
+    epsilon: float
+    space: Scale
 
 
 def bundle_space(bundle: Bundle, scale: Scale = "unit") -> EmbeddingSpace:

@@ -158,6 +158,11 @@ class GaussianMechanism:
         """Exact epsilon of several releases at the same delta: n of them are one of sqrt(n) times the sensitivity."""
         return gaussian_epsilon(self.noise_multiplier, self.delta, math.sqrt(releases))
 
+    @property
+    def parameters(self) -> "GaussianParameters":
+        """As published."""
+        return GaussianParameters(self.unit, self.epsilon, self.delta, self.clip, self.sigma(1))
+
     def guarantee(self) -> Guarantee:
         examples = ", ".join(f"n={n}: {self.composed_epsilon(n):.4g}" for n in (1, 16, 64))
         counted = {
@@ -179,3 +184,22 @@ class GaussianMechanism:
             verified="exact delta at distance 2C, Monte-Carlo worst-pair bound (mechanisms.audit)",
             source="analytic Gaussian mechanism, Balle and Wang, ICML 2018; adaptive composition, Dong et al. 2022",
         )
+
+
+@dataclass(frozen=True)
+class GaussianParameters:
+    """What is published of Gaussian noise; where it is not published, there is none.
+
+    Attributes:
+        unit: ``token`` or ``sequence``, as :class:`GaussianMechanism` has them.
+        epsilon: of one release.
+        delta: of one release.
+        clip: norm allowed to a row on average.
+        sigma: standard deviation of each coordinate in a message of one row.
+    """
+
+    unit: Unit
+    epsilon: float
+    delta: float
+    clip: float
+    sigma: float
