@@ -2,7 +2,7 @@
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, TypeVar
 
@@ -245,6 +245,16 @@ class WeightAttack(Attack, ABC):
     """
 
     needs: ClassVar[frozenset[Observable]] = frozenset({Observable.EXPOSED_WEIGHTS})
+
+    settles: ClassVar[str | None] = None
+    """Metric that the attack searches for at seed 0 and takes from that record (``settle``) at other seeds."""
+
+    def settle(self, value: float) -> None:
+        """Take what ``settles`` names as it was found before, instead of searching."""
+
+    def control(self) -> Mapping[str, object] | None:
+        """Options of the attack ``from_scratch`` that make this one's control; None, as here, where there is none."""
+        return None
 
     @property
     def relative(self) -> Bundle | None:

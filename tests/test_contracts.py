@@ -19,7 +19,8 @@ from experiments.commands.serve import Offer, host, provider
 from experiments.composing.app import VERSION_BASE
 from experiments.composing.build import build
 from experiments.composing.overrides import groups
-from experiments.trials.attacking import check
+from experiments.trials.pursuing import admit
+from experiments.trials.seen import SERVE
 from smd_research.boundary import AdversaryView, Boundary
 from smd_research.boundary.addresses import address_of, listen
 from smd_research.boundary.messages import token_tensor
@@ -191,7 +192,7 @@ def _guess(attack: Attack, view: AdversaryView) -> Guess | str:
 def _twice(run: Run, name: str, attack: Attack) -> tuple[Guess | str, Guess | str]:
     """Two guesses from the same seed, or twice the reason why there is none."""
     try:
-        check(attack, run.defense.shows)
+        admit(attack, SERVE, run.defense.shows)
         attack.fit(Public(_bundle(), name, run.prepared.parameters, _corpus()))
         return _guess(attack, run.views[0]), _guess(attack, run.views[0])
     except NotApplicableError as reason:
@@ -222,7 +223,7 @@ def test_every_attack_on_every_defense(defense: str, option: str) -> None:
 @pytest.mark.parametrize("option", sorted(set(ATTACKS) - {"random", "prior", "from_scratch"}))
 def test_an_attack_refuses_a_view_that_shows_too_little(option: str) -> None:
     with pytest.raises(NotApplicableError, match="does not show"):
-        check(_built("attack", option, Attack), frozenset())
+        admit(_built("attack", option, Attack), SERVE, frozenset())
 
 
 @pytest.mark.parametrize("option", ["random", "prior"])

@@ -9,10 +9,11 @@ from collections.abc import Iterator
 from functools import partial
 
 from experiments.benches.case import Case, Label, Measured, Settings
-from experiments.composing.build import build
 from experiments.composing.cells import composed
-from experiments.trials.observe import Served
+from experiments.trials.lives import life_of
+from experiments.trials.trial import lived
 from experiments.trials.workbench import Workbench
+from smd_research.boundary import AdversaryView, Ledger
 from smd_research.boundary.messages import PartialAttention, Query
 from smd_research.core.errors import LabError
 from smd_research.models.bundle import Geometry
@@ -27,25 +28,25 @@ def formula(geometry: Geometry, width: int) -> int:
     return geometry.layers * geometry.heads * (2 * width * geometry.head_dim + 8)
 
 
-def counted(served: Served, layers: int) -> Measured:
+def counted(view: AdversaryView, ledger: Ledger, layers: int) -> Measured:
     """Payload of queries and replies a token and stream, with messages and the traffic around them.
 
     Raises:
         LabError: when the record of messages and the ledger's count differ.
     """
-    queries, replies = served.view.of(Query), served.view.of(PartialAttention)
+    queries, replies = view.of(Query), view.of(PartialAttention)
     payload = sum(message.nbytes for message in (*queries, *replies))
-    if payload != sum(served.ledger.payload_of[kind.__name__] for kind in (Query, PartialAttention)):
+    if payload != sum(ledger.payload_of[kind.__name__] for kind in (Query, PartialAttention)):
         raise LabError("the ledger counts other bytes than the record holds: traffic means nothing")
-    tokens, streams = len(queries) / layers, served.view.streams
-    everything = served.ledger.bytes_to_trusted + served.ledger.bytes_to_untrusted
+    tokens = len(queries) / layers
+    everything = ledger.bytes_to_trusted + ledger.bytes_to_untrusted
     extra = {
         "messages_per_token": (len(queries) + len(replies)) / tokens,
         "formula_messages": 2.0 * layers,
         "other_bytes": (everything - payload) / tokens,
-        "frame_bytes": (served.ledger.frame_bytes - everything) / tokens,
+        "frame_bytes": (ledger.frame_bytes - everything) / tokens,
     }
-    return Measured(payload / tokens / streams, extra)
+    return Measured(payload / tokens / view.streams, extra)
 
 
 def cases(settings: Settings) -> Iterator[Case]:
@@ -57,14 +58,15 @@ def cases(settings: Settings) -> Iterator[Case]:
                 words = [*model.split(), f"defense={defense}", f"wire_dtype={wire}", "attack=none", "n_prompts=1"]
                 plan = composed([*words, "prompt_tokens=16", "max_new_tokens=8", f"seed={settings.seed}"])
                 geometry = workbench.bundle(plan).geometry
-                (served,) = workbench.observation(plan, build(plan.parts["defense"])).served
+                seen = lived(plan, workbench, life_of(plan), plan.parts.defense())
+                (view,), (request,) = seen.views, seen.cost.requests
                 name = str(plan.cell.model["name"])
-                labels: dict[str, Label] = {"defense": defense, "streams": served.view.streams, "model": name}
+                labels: dict[str, Label] = {"defense": defense, "streams": view.streams, "model": name}
                 labels |= {
                     "wire": wire,
                     "layers": geometry.layers,
                     "heads": geometry.heads,
                     "head_dim": geometry.head_dim,
                 }
-                sides = partial(counted, served, geometry.layers), partial(formula, geometry, width)
+                sides = partial(counted, view, request.ledger, geometry.layers), partial(formula, geometry, width)
                 yield Case(f"{name} {defense} wire={wire} counted/formula", *sides, "B", 1, 0, labels)

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from attacks.base import Public
 from attacks.prompts.vocab_matching.attack import VocabMatching
 from experiments.benches.case import Case, Settings
-from experiments.composing.build import build
 from experiments.composing.cells import composed
+from experiments.trials.lives import life_of
+from experiments.trials.trial import lived
 from experiments.trials.workbench import Workbench
 from smd_research.boundary.messages import HiddenStates
 from smd_research.core.errors import LabError
@@ -77,17 +78,18 @@ def _cases_at(layer: int, settings: Settings, workbench: Workbench) -> Iterator[
     words += ["n_prompts=1", f"prompt_tokens={TOKENS}", "max_new_tokens=1", f"seed={settings.seed}"]
     plan = composed([*words, f"threads={settings.threads}", f"device={settings.device}"])
     bundle = workbench.bundle(plan)
-    observation = workbench.observation(plan, build(plan.parts["defense"]))
-    (served,) = observation.served
-    states = served.view.of(HiddenStates)[0].hidden.float()
-    attack: VocabMatching = build(plan.parts["attack"], VocabMatching)
-    attack.fit(Public(bundle, "split", observation.prepared.parameters, workbench.corpus(plan)))
+    seen = lived(plan, workbench, life_of(plan), plan.parts.defense())
+    (view,), (prompt,) = seen.views, seen.truth.prompts
+    states = view.of(HiddenStates)[0].hidden.float()
+    attack = plan.parts.attack()
+    assert isinstance(attack, VocabMatching)
+    attack.fit(Public(bundle, "split", seen.prepared.parameters, workbench.corpus(plan)))
 
-    guess = attack.recover(served.view, generator(settings.seed, "bench"))
-    if guess.ids != served.prompt.ids or naive(bundle, states, layer) != served.prompt.ids:
+    guess = attack.recover(view, generator(settings.seed, "bench"))
+    if guess.ids != prompt.ids or naive(bundle, states, layer) != prompt.ids:
         raise LabError(f"vocabulary matching misses tokens at layer {layer}: its speed means nothing")
     name = f"{plan.cell.model['name']} layer={layer} tokens={TOKENS}"
-    ours = partial(_tokens_per_s, partial(attack.recover, served.view, generator(settings.seed, "bench")))
+    ours = partial(_tokens_per_s, partial(attack.recover, view, generator(settings.seed, "bench")))
     theirs = partial(_tokens_per_s, partial(naive, bundle, states, layer))
     yield Case(f"{name} vocab_matching/naive", ours, theirs, "tokens/s", min(settings.repeats, 3), warmup=0)
     counted = partial(float, guess.spent.candidates / TOKENS), partial(float, bundle.geometry.vocab)

@@ -4,18 +4,17 @@ import json
 import os
 import sys
 import tempfile
-import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments.composing.cells import Plan
 from experiments.composing.overrides import parse
 from experiments.progress import say
+from experiments.trials.plan import Plan
 from smd_research.core.cell import Cell
-from smd_research.core.errors import LabError, RecordError
+from smd_research.core.errors import RecordError
 
 if TYPE_CHECKING:
     from smd_research.records import Record
@@ -178,15 +177,3 @@ def _by_reason(entries: Sequence[Entry]) -> list[str]:
     return [
         f"{attack} against {', '.join(dict.fromkeys(names))}: {reason}" for (attack, reason), names in defenses.items()
     ]
-
-
-def one_line(error: Exception) -> str:
-    """An error as the reason of a failed cell."""
-    text = " ".join(str(error).split())
-    return text if isinstance(error, LabError) and text else f"{type(error).__name__}: {text}"
-
-
-def trace(error: Exception) -> None:
-    """Show the stack of an error that nobody foresaw; those the lab raises on purpose say enough by themselves."""
-    if not isinstance(error, LabError):
-        traceback.print_exception(error)

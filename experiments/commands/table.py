@@ -20,12 +20,13 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from experiments.commands import sweep
-from experiments.commands.run import run_cell
 from experiments.composing.app import launch
-from experiments.composing.cells import Plan, composed, plain
+from experiments.composing.cells import composed, plain
 from experiments.composing.declared import Declared, bench_commands, declared, of_benches, of_sweep, write
 from experiments.composing.halving import Outcome
 from experiments.composing.overrides import UsageError, groups, nearest, parse
+from experiments.trials.plan import Plan
+from experiments.trials.running import Runner
 from smd_research.core.errors import LabError
 from smd_research.core.paths import conf_dir
 
@@ -74,11 +75,11 @@ def run_all(cfg: Any, words: Sequence[str], journal: sweep.Journal) -> list[Plan
     cells = expand(table.sweep, common)
     total = table.halving.count(len(cells)) if table.halving else len(cells)
     asked: list[Plan] = []
-    shared: dict[str, Any] = {}
+    runner = Runner()
 
     def run(overrides: tuple[str, ...]) -> Outcome:
         asked.append(plan := known[overrides])
-        record = sweep.attempt(plan, partial(run_cell, plan, shared), journal, (len(asked), total))
+        record = sweep.attempt(plan, partial(runner.run, plan), journal, (len(asked), total))
         return {name: one.mean for name, one in record.metrics.items()} if record and record.metrics else None
 
     if table.halving:

@@ -3,15 +3,17 @@
 import hashlib
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import lru_cache
+from dataclasses import replace
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra import compose
 from omegaconf import DictConfig, OmegaConf
 
+from experiments.composing.parts import parts_of
 from experiments.composing.versions import version_of
+from experiments.trials.plan import Plan
 from smd_research.core.cell import COMPONENTS, OPTIONAL, Cell
 from smd_research.core.paths import PACKAGE
 
@@ -22,31 +24,6 @@ EMBEDDED = PACKAGE / "models" / "embedded"
 WHOLE_FILE_BYTES = 64 * 2**20
 EDGE_BYTES = 2**20
 DATA_SUFFIXES = (".jsonl", ".csv", ".txt")
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A cell, and what it takes to run it that is not part of its identity.
-
-    Attributes:
-        cell: the point of the grid.
-        parts: for each component the options it is built from.
-        results_dir: where the record goes.
-        rerun: what to do when the cell is known.
-        logger: where a written record is sent besides.
-        threads: torch threads of each party.
-        address: where the untrusted party listens, when it is on another host.
-        trainer: where Lightning trains: its accelerator, devices and strategy.
-    """
-
-    cell: Cell
-    parts: Mapping[str, Mapping[str, Any]]
-    results_dir: Path
-    rerun: "Rerun"
-    logger: Mapping[str, Any]
-    threads: int
-    address: str | None = None
-    trainer: Mapping[str, Any] = field(default_factory=dict)
 
 
 def plan(cfg: DictConfig, choices: Mapping[str, Any], overrides: Sequence[str]) -> Plan:
@@ -73,9 +50,17 @@ def plan(cfg: DictConfig, choices: Mapping[str, Any], overrides: Sequence[str]) 
         device=cfg.device,
         command=" ".join(["smd run", *map(shlex.quote, overrides)]),
     )
-    results_dir = Path(cfg.results_dir).expanduser()
-    trainer = plain(cfg.trainer)
-    return Plan(cell, parts, results_dir, cfg.rerun, plain(cfg.logger), cfg.threads, cfg.address, trainer)
+    return Plan(
+        cell,
+        parts_of(parts, cell.device, cfg.dtype),
+        Path(cfg.results_dir).expanduser(),
+        cfg.rerun,
+        plain(cfg.logger),
+        cfg.threads,
+        partial(beside, list(overrides), cfg.rerun),
+        cfg.address,
+        plain(cfg.trainer),
+    )
 
 
 def sizes(cfg: DictConfig, task: Mapping[str, Any] | None) -> dict[str, int | None]:
@@ -90,6 +75,18 @@ def composed(overrides: Sequence[str]) -> Plan:
     cfg: Any = compose("config", overrides=list(overrides), return_hydra_config=True)
     kept = [word for word in overrides if not word.startswith("rerun=")]
     return plan(cfg, cfg.hydra.runtime.choices, kept)
+
+
+def beside(overrides: Sequence[str], rerun: "Rerun", changed: Sequence[str]) -> Plan:
+    """The plan of a cell that differs in some overrides; choosing another option of a part drops that part's own."""
+    keys = {_key(word) for word in changed}
+    kept = [word for word in overrides if _key(word) not in keys and _key(word).partition(".")[0] not in keys]
+    policy: Rerun = "failed" if rerun in ("failed", "always") else "missing"
+    return replace(composed([*kept, *changed]), rerun=policy)
+
+
+def _key(word: str) -> str:
+    return word.partition("=")[0].lstrip("+~")
 
 
 def plain(node: DictConfig) -> dict[str, Any]:

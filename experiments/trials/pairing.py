@@ -7,7 +7,7 @@ from smd_research.core.cell import component_name, parameters
 from smd_research.core.cell import plain as plain_values
 
 if TYPE_CHECKING:
-    from experiments.composing.cells import Plan
+    from experiments.trials.plan import Plan
     from smd_research.boundary.remote import Remote
     from smd_research.models.bundle import Bundle
 

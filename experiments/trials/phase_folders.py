@@ -14,24 +14,29 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from experiments.composing.cells import Plan
 from experiments.progress import say
+from experiments.trials.plan import Plan
 
 _OF_TEXTS = frozenset({"fresh_epsilon"})
 """Options of a defense that concern what is sent, not the model that is handed over."""
 
 
-def makes(plan: Plan, phase: str) -> Mapping[str, Any]:
-    """The part of a cell's identity that makes a phase, ``implant`` or ``tune``."""
-    cell = plan.cell
-    whole = cell.identity()
-    versions = {"defense": cell.versions.get("defense", 1)}
-    if phase == "implant":
-        parts = {name: whole[name] for name in ("model", "data", "seed", "dtype", "prompt_tokens")}
-        options = {k: v for k, v in whole["defense"]["parameters"].items() if k not in _OF_TEXTS}
-        parts["defense"] = {**whole["defense"], "parameters": options}
-        return {**parts, "task": whole["task"]["name"], "versions": versions}
+def makes_implant(plan: Plan) -> Mapping[str, Any]:
+    """The part of a cell's identity that makes the client's model."""
+    whole, versions = plan.cell.identity(), {"defense": plan.cell.versions.get("defense", 1)}
+    parts = {name: whole[name] for name in ("model", "data", "seed", "dtype", "prompt_tokens")}
+    options = {k: v for k, v in whole["defense"]["parameters"].items() if k not in _OF_TEXTS}
+    parts["defense"] = {**whole["defense"], "parameters": options}
+    return {**parts, "task": whole["task"]["name"], "versions": versions}
+
+
+def makes_tuned(plan: Plan) -> Mapping[str, Any]:
+    """The part of a cell's identity that makes a tuned model and its answers, whoever attacks."""
+    whole, versions = plan.cell.identity(), {"defense": plan.cell.versions.get("defense", 1)}
     return {**{k: v for k, v in whole.items() if k not in ("attack", "link")}, "versions": versions}
+
+
+MAKES = {"implant": makes_implant, "tune": makes_tuned}
 
 
 @contextmanager
@@ -40,7 +45,7 @@ def held(plan: Plan, phase: str) -> Iterator[Path]:
 
     The system lets go of the lock when its holder dies.
     """
-    text = json.dumps(makes(plan, phase), sort_keys=True)
+    text = json.dumps(MAKES[phase](plan), sort_keys=True)
     folder = plan.results_dir / "work" / f"{phase}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
     folder.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(f"{folder}.lock")

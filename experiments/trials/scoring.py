@@ -1,96 +1,45 @@
-"""From what was served and guessed to the numbers of a record; the only place where truth and guess meet."""
+"""From what was seen and found to the numbers of a record."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from experiments.trials.attacking import Attempt, partner
-from experiments.trials.observe import Observation, Served
+from experiments.trials.items import token_texts
+from experiments.trials.pursuit import Findings, Found
+from experiments.trials.seen import Request, Seen
 from smd_research import metrics
 from smd_research.boundary import Link
-from smd_research.core.guess import Guess
+from smd_research.data.prompts import Prompt
 from smd_research.metrics import Estimate
 from smd_research.metrics.cost import MEGABYTE
 from smd_research.models.bundle import Bundle
 from smd_research.records import Item
 
 
-def score(
-    bundle: Bundle, observation: Observation, attempts: Sequence[Attempt] | None, link: Link
-) -> tuple[dict[str, Estimate], list[Item]]:
-    """Score every prompt.
+def score(seen: Seen, findings: Findings, link: Link) -> tuple[dict[str, Estimate], list[Item]]:
+    """Score a cell.
 
     Args:
-        bundle: for its tokenizer.
-        observation: what was served and seen.
-        attempts: one for each prompt, or None where nobody attacked.
+        seen: of its life.
+        findings: of its attack; nothing where nobody attacked.
         link: the modelled link.
 
     Returns:
-        Estimates by metric name, over the prompts that were served, and one item each.
+        Estimates by metric name, and the items of the record: one a prompt, or one a text.
     """
-    served = observation.served
-    items = []
-    for position, one in enumerate(served):
-        values = {**one.utility, **one.facts, **_cost(one, link)}
-        guess = None
-        if attempts is not None:
-            guess = attempts[position].guess
-            values |= privacy(one, guess, bundle) | {"attack_s": attempts[position].seconds}
-            values |= _control(position, served, attempts, bundle) | _special(attempts[position])
-        items.append(_item(one, guess, values, bundle))
-    return estimates(items, observation), items
+    found: Sequence[Found | None] = findings.prompts or [None] * len(seen.truth.prompts)
+    rows = zip(seen.truth.prompts, seen.utility.prompts, seen.cost.requests, found, strict=True)
+    served = [
+        item(prompt, {**utility, **request_cost(request, link)}, one, seen.truth.bundle)
+        for prompt, utility, request, one in rows
+    ]
+    means = estimates(served) | dict(seen.utility.means) | dict(seen.cost.means)
+    kept = {name: estimate for name, estimate in means.items() if estimate.n}
+    return kept | dict(findings.metrics), [*served, *seen.utility.items, *findings.items]
 
 
-def privacy(one: Served, guess: Guess, bundle: Bundle) -> dict[str, float]:
-    """Privacy metrics of one guess."""
-    truth, spans, special = one.prompt.ids, one.prompt.spans, bundle.special_ids
-    guessed = bundle.decode([i for i in guess.ids if i >= 0])
-    return {
-        "token_accuracy": metrics.token_accuracy(truth, guess, special),
-        "top5_accuracy": metrics.top5_accuracy(truth, guess, special),
-        "exact_match": metrics.exact_match(truth, guess, special),
-        "rouge_l": metrics.rouge_l(bundle.decode(truth), guessed),
-        "edit_similarity": metrics.edit_similarity(truth, guess, special),
-        "span_exact": metrics.span_exact(truth, guess, spans),
-        "span_similarity": metrics.span_similarity(truth, guess, spans, bundle.decode),
-        "attack_candidates": metrics.attack_candidates(guess),
-        "certified": metrics.certified(guess),
-        "exhausted": float(guess.exhausted),
-        "residual": math.nan if guess.residual is None else guess.residual,
-        **metrics.streams(truth, guess, spans),
-    }
-
-
-def _control(position: int, served: Sequence[Served], attempts: Sequence[Attempt], bundle: Bundle) -> dict[str, float]:
-    """The negative control: the same attack on another prompt's view, scored against this prompt."""
-    other = partner(position, [len(one.prompt.ids) for one in served])
-    if other is None:
-        return {"control_token_accuracy": math.nan, "control_span_exact": math.nan}
-    prompt, guess = served[position].prompt, attempts[other].guess
-    return {
-        "control_token_accuracy": metrics.token_accuracy(prompt.ids, guess, bundle.special_ids),
-        "control_span_exact": metrics.span_exact(prompt.ids, guess, prompt.spans),
-    }
-
-
-def _special(attempt: Attempt) -> dict[str, float]:
-    """The hidden value of a template among its candidates, and whether an active attack was refused, where it was."""
-    if attempt.refused is not None:
-        return {"refused": float(attempt.refused)}
-    if attempt.hidden is None:
-        return {}
-    truth, among = attempt.hidden.truth, len(attempt.hidden.template.candidates)
-    return {
-        "choice_top1": metrics.choice_found(attempt.guess, truth, 1),
-        "choice_top5": metrics.choice_found(attempt.guess, truth, 5),
-        "choice_chance": 1 / among,
-        "choices": float(among),
-        "control_choice_top1": metrics.choice_found(attempt.control, truth, 1) if attempt.control else math.nan,
-    }
-
-
-def _cost(one: Served, link: Link) -> dict[str, float]:
-    ledger, timed = one.ledger, one.timed
+def request_cost(request: Request, link: Link) -> dict[str, float]:
+    """Time, traffic and memory of one prompt."""
+    ledger, timed = request.ledger, request.timed
     return {
         "ttft_ms": timed.ttft_s * 1e3,
         "tpot_ms": math.nan if timed.tpot_s is None else timed.tpot_s * 1e3,
@@ -100,46 +49,29 @@ def _cost(one: Served, link: Link) -> dict[str, float]:
         "bytes_to_untrusted": ledger.bytes_to_untrusted,
         "bytes_to_trusted": ledger.bytes_to_trusted,
         "modelled_s": link.seconds(ledger) if link.name != "none" else math.nan,
-        "kv_mb": sum(one.kv_bytes) / MEGABYTE,
-        "kv_trusted_mb": one.kv_bytes[0] / MEGABYTE,
-        "kv_untrusted_mb": one.kv_bytes[1] / MEGABYTE,
+        "kv_mb": sum(request.kv_bytes) / MEGABYTE,
+        "kv_trusted_mb": request.kv_bytes[0] / MEGABYTE,
+        "kv_untrusted_mb": request.kv_bytes[1] / MEGABYTE,
     }
 
 
-def _item(one: Served, guess: Guess | None, values: dict[str, float], bundle: Bundle) -> Item:
-    truth = token_texts(one.prompt.ids, bundle)
-    guessed = token_texts(guess.ids, bundle) if guess else []
-    ids = guess.ids if guess else ()
-    return Item(one.prompt.id, values, [text or "" for text in truth], guessed, one.prompt.spans, one.prompt.ids, ids)
+def item(prompt: Prompt, values: Mapping[str, float], found: Found | None, bundle: Bundle) -> Item:
+    """The row of one prompt; without an attack there is no guess in it."""
+    truth = [text or "" for text in token_texts(prompt.ids, bundle)]
+    if found is None:
+        return Item(prompt.id, dict(values), truth, [], prompt.spans, prompt.ids, ())
+    guessed = token_texts(found.guess.ids, bundle)
+    return Item(prompt.id, {**values, **found.scores}, truth, guessed, prompt.spans, prompt.ids, found.guess.ids)
 
 
-def token_texts(ids: Sequence[int], bundle: Bundle) -> list[str | None]:
-    """What each token adds to the text before it (by itself, a token may lose its leading space); None abstains."""
-    texts: list[str | None] = []
-    before, kept = "", []
-    for token in map(int, ids):
-        if token < 0:
-            texts.append(None)
-            continue
-        kept.append(token)
-        text = bundle.decode(kept)
-        # A character split over two tokens changes what stood there: then the token is shown by itself.
-        texts.append(text[len(before) :] if text.startswith(before) else bundle.decode([token]))
-        before = text
-    return texts
-
-
-def estimates(items: Sequence[Item], observation: Observation) -> dict[str, Estimate]:
+def estimates(items: Sequence[Item]) -> dict[str, Estimate]:
     """Means with 95 % intervals of every metric that has a card and that at least one prompt defines."""
     columns: dict[str, list[float]] = {}
-    for item in items:
-        for name, value in item.metrics.items():
+    for one in items:
+        for name, value in one.metrics.items():
             columns.setdefault(name, []).append(value)
     found = {name: metrics.summarise(name, values) for name, values in columns.items() if name in metrics.CARDS}
     if "nll" in columns:
-        counts = [int(item.metrics["nll_tokens"]) for item in items]
-        found["perplexity"] = metrics.perplexity([item.metrics.get("nll", math.nan) for item in items], counts)
-    found["refused_share"] = metrics.summarise("refused_share", [False] * len(items) + [True] * observation.refused)
-    found["weights_mb"] = Estimate(observation.weight_bytes / MEGABYTE)
-    found["resident_mb"] = Estimate(observation.resident_mb)
-    return {name: estimate for name, estimate in found.items() if estimate.n}
+        counts = [int(one.metrics["nll_tokens"]) for one in items]
+        found["perplexity"] = metrics.perplexity([one.metrics.get("nll", math.nan) for one in items], counts)
+    return found

@@ -1,122 +1,58 @@
-"""Hide one secret of each prompt, for the attacks that know the rest (see :class:`attacks.base.TemplateAttack`).
+"""Attacks by an adversary who knows a prompt but for one value, handed over beside the view as declared knowledge."""
 
-The register holds values by the law of the secrets themselves (the generator's, or the marked secrets of the same
-data), so that nothing but the transcript tells the hidden one from the others; it stands at a random place.
-"""
+import math
+import time
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-
-import numpy as np
-from transformers import PreTrainedTokenizerBase
-
-from attacks.base import Template
-from smd_research.data import synthetic
-from smd_research.data.prompts import Prompt, TokenSpan
-from smd_research.data.sources import EVALUATION, TRAIN, DataSource, Synthetic
-from smd_research.data.synthetic.registry import register
-
-VALUES = 40_000  # drawn for a register: of those that fit into one gap there should be a thousand
-_BATCH = 512
+from attacks.base import TemplateAttack
+from experiments.progress import track
+from experiments.trials.guesses import Attempt, partner, scored
+from experiments.trials.hiding import Hidden
+from experiments.trials.pursuit import READS_PROMPTS, Findings, Kind, Pursuit
+from experiments.trials.seen import TUNE
+from smd_research import metrics
+from smd_research.core.errors import NotApplicableError
+from smd_research.core.guess import Guess
+from smd_research.core.seeds import generator
 
 
-@dataclass(frozen=True, repr=False)
-class Hidden:
-    """A template, and which of its candidates was hidden; the second is for metrics only."""
+def pursue(attack: TemplateAttack, pursuit: Pursuit) -> Findings:
+    """Fit the attack once, then fill every template, from its own view and, as a control, from another prompt's.
 
-    template: Template
-    truth: int
-
-
-@dataclass(frozen=True, repr=False)
-class Register:
-    """Public values of one type of secret.
-
-    Attributes:
-        kind: the type.
-        values: their texts, distinct.
-        lengths: how many tokens each has by itself.
+    Raises:
+        NotApplicableError: when no prompt holds a value of the type that the attack looks for.
     """
-
-    kind: str
-    values: tuple[str, ...]
-    lengths: tuple[int, ...]
-
-    @classmethod
-    def of(
-        cls, source: DataSource, kind: str, tokenizer: PreTrainedTokenizerBase, seed: int, size: int = VALUES
-    ) -> "Register":
-        """The register of a data source: drawn by the generator, or the marked secrets of other documents.
-
-        Raises:
-            ConfigError: for a type that the generator does not know.
-        """
-        if isinstance(source, Synthetic):
-            values = register(kind, synthetic.Split.EVALUATION, size, seed)
-        else:
-            documents = (d for split in (EVALUATION, TRAIN) for d in source.documents(split, size, seed))
-            values = list(dict.fromkeys(d.text[s.start : s.end] for d in documents for s in d.spans if s.type == kind))
-        encoded = tokenizer(values, add_special_tokens=False)["input_ids"] if values else []
-        return cls(kind, tuple(values), tuple(map(len, encoded)))
-
-
-def hide(
-    prompt: Prompt, tokenizer: PreTrainedTokenizerBase, values: Register, n: int, rng: np.random.Generator
-) -> Hidden | None:
-    """Hide a prompt's longest secret of the register's type.
-
-    A value fits when the prompt with it in place has the same length, and the same tokens outside the gap: the
-    length is public, and the attacker knows the template's tokens.
-
-    Args:
-        prompt: text and tokens with marked secrets.
-        tokenizer: the model's.
-        values: the register.
-        n: candidates wanted, the hidden one included; fewer where fewer fit.
-        rng: decides which, and their order.
-
-    Returns:
-        None where no such secret is wholly inside the prompt.
-    """
-    spans = [s for s in prompt.spans if s.type == values.kind and s.end < len(prompt.ids)]
-    span = max(spans, key=lambda s: s.end - s.start, default=None)
-    cut = span and _cut(prompt, tokenizer, span)
-    if span is None or cut is None:
-        return None
-    true = prompt.ids[span.start : span.end]
-    found: dict[tuple[int, ...], None] = {}
-    near = [i for i in rng.permutation(len(values.values)) if abs(values.lengths[i] - len(true)) <= 1]
-    for first in range(0, len(near), _BATCH):
-        texts = [values.values[i].join(cut) for i in near[first : first + _BATCH]]
-        found |= dict.fromkeys(_fitting(texts, tokenizer, prompt, span))
-        if len(found) >= n:
-            break
-    candidates = [tokens for tokens in found if tokens != true][: n - 1]
-    truth = int(rng.integers(len(candidates) + 1))
-    candidates.insert(truth, true)
-    ids = (*prompt.ids[: span.start], *[-1] * len(true), *prompt.ids[span.end :])
-    return Hidden(Template(ids, span.start, span.end, tuple(candidates)), truth)
+    truth, seed = pursuit.seen.truth, pursuit.seed
+    hidden = pursuit.workbench.hidden(pursuit.plan, attack.secret, attack.candidates, truth.prompts)
+    if not any(hidden):
+        raise NotApplicableError(f"no prompt holds a whole secret of type '{attack.secret}'")
+    views = pursuit.shown(attack).views
+    attack.fit(pursuit.public)
+    lengths = [view.length or 0 for view in views]
+    attempts = []
+    for position, (prompt, view) in enumerate(zip(truth.prompts, track(views, "attack"), strict=True)):
+        one, other = hidden[position], partner(position, lengths)
+        if one is None:
+            attempts.append(Attempt(Guess((-1,) * lengths[position]), 0.0))
+            continue
+        began = time.perf_counter()
+        guess = attack.fill(view, one.template, generator(seed, "attack", prompt.id))
+        seconds, control = time.perf_counter() - began, None
+        if other is not None:
+            control = attack.fill(views[other], one.template, generator(seed, "control", prompt.id))
+        attempts.append(Attempt(guess, seconds, choice(one, guess, control)))
+    return Findings(scored(attempts, truth.prompts, truth.bundle))
 
 
-def _cut(prompt: Prompt, tokenizer: PreTrainedTokenizerBase, span: TokenSpan) -> tuple[str, str] | None:
-    """The text before and after a secret; None when the text does not give the prompt's tokens again."""
-    encoded = tokenizer(prompt.text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-    extra = len(prompt.ids) - len(encoded["input_ids"])  # a begin-of-sequence token
-    if extra not in (0, 1) or tuple(encoded["input_ids"]) != prompt.ids[extra:]:
-        return None
-    offsets: Sequence[tuple[int, int]] = encoded["offset_mapping"]
-    first, last = offsets[span.start - extra][0], offsets[span.end - 1 - extra][1]
-    space = len(prompt.text[first:last]) - len(prompt.text[first:last].lstrip())
-    return prompt.text[: first + space], prompt.text[last:]
+def choice(hidden: Hidden, guess: Guess, control: Guess | None) -> dict[str, float]:
+    """Where the hidden value stands among the candidates, and in the control's guess for the same template."""
+    among = len(hidden.template.candidates)
+    return {
+        "choice_top1": metrics.choice_found(guess, hidden.truth, 1),
+        "choice_top5": metrics.choice_found(guess, hidden.truth, 5),
+        "choice_chance": 1 / among,
+        "choices": float(among),
+        "control_choice_top1": metrics.choice_found(control, hidden.truth, 1) if control else math.nan,
+    }
 
 
-def _fitting(
-    texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, prompt: Prompt, span: TokenSpan
-) -> Iterator[tuple[int, ...]]:
-    """What stands in the gap, for those texts that have the prompt's tokens everywhere else."""
-    lead = prompt.ids[: 1 if len(tokenizer("", add_special_tokens=True)["input_ids"]) else 0]
-    for encoded in tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]:
-        ids = (*lead, *encoded)
-        same = ids[: span.start] == prompt.ids[: span.start] and ids[span.end :] == prompt.ids[span.end :]
-        if same and len(ids) == len(prompt.ids):
-            yield ids[span.start : span.end]
+KIND = Kind(TemplateAttack, pursue, {TUNE: READS_PROMPTS})

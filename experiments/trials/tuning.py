@@ -1,21 +1,16 @@
-"""A cell with a task: key and implant at the client, private tuning and inference at the provider, attack, score.
+"""The life of a model with a task: prepared at the client, tuned and used at the provider.
 
-Each phase keeps its state in a folder (``phase_folders``): a command that was killed goes on from there
-with equal results, and cells that differ in the attack alone share it.
+Each phase keeps its state in a folder (``phase_folders``): a command that was killed goes on from there with equal
+results, and cells that differ in the attack alone share it.
 """
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import partial
 
-from attacks.base import Attack, Public
-from experiments.composing.build import build
-from experiments.composing.cells import Plan
 from experiments.progress import steps
-from experiments.trials.phase_folders import held, makes
-from experiments.trials.tuning_attacks import admitted, attacked
-from experiments.trials.tuning_scores import Seen, cost, utility
+from experiments.trials.phase_folders import held
+from experiments.trials.plan import Plan
+from experiments.trials.seen import Cost, Seen, TaskTexts, Truth
+from experiments.trials.tuned import utility
 from experiments.trials.workbench import Workbench
 from smd_research.boundary import AdversaryView, Boundary
 from smd_research.core.errors import ConfigError, NotApplicableError
@@ -23,12 +18,11 @@ from smd_research.core.observable import Observable
 from smd_research.data.tasks import Task
 from smd_research.data.tasks.base import EVALUATION, TRAIN, VALIDATION
 from smd_research.data.tasks.rows import class_words, texts_of
-from smd_research.defenses.base import Defense, PublicText
+from smd_research.defenses.base import Defense, Prepared, PublicText
 from smd_research.defenses.tunable import Tunable, TunablePrepared
 from smd_research.defenses.tuning import TuningClient, TuningDeployment
 from smd_research.metrics import Estimate
 from smd_research.models.bundle import Bundle
-from smd_research.records import Record, Status, environment, items_frame
 from smd_research.training.flops import forward_flops
 from smd_research.training.methods import Machine, Tuning
 
@@ -39,106 +33,102 @@ PUBLIC_TEXTS = 1000
 """Public texts like the task's that recovery training may have, where the task has any."""
 
 
-@dataclass(frozen=True, repr=False)
-class Cycle:
-    """One life of a tuned model.
-
-    Attributes:
-        prepared: what the client made: the model to tune, and its code.
-        tuned: the model as the provider holds it afterwards.
-        views: what the provider saw: of the upload, of tuning, of inference.
-        seen: texts, answers and what each phase took.
-    """
-
-    prepared: TunablePrepared
-    tuned: Bundle
-    views: tuple[AdversaryView, ...]
-    seen: Seen
-
-
-def measure_task(plan: Plan, workbench: Workbench) -> Record:
-    """Implant, tune, infer, attack what was seen, score.
+def shows(defense: Defense, plan: Plan) -> frozenset[Observable]:
+    """What the provider sees of private tuning and inference.
 
     Raises:
-        NotApplicableError: for a defense under which nothing can be tuned, or an attack that reads no such upload.
+        NotApplicableError: for a defense under which nothing can be tuned.
     """
-    began = time.perf_counter()
-    cell, parts = plan.cell, plan.parts
-    defense: Defense = build(parts["defense"], Defense)
-    attack: Attack | None = build(parts["attack"], Attack) if parts["attack"]["_target_"] else None
     if not isinstance(defense, Tunable):
-        raise NotApplicableError(f"nothing can be tuned under {cell.defense['name']}: use one of its kind, e.g. none")
-    if attack:
-        admitted(attack, defense.tuning_shows)
-    bundle, corpus = workbench.bundle(plan), workbench.corpus(plan)
-    cycle = workbench.cycle(makes(plan, "tune"), lambda: live(plan, defense, bundle, corpus))
-    observed = time.perf_counter()
-
-    scores, items = utility(cycle.seen)
-    found: dict[str, Estimate] = {}
-    if attack:
-        name, prepared = str(cell.defense["name"]), cycle.prepared
-        more = partial(workbench.more_text, plan)
-        public = Public(
-            cycle.tuned, name, prepared.parameters, corpus, more=more, base=prepared.base, before=prepared.public
-        )
-        found, read = attacked(attack, public, cycle.views, prepared.code, cycle.seen, cell.seed)
-        items += read
-    ended = time.perf_counter()
-    wall = {"observe": observed - began, "attack": ended - observed}
-    where = {
-        **environment(cell.device, wall),
-        "guarantee": str(cycle.prepared.guarantee or "none"),
-        "parameters": {k: v for k, v in cycle.prepared.published().items() if isinstance(v, str | int | float)},
-    }
-    metrics = {**scores, **cost(cycle.seen), **found}
-    return Record(Status.OK, cell, metrics=metrics, items=items_frame(items), environment=where)
+        name = plan.cell.defense["name"]
+        raise NotApplicableError(f"nothing can be tuned under {name}: use one of its kind, e.g. none")
+    return defense.tuning_shows
 
 
-def live(plan: Plan, defense: Tunable, bundle: Bundle, corpus: Sequence[Sequence[int]]) -> Cycle:
-    """Key and implant at the client, then private tuning and inference with the recorder on.
+def prepare(plan: Plan, workbench: Workbench, defense: Defense) -> Prepared:
+    """The client's part before anything private is sent.
+
+    Raises:
+        ConfigError: where the provider is on another host, or for a task that this model cannot take.
+    """
+    if plan.address is not None:
+        raise ConfigError("private tuning reads the provider's folder on this machine: leave address= out")
+    bundle, task = workbench.bundle(plan), _task(plan)
+    _words(
+        _texts(plan, bundle), _tuning(plan), bundle
+    )  # what is wrong with the task is said before anything is trained
+    public = task.public(PUBLIC_TEXTS, plan.cell.seed)
+    text = PublicText(workbench.corpus(plan), texts_of(public, task, bundle).ids if public else ())
+    with held(plan, "implant") as folder:
+        return defense.prepare(bundle, text, plan.cell.seed, folder)
+
+
+def live(plan: Plan, workbench: Workbench, prepared: Prepared) -> Seen:
+    """Private tuning and inference with the recorder on.
 
     Raises:
         ConfigError: for a task that this model or machine cannot take; names what is wrong.
     """
-    if plan.address is not None:
-        raise ConfigError("private tuning reads the provider's folder on this machine: leave address= out")
-    cell = plan.cell
-    task: Task = build(plan.parts["task"], Task)
-    tuning: Tuning = build(plan.parts["tuning"], Tuning)
-    training, held_out, evaluation = (
-        texts_of(task.examples(split, n, cell.seed), task, bundle)
-        for split, n in ((TRAIN, task.train), (VALIDATION, task.validation), (EVALUATION, task.evaluation))
-    )
-    words = class_words(task, bundle.tokenizer) if tuning.head == "words" else ()
-    public = task.public(PUBLIC_TEXTS, cell.seed)
-    text = PublicText(corpus, texts_of(public, task, bundle).ids if public else ())
-    with held(plan, "implant") as folder:
-        prepared = defense.prepare(bundle, text, cell.seed, folder)
-    boundary = Boundary(cell.transport, record=True, threads=plan.threads, timeout_s=SILENCE_S)
-    asked = prepared, boundary, len(task.labels), tuning, _machine(plan)
+    assert isinstance(prepared, TunablePrepared)
+    bundle = prepared.bundle
+    texts, tuning = _texts(plan, bundle), _tuning(plan)
+    boundary = Boundary(plan.cell.transport, record=True, threads=plan.threads, timeout_s=SILENCE_S)
+    asked = prepared, boundary, len(texts.task.labels), tuning, _machine(plan)
     with (
         held(plan, "tune") as folder,
         steps("private tuning") as on_step,
         TuningDeployment(*asked, folder, TuningClient(on_step)) as deployment,
     ):
         phases = Phases(boundary, prepared.tuning_shows)
-        deployment.upload(training)
-        deployment.upload(held_out, held_out=True, first=len(training.ids))
+        deployment.upload(texts.training)
+        deployment.upload(texts.held_out, held_out=True, first=len(texts.training.ids))
         phases.end("tune")
-        outcome = deployment.tune(words, cell.seed)
+        outcome = deployment.tune(_words(texts, tuning, bundle), plan.cell.seed)
         phases.end("tune")
-        began, first = time.perf_counter(), len(training.ids) + len(held_out.ids)
-        predicted = deployment.classify(evaluation, first=first) if task.labels else []
-        scored = [] if task.labels else deployment.next_token(evaluation, first=first)
+        began, first = time.perf_counter(), len(texts.training.ids) + len(texts.held_out.ids)
+        predicted = deployment.classify(texts.evaluation, first=first) if texts.task.labels else []
+        scored = [] if texts.task.labels else deployment.next_token(texts.evaluation, first=first)
         inferred = time.perf_counter() - began
         phases.end("infer")
         tuned = deployment.tuned
-    taken = {"infer_s": inferred, "infer_gflop": forward_flops(bundle.model, evaluation.tokens) / 1e9}
+    taken = {"infer_s": inferred, "infer_gflop": forward_flops(bundle.model, texts.evaluation.tokens) / 1e9}
     taken |= {"tune_s": outcome["seconds"], "tune_gflop": outcome["flops"] / 1e9, "tune_steps": outcome["steps"]}
     taken |= {**phases.bytes, **_client_cost(prepared)}
-    seen = Seen(task, training, held_out, evaluation, tuple(predicted), tuple(scored), taken)
-    return Cycle(prepared, tuned, tuple(phases.views), seen)
+    return Seen(
+        prepared,
+        tuned,
+        prepared.public,
+        tuple(phases.views),
+        Truth(bundle, texts=texts),
+        utility(texts, predicted, scored),
+        Cost(means={name: Estimate(float(value)) for name, value in taken.items()}),
+    )
+
+
+def _task(plan: Plan) -> Task:
+    assert plan.parts.task is not None
+    return plan.parts.task()
+
+
+def _tuning(plan: Plan) -> Tuning:
+    assert plan.parts.tuning is not None
+    return plan.parts.tuning()
+
+
+def _texts(plan: Plan, bundle: Bundle) -> TaskTexts:
+    """The texts of the cell's task.
+
+    Raises:
+        ConfigError: when one of its parts is empty.
+    """
+    task, seed = _task(plan), plan.cell.seed
+    parts = ((TRAIN, task.train), (VALIDATION, task.validation), (EVALUATION, task.evaluation))
+    return TaskTexts(task, *(texts_of(task.examples(split, n, seed), task, bundle) for split, n in parts))
+
+
+def _words(texts: TaskTexts, tuning: Tuning, bundle: Bundle) -> tuple[int, ...]:
+    """The token of each class, where the head reads words."""
+    return class_words(texts.task, bundle.tokenizer) if tuning.head == "words" else ()
 
 
 class Phases:

@@ -1,23 +1,18 @@
-"""What cells of one process share: a sweep loads a model once and observes a defense once for all attacks."""
+"""What cells of one process share: a sweep loads a model once and lives through a defense once for all attacks."""
 
 import json
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from transformers.utils.logging import disable_progress_bar
-
-from attacks.base import TemplateAttack
-from experiments.composing.build import build
-from experiments.composing.cells import Plan
-from experiments.trials.observe import Observation, Plain, observe, plain_answers
-from experiments.trials.pairing import remote
-from experiments.trials.templates import Hidden, Register, hide
+from experiments.trials.hiding import Hidden, Register, hide
+from experiments.trials.plain import Plain, plain_answers
+from experiments.trials.plan import Plan
 from smd_research.core.errors import ConfigError, PromptError
 from smd_research.core.seeds import generator
 from smd_research.data.prompts import Prompt
 from smd_research.data.tokenise import prompts as tokenise
-from smd_research.defenses.base import Defense, Prepared, PublicText
+from smd_research.defenses.base import Prepared
 from smd_research.models.bundle import Bundle
 
 T = TypeVar("T")
@@ -27,7 +22,7 @@ AUXILIARY = "train"
 AUXILIARY_DOCUMENTS = 2000
 HELD_OUT_DOCUMENTS = 100
 CONTINUATION_TOKENS = 32
-KEPT = {"bundle": 2, "prompts": 4, "corpus": 2, "plain": 4, "observation": 6, "register": 2, "cycle": 2}
+KEPT = {"bundle": 2, "prompts": 4, "corpus": 2, "plain": 4, "register": 2, "serve": 6, "tune": 2}
 
 
 class Workbench:
@@ -40,7 +35,7 @@ class Workbench:
         """The model of a cell."""
         cell = plan.cell
         key = [cell.model, cell.dtype, cell.device]
-        return self._keep("bundle", key, lambda: _load(plan))
+        return self._keep("bundle", key, plan.parts.model)
 
     def prompts(self, plan: Plan) -> tuple[Prompt, ...]:
         """The evaluation prompts of a cell.
@@ -56,7 +51,7 @@ class Workbench:
         cell = plan.cell
         if cell.n_prompts < 1:
             raise ConfigError(f"n_prompts={cell.n_prompts}: give at least one")
-        source = build(plan.parts["data"])
+        source = plan.parts.data()
         documents = source.documents(EVALUATION, cell.n_prompts, cell.seed)
         found = tokenise(documents, self.bundle(plan).tokenizer, cell.prompt_tokens, CONTINUATION_TOKENS)
         if not found:
@@ -91,7 +86,7 @@ class Workbench:
             PromptError: when the data has none.
         """
         cell, bundle = plan.cell, self.bundle(plan)
-        documents = build(plan.parts["data"]).documents(EVALUATION, HELD_OUT_DOCUMENTS, cell.seed)
+        documents = plan.parts.data().documents(EVALUATION, HELD_OUT_DOCUMENTS, cell.seed)
         found = tokenise(documents, bundle.tokenizer, bundle.geometry.context, 0)
         if not found:
             raise PromptError(f"the data '{cell.data['name']}' holds no held-out text: see data= and its path")
@@ -99,18 +94,24 @@ class Workbench:
 
     def _public_text(self, plan: Plan, count: int) -> tuple[Prompt, ...]:
         cell = plan.cell
-        documents = build(plan.parts["data"]).documents(AUXILIARY, count, cell.seed)
+        documents = plan.parts.data().documents(AUXILIARY, count, cell.seed)
         bundle = self.bundle(plan)
         return tuple(tokenise(documents, bundle.tokenizer, bundle.geometry.context, 0))
 
-    def hidden(self, plan: Plan, attack: TemplateAttack, prompts: Sequence[Prompt]) -> tuple[Hidden | None, ...]:
-        """For each prompt served the template that is handed to an attack which knows templates."""
-        cell = plan.cell
-        bundle, source = self.bundle(plan), build(plan.parts["data"])
-        key = [cell.model, cell.data, attack.secret, cell.seed]
-        values = self._keep("register", key, lambda: Register.of(source, attack.secret, bundle.tokenizer, cell.seed))
+    def hidden(self, plan: Plan, secret: str, candidates: int, prompts: Sequence[Prompt]) -> tuple[Hidden | None, ...]:
+        """For each prompt the template that is handed to an attack which knows templates.
+
+        Args:
+            plan: of the cell.
+            secret: type of the value that is hidden.
+            candidates: how many values the register has, the hidden one included.
+            prompts: those that were served.
+        """
+        cell, bundle, source = plan.cell, self.bundle(plan), plan.parts.data()
+        key = [cell.model, cell.data, secret, cell.seed]
+        values = self._keep("register", key, lambda: Register.of(source, secret, bundle.tokenizer, cell.seed))
         return tuple(
-            hide(prompt, bundle.tokenizer, values, attack.candidates, generator(cell.seed, "hide", prompt.id))
+            hide(prompt, bundle.tokenizer, values, candidates, generator(cell.seed, "hide", prompt.id))
             for prompt in prompts
         )
 
@@ -124,44 +125,23 @@ class Workbench:
             lambda: plain_answers(self.bundle(plan), self.prompts(plan), cell.max_new_tokens),
         )
 
-    def observation(self, plan: Plan, defense: Defense) -> Observation:
-        """What a defense shows; shared by all attacks on it."""
-        cell = plan.cell
-        parts = {**cell.identity(), "attack": None, "link": None, "versions": cell.versions.get("defense")}
-        return self._keep(
-            "observation",
-            [parts, cell.device, plan.threads],
-            lambda: self._observe(plan, defense),
-        )
-
-    def _observe(self, plan: Plan, defense: Defense) -> Observation:
-        cell, bundle = plan.cell, self.bundle(plan)
-        prepared = defense.prepare(bundle, PublicText(self.corpus(plan)), cell.seed)
-        return observe(
-            prepared,
-            *self._staged(plan, prepared),
-            max_new_tokens=cell.max_new_tokens,
-            transport=cell.transport,
-            remote=remote(plan, bundle),
-            threads=plan.threads,
-        )
-
-    def cycle(self, parts: Mapping[str, Any], make: Callable[[], T]) -> T:
-        """One life of a tuned model; shared by all attacks on it.
+    def lived(self, life: str, key: Mapping[str, Any], make: Callable[[], T]) -> T:
+        """One life of a defense; shared by all attacks on it.
 
         Args:
-            parts: of the identity that make it.
-            make: runs it.
+            life: its name.
+            key: what makes it.
+            make: lives through it.
         """
-        return self._keep("cycle", [parts], make)
+        return self._keep(life, [key], make)
 
-    def _staged(self, plan: Plan, prepared: Prepared) -> tuple[Sequence[Prompt], Sequence[Plain]]:
+    def staged(self, plan: Plan, prepared: Prepared) -> tuple[Sequence[Prompt], Sequence[Plain]]:
         """The prompts as the defense's claim supposes them, and the unprotected model's answers to them."""
-        prompts, bundle = self.prompts(plan), self.bundle(plan)
+        prompts = self.prompts(plan)
         staged = prepared.stage(prompts)
         if staged is prompts:
             return prompts, self.plain(plan)
-        return staged, plain_answers(bundle, staged, plan.cell.max_new_tokens)
+        return staged, plain_answers(self.bundle(plan), staged, plan.cell.max_new_tokens)
 
     def _keep(self, shelf: str, key: list[Mapping[str, Any] | Any], make: Callable[[], T]) -> T:
         held: OrderedDict[str, Any] = self._shelves.setdefault(shelf, OrderedDict())
@@ -173,9 +153,3 @@ class Workbench:
             held.popitem(last=False)
         value: T = held[name]
         return value
-
-
-def _load(plan: Plan) -> Bundle:
-    disable_progress_bar()  # of transformers: it knows no terminal from a file
-    bundle: Bundle = build(plan.parts["model"], Bundle, device=plan.cell.device, dtype=plan.cell.dtype)
-    return bundle

@@ -9,7 +9,7 @@ import torch
 
 from attacks.base import Public, Template
 from attacks.prompts.guess_and_verify import GuessAndVerify
-from experiments.trials.templates import Hidden, Register, hide
+from experiments.trials.hiding import Hidden, Register, hide
 from smd_research.boundary import AdversaryView, Boundary
 from smd_research.boundary.messages import PartialAttention
 from smd_research.core.errors import ConfigError

@@ -11,7 +11,6 @@ from attacks.base import KnownPairs, MappingAttack
 from attacks.cryptanalysis.ciphertext import ciphertext, read
 from attacks.substitutions.known_plaintext import KnownPlaintext
 from attacks.substitutions.table_matching.attack import TableMatching
-from experiments.trials.attacking import recover_all
 from smd_research.core.errors import ConfigError, NotApplicableError
 from smd_research.core.guess import MappingGuess
 from smd_research.core.seeds import generator
@@ -110,13 +109,6 @@ def test_who_is_told_a_few_pairs_of_a_noisy_table_finds_no_less_than_who_is_told
     blind = one.recovered(solved(TableMatching(rounds=6), one))
     assert blind > 0.95
     assert one.recovered(solved(KnownPlaintext(known=m, rounds=6), one, told(one, m))) >= blind
-
-
-def test_the_runner_solves_once_from_all_views_and_reads_every_prompt() -> None:
-    prompts = [(5, 17, 17), (600, 5, 9)]
-    views = [(str(number), shaken().view(ids)) for number, ids in enumerate(prompts)]
-    attempts = recover_all(TableMatching(method="zscore"), shaken().public, views, seed=0)
-    assert [attempt.guess.ids for attempt in attempts] == prompts
 
 
 def test_encoded_text_is_every_prompt_and_what_followed_it() -> None:

@@ -9,7 +9,8 @@ import torch
 
 from attacks.base import Public
 from attacks.weights.tampering_oracle import TamperingOracle, comparisons
-from experiments.trials.impersonate import Impersonated, impersonated
+from experiments.trials.impersonating import impersonated
+from experiments.trials.pursuit import Impersonated
 from smd_research.boundary import Boundary
 from smd_research.core.errors import ConfigError, NotApplicableError
 from smd_research.data.prompts import Prompt

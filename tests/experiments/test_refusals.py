@@ -8,9 +8,12 @@ import pytest
 from tests_support import numbers
 
 from experiments.commands.cli import main as smd
-from experiments.trials.impersonate import impersonated
-from experiments.trials.observe import Observation, observe, plain_answers
+from experiments.trials.impersonating import impersonated
+from experiments.trials.plain import plain_answers
+from experiments.trials.pursuit import Findings
 from experiments.trials.scoring import score
+from experiments.trials.seen import Seen
+from experiments.trials.serving import Place, serve
 from smd_research.boundary import Boundary, Link
 from smd_research.core.errors import LabError, PromptError, ProtocolError, RefusedError
 from smd_research.data.prompts import Prompt
@@ -31,7 +34,8 @@ class Picky(NoDefense):
     def prepare(
         self, bundle: Bundle, public_text: PublicText = NO_TEXT, seed: int = 0, folder: Path | None = None
     ) -> "PickyPrepared":
-        return PickyPrepared(**vars(super().prepare(bundle)), picky=self)
+        plain = super().prepare(bundle, public_text, seed, folder)
+        return PickyPrepared(**vars(plain), picky=self)
 
 
 @dataclass(frozen=True, repr=False, eq=False, kw_only=True)
@@ -54,25 +58,26 @@ class PickyDeployment(PlainDeployment):
         return super().generate(prompt, max_new_tokens)
 
 
-def served(defense: NoDefense) -> Observation:
+def served(defense: NoDefense) -> Seen:
     bundle = sources.random("llama")
-    plain = plain_answers(bundle, PROMPTS, 2)
-    return observe(defense.prepare(bundle), PROMPTS, plain, max_new_tokens=2, transport="inproc", threads=1)
+    return serve(defense.prepare(bundle), PROMPTS, plain_answers(bundle, PROMPTS, 2), 2, Place())
 
 
 @pytest.mark.parametrize("refused", [{"p0"}, {"p1", "p3"}])
 def test_only_what_was_served_is_scored(refused: set[str]) -> None:
     seen = served(Picky(refused))
-    assert {one.prompt.id for one in seen.served} == {prompt.id for prompt in PROMPTS} - refused
-    found, items = score(sources.random("llama"), seen, None, Link("none"))
+    assert {prompt.id for prompt in seen.truth.prompts} == {prompt.id for prompt in PROMPTS} - refused
+    found, items = score(seen, Findings(), Link("none"))
     assert found["refused_share"].mean == len(refused) / 4
     assert found["refused_share"].n == 4
     assert found["kl"].n == len(items) == 4 - len(refused)
 
 
 def test_a_prompt_refused_when_it_is_recorded_is_refused_too() -> None:
-    assert served(Picky({"p2"}, after=6)).refused == 1, "served when timed (and to warm up), refused when recorded"
-    assert served(Picky(set())).refused == 0
+    late = served(Picky({"p2"}, after=6))
+    assert len(late.views) == 3, "served when timed (and to warm up), refused when recorded"
+    assert late.utility.means["refused_share"].mean == 0.25
+    assert len(served(Picky(set())).views) == 4
 
 
 def test_when_all_are_refused_there_is_nothing_to_score() -> None:
@@ -89,10 +94,8 @@ def test_what_is_no_refusal_is_raised(error: type[LabError]) -> None:
 
 
 def test_an_impostor_sees_nothing_of_a_prompt_refused() -> None:
-    seen = impersonated(
-        Picky({"p1"}).prepare(sources.random("llama")), PROMPTS[:2], lambda honest: honest,
-        max_new_tokens=2, transport="inproc", threads=1,
-    )  # fmt: skip
+    prepared = Picky({"p1"}).prepare(sources.random("llama"))
+    seen = impersonated(prepared, PROMPTS[:2], lambda honest: honest, max_new_tokens=2)
     assert [one.refused for one in seen] == [False, True]
     assert (seen[1].view.messages, seen[1].view.length) == ((), 4)
 

@@ -11,7 +11,7 @@ import torch
 from attacks.base import Public
 from experiments.commands.cli import main as smd
 from experiments.trials import workbench
-from experiments.trials.restoring import compared, restored, scores
+from experiments.trials.restoration import compared, restored, scores
 from smd_research.core.errors import LabError
 from smd_research.core.guess import WeightGuess
 from smd_research.core.seeds import generator

@@ -3,14 +3,16 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 import yaml
 from tests_support import numbers
 
-from experiments.commands import run as run_module
 from experiments.commands.cli import main as smd
+from experiments.trials.seen import Seen
+from smd_research.defenses.base import Prepared
 from smd_research.metrics import CARDS
 from smd_research.records import load
 
@@ -69,7 +71,7 @@ def test_a_known_cell_is_not_run_again(
     def never(*_: object) -> None:
         raise AssertionError("measured again")
 
-    monkeypatch.setattr(run_module, "measure", never)
+    monkeypatch.setattr("experiments.trials.trial.trial", never)
     assert smd(command) == 0
     assert smd([*command, "rerun=failed"]) == 0
     assert "(known)" in capsys.readouterr().err
@@ -91,20 +93,20 @@ def test_an_unknown_rerun_is_refused(in_folder: Path, small: list[str], capsys: 
 def test_a_sweep_shares_what_it_sees_and_ends_with_a_table(
     in_folder: Path, small: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from experiments.trials import workbench
+    from experiments.trials import serving
 
-    deployed: list[str] = []
-    real = workbench.observe
+    lived: list[str] = []
+    real = serving.serve
 
-    def counting(defense: object, *more: object, **options: object) -> object:
-        deployed.append(type(defense).__name__)
-        return real(defense, *more, **options)  # type: ignore[arg-type]
+    def counting(prepared: Prepared, *more: Any) -> Seen:
+        lived.append(type(prepared).__name__)
+        return real(prepared, *more)
 
-    monkeypatch.setattr(workbench, "observe", counting)
+    monkeypatch.setattr(serving, "serve", counting)
     code = smd(["run", "-m", "defense=none,split", "attack=none,random,reading,vocab_matching", *small])
     shown = capsys.readouterr()
     assert code == 0
-    assert deployed == ["NoDefense", "Split"], "each defense is observed once for all attacks"
+    assert lived == ["PlainPrepared", "SplitPrepared"], "each defense is lived through once for all attacks"
     assert "[8/8]" in shown.err
     assert "Attacks against defenses" in shown.out
     assert "vocab_matching against none: needs hidden states" in shown.out
@@ -183,7 +185,7 @@ def test_a_failed_cell_stays_failed_until_asked_for(
         raise RuntimeError("out of luck")
 
     with monkeypatch.context() as patched:
-        patched.setattr(run_module, "measure", broken)
+        patched.setattr("experiments.trials.trial.trial", broken)
         assert smd(command) == 1
     assert "RuntimeError: out of luck" in capsys.readouterr().out
     assert smd(command) == 1, "known failures fail again"

@@ -1,23 +1,27 @@
 """Where truth and guess meet: the negative control, the token texts, what is averaged."""
 
 import math
-from types import SimpleNamespace
 from typing import Any, cast
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from lived import seen
 
-from experiments.trials.attacking import Attempt, check
-from experiments.trials.observe import Observation, Served
-from experiments.trials.scoring import partner, score, token_texts
-from smd_research.boundary import AdversaryView, Ledger, Link
-from smd_research.core.errors import NotApplicableError
+from attacks.base import Attack, PromptAttack
+from experiments.trials.guesses import Attempt, partner, scored
+from experiments.trials.items import token_texts
+from experiments.trials.pursuing import admit
+from experiments.trials.pursuit import Findings
+from experiments.trials.scoring import score
+from experiments.trials.seen import SERVE, TUNE, Seen
+from smd_research.boundary import AdversaryView, Link
+from smd_research.core.errors import ConfigError, NotApplicableError
 from smd_research.core.guess import Guess, Spent
 from smd_research.core.observable import Observable
 from smd_research.data.prompts import Prompt, TokenSpan
-from smd_research.defenses.base import Generation
-from smd_research.defenses.none import NoDefense
+from smd_research.metrics import Estimate
 
 
 class Letters:
@@ -32,16 +36,13 @@ class Letters:
 BUNDLE = cast(Any, Letters())
 
 
-def served(name: str, ids: tuple[int, ...]) -> Served:
-    view = AdversaryView((), frozenset(), len(ids), ((1, 2, 3),))
-    ledger = Ledger(messages=3, rounds=1, bytes_to_untrusted=4 * len(ids), bytes_to_trusted=12, frame_bytes=60)
-    utility = {"kl": 0.5, "greedy_equal": 1.0, "logit_error": 0.1, "nll": 2.0, "nll_tokens": 2.0}
-    prompt = Prompt(name, "", ids, (TokenSpan(1, 3, "name"),))
-    return Served(prompt, view, utility, ledger, Generation((1, 2, 3), 0.01, 0.05), (1000, 2000))
+def prompt(name: str, ids: tuple[int, ...]) -> Prompt:
+    return Prompt(name, "", ids, (TokenSpan(1, 3, "name"),))
 
 
-def observation(*prompts: Served) -> Observation:
-    return Observation(prompts, NoDefense().prepare(BUNDLE), 5_000_000, 100.0)
+def lived(*prompts: Prompt) -> Seen:
+    views = [AdversaryView((), frozenset(), len(one.ids), ((1, 2, 3),)) for one in prompts]
+    return seen(BUNDLE, prompts, views, weights_mb=Estimate(5.0))
 
 
 @given(st.lists(st.integers(1, 3), min_size=1, max_size=12))
@@ -56,9 +57,10 @@ def test_the_control_takes_another_prompt_of_the_same_length(lengths: list[int])
 
 
 def test_a_right_guess_scores_and_its_control_does_not() -> None:
-    one, two = served("one", (0, 1, 2, 3)), served("two", (0, 7, 8, 9))
-    attempts = [Attempt(Guess(one.prompt.ids, spent=Spent(candidates=5)), 0.1), Attempt(Guess(two.prompt.ids), 0.3)]
-    found, items = score(BUNDLE, observation(one, two), attempts, Link("wan", round_trip_s=2.0))
+    one, two = prompt("one", (0, 1, 2, 3)), prompt("two", (0, 7, 8, 9))
+    attempts = [Attempt(Guess(one.ids, spent=Spent(candidates=5)), 0.1), Attempt(Guess(two.ids), 0.3)]
+    guessed = Findings(scored(attempts, (one, two), BUNDLE))
+    found, items = score(lived(one, two), guessed, Link("wan", round_trip_s=2.0))
     assert found["token_accuracy"].mean == 1.0
     assert found["span_exact"].mean == 1.0
     assert found["control_token_accuracy"].mean == 0.0
@@ -74,7 +76,7 @@ def test_a_right_guess_scores_and_its_control_does_not() -> None:
 
 
 def test_without_an_attack_there_is_utility_and_cost_only() -> None:
-    found, items = score(BUNDLE, observation(served("one", (1, 2))), None, Link("none"))
+    found, items = score(lived(prompt("one", (1, 2))), Findings(), Link("none"))
     assert "token_accuracy" not in found
     assert "modelled_s" not in found, "no link, no modelled time"
     assert found["kl"].mean == 0.5
@@ -86,8 +88,25 @@ def test_token_texts_keep_the_space_before_a_word_and_mark_abstentions() -> None
     assert token_texts((), BUNDLE) == []
 
 
+class Hidden(PromptAttack):
+    needs = frozenset({Observable.HIDDEN_STATES})
+
+    def recover(self, view: AdversaryView, rng: np.random.Generator) -> Guess:
+        return Guess(())
+
+
+class Nothing(Attack):
+    """Of no kind."""
+
+
 def test_an_attack_that_needs_what_is_not_shown_is_refused_by_name() -> None:
-    attack = cast(Any, SimpleNamespace(needs=frozenset({Observable.HIDDEN_STATES})))
     with pytest.raises(NotApplicableError, match="needs hidden states, which the defense does not show"):
-        check(attack, frozenset({Observable.LOGITS}))
-    check(attack, frozenset({Observable.LOGITS, Observable.HIDDEN_STATES}))
+        admit(Hidden(), SERVE, frozenset({Observable.LOGITS}))
+    admit(Hidden(), SERVE, frozenset({Observable.LOGITS, Observable.HIDDEN_STATES}))
+
+
+def test_an_attack_that_finds_nothing_to_look_for_in_a_life_is_refused_by_name() -> None:
+    with pytest.raises(NotApplicableError, match="reads prompts one by one"):
+        admit(Hidden(), TUNE, frozenset({Observable.HIDDEN_STATES}))
+    with pytest.raises(ConfigError, match="Nothing is no kind of attack"):
+        admit(Nothing(), SERVE, frozenset())

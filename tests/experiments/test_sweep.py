@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from experiments.commands import sweep
-from experiments.commands.sweep import Entry, Journal, attempt, one_line, position, verdict
+from experiments.commands.sweep import Entry, Journal, attempt, position, verdict
+from experiments.trials.running import one_line
 from smd_research.core.cell import Cell
 from smd_research.core.errors import ConfigError, RecordError
 from smd_research.records import Record, Status

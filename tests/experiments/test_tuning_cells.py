@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -99,8 +100,13 @@ def test_a_permuted_model_tunes_as_the_plain_one_and_its_attacks_share_one_life(
     attacks: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lives = []
-    real: Callable[..., object] = tuning.live
-    monkeypatch.setattr(tuning, "live", lambda *given: lives.append(1) or real(*given))  # type: ignore[func-returns-value]
+    real = tuning.TuningDeployment
+
+    def counting(*given: Any) -> tuning.TuningDeployment:
+        lives.append(1)
+        return real(*given)
+
+    monkeypatch.setattr(tuning, "TuningDeployment", counting)
     assert smd(["run", "task=urgency", "defense=none", "attack=none", *SMALL]) == 0
     assert (
         smd(["run", *attacks, "-m", "task=urgency", *KEYED, "attack=none,sorts,told,attribute_probe,reading", *SMALL])
@@ -119,6 +125,12 @@ def test_a_permuted_model_tunes_as_the_plain_one_and_its_attacks_share_one_life(
     assert "reading against shaking: needs token ids" in shown
     assert "Private text recovered, by defense and attack" in shown
     assert CARDS["accuracy"].label in shown
+
+
+def test_known_pairs_are_told_where_prompts_are_served_too(attacks: list[str]) -> None:
+    small = ["model=random", "n_prompts=2", "prompt_tokens=8", "max_new_tokens=2"]
+    assert smd(["run", *attacks, *KEYED, "attack=told", *small]) == 0
+    assert 0.1 < metrics()["shaking told"]["token_accuracy"] < 1
 
 
 def test_the_true_mapping_reads_only_what_fresh_noise_left(attacks: list[str]) -> None:

@@ -36,6 +36,9 @@ class FromScratch(FineTuning):
 
     needs = frozenset()
 
+    def control(self) -> None:
+        """It is the control."""
+
     def trainee(self) -> Trainee:
         model = self.public.bundle.model
         return Trainee(type(model)(copy.deepcopy(model.config)).to(model.device).float())

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
@@ -68,6 +68,8 @@ class FineTuning(WeightAttack):
         ConfigError: without a learning rate, or for a budget without a row to train on.
     """
 
+    settles = "learning_rate"
+
     def __init__(
         self,
         tokens: int,
@@ -94,9 +96,13 @@ class FineTuning(WeightAttack):
             NotApplicableError: when the public parameters or the model rule the method out.
         """
 
-    def settle(self, learning_rate: float) -> None:
+    def settle(self, value: float) -> None:
         """Take a learning rate that was found before instead of searching."""
-        self.learning_rates = (learning_rate,)
+        self.learning_rates = (value,)
+
+    def control(self) -> Mapping[str, object] | None:
+        """The same data and steps."""
+        return asdict(self.budget)
 
     @property
     def protected(self) -> dict[str, int]:

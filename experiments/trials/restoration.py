@@ -1,40 +1,23 @@
-"""Run an attack on the weights, and score the restored model on held-out text beside the original and the exposed one.
-
-The runner alone knows the original. A training attack always stands beside its control: a model trained from scratch on
-the same data for as many steps, a cell of its own (``attack=from_scratch``), looked up, or run when it is unknown. The
-learning rate is searched at seed 0; the other seeds take it from that cell's record.
-"""
+"""A restored model on held-out text, beside the original and the exposed one: the runner alone knows the original."""
 
 import copy
 import math
-import shlex
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from attacks.base import Public, WeightAttack
-from attacks.weights.finetuning.methods import FromScratch
-from attacks.weights.finetuning.training import FineTuning
-from experiments.composing.cells import Plan, composed
+from attacks.base import Public
 from experiments.progress import track
 from experiments.trials.exposing import exposure
 from smd_research import metrics
-from smd_research.boundary import AdversaryView
-from smd_research.core.errors import LabError, NotApplicableError
+from smd_research.core.errors import LabError
 from smd_research.core.guess import WeightGuess
-from smd_research.core.seeds import generator
 from smd_research.mechanisms.decomposition.parameters import SecretParts
 from smd_research.metrics import Estimate
 from smd_research.models.bundle import Bundle
 from smd_research.models.linears import linear_layers, weight_of
-from smd_research.records import Record, Status
-from smd_research.records.store import Rerun
-
-Runner = Callable[[Plan], Record | None]
-"""Gives the record of another cell, which it runs when it is unknown."""
 
 
 @dataclass(frozen=True)
@@ -68,43 +51,6 @@ def restored(exposed: Bundle, guess: WeightGuess) -> Bundle:
     if unknown:
         raise LabError(f"the attack names tensors that the model does not have: {', '.join(unknown[:3])}")
     return replace(exposed, model=model)
-
-
-def restore(
-    attack: WeightAttack,
-    public: Public,
-    views: Sequence[AdversaryView],
-    original: Bundle,
-    documents: Sequence[Sequence[int]],
-    plan: Plan,
-    run: Runner,
-) -> dict[str, Estimate]:
-    """Attack, then score.
-
-    Args:
-        attack: the attack.
-        public: what is public.
-        views: what was seen of all requests.
-        original: the true model, for the score only.
-        documents: token ids of held-out documents.
-        plan: of the cell.
-        run: for the cells that this one stands beside.
-
-    Raises:
-        NotApplicableError: when the attack finds that it cannot be run here.
-        LabError: when a cell that this one stands beside failed.
-    """
-    if isinstance(attack, FineTuning) and plan.cell.seed:
-        attack.settle(_metric(run, beside(plan, ["seed=0"]), "learning_rate"))
-    attack.fit(public)
-    began = time.perf_counter()
-    guess = attack.restore(views, generator(plan.cell.seed, "attack", "weights"))
-    seconds = time.perf_counter() - began
-    scratch = None
-    if isinstance(attack, FineTuning) and not isinstance(attack, FromScratch):
-        scratch = _metric(run, beside(plan, control(attack)), "restored_loss")
-    found = compared(original, public, guess, attack.relative, documents, scratch)
-    return {name: estimate for name, estimate in found.items() if estimate.n} | {"attack_s": Estimate(seconds)}
 
 
 def compared(
@@ -171,32 +117,3 @@ def _weight_errors(original: Bundle, public: Public, mended: Bundle) -> dict[str
         form = "square" if m == n else "tall" if m > n else "wide"
         members.setdefault(f"weight_error_{form}", []).append((guess, truth, exposed))
     return {name: Estimate(metrics.weight_error(some)) for name, some in members.items()}
-
-
-def control(attack: FineTuning) -> list[str]:
-    """The overrides that make the from-scratch control of a training attack: no defense, the same budget."""
-    budget = [f"attack.{name}={value}" for name, value in asdict(attack.budget).items()]
-    return ["defense=none", "attack=from_scratch", *budget]
-
-
-def beside(plan: Plan, changed: Sequence[str]) -> Plan:
-    """The plan of a cell that differs in some overrides; choosing another option of a part drops that part's own."""
-    keys = {word.partition("=")[0] for word in changed}
-    words = shlex.split(plan.cell.command)[2:]
-    kept = [word for word in words if _key(word) not in keys and _key(word).partition(".")[0] not in keys]
-    policy: Rerun = "failed" if plan.rerun in ("failed", "always") else "missing"
-    return replace(composed([*kept, *changed]), rerun=policy)
-
-
-def _key(word: str) -> str:
-    return word.partition("=")[0].lstrip("+~")
-
-
-def _metric(run: Runner, plan: Plan, name: str) -> float:
-    record = run(plan)
-    if record is not None and record.status is Status.NOT_APPLICABLE:
-        raise NotApplicableError(record.reason)
-    if record is None or record.status is not Status.OK:
-        reason = "has no record" if record is None else f"is {record.status}: {record.reason}"
-        raise LabError(f"the cell that this one stands beside {reason} ({plan.cell.command})")
-    return record.metrics[name].mean

@@ -5,7 +5,7 @@ from functools import cache
 import numpy as np
 import pytest
 
-from experiments.trials.templates import Hidden, Register, hide
+from experiments.trials.hiding import Hidden, Register, hide
 from smd_research.core.errors import ConfigError
 from smd_research.data.prompts import Prompt
 from smd_research.data.sources import Jsonl, Synthetic

@@ -1,12 +1,14 @@
-"""Serve every prompt once more with an impostor in the honest provider's place, for an attack that is active.
+"""Every prompt served once more with an impostor in the honest provider's place, for an attack that is active.
 
 Utility, traffic and time stay those of the honest run: they are what the defense costs, not what an attack costs.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from experiments.progress import track
+from experiments.trials.plan import Plan
+from experiments.trials.pursuit import Impersonated, Shown
+from experiments.trials.seen import Seen
 from smd_research import metrics
 from smd_research.boundary import AdversaryView, Boundary
 from smd_research.boundary.messages import Tokens
@@ -17,35 +19,17 @@ from smd_research.defenses.base import Prepared
 from smd_research.metrics import Estimate
 
 
-def effect(
-    honest: Sequence[AdversaryView], found: Sequence[AdversaryView], refused: Sequence[bool]
-) -> dict[str, Estimate]:
-    """What an active attack did to its victims: requests refused, and answers changed that were not.
-
-    Args:
-        honest: view of each request as an honest party served it.
-        found: the impostor's.
-        refused: which requests the trusted party refused; empty where nobody was impersonated.
-    """
-    if not refused:
-        return {}
-    both = zip(honest, found, refused, strict=True)
-    changed = [not stopped and one.outputs != other.outputs for one, other, stopped in both]
-    shares = {"refused": refused, "output_changed": changed}
-    return {name: metrics.summarise(name, values) for name, values in shares.items()}
-
-
-@dataclass(frozen=True, repr=False)
-class Impersonated:
-    """One prompt served by an impostor.
-
-    Attributes:
-        view: what it saw, up to the refusal if there was one.
-        refused: whether the trusted party ended the request: it noticed, or would not send this prompt at all.
-    """
-
-    view: AdversaryView
-    refused: bool
+def replay(plan: Plan, seen: Seen, impostor: Impostor) -> list[Impersonated]:
+    """The prompts that were served, served by an impostor."""
+    cell = plan.cell
+    return impersonated(
+        seen.prepared,
+        seen.truth.prompts,
+        impostor,
+        max_new_tokens=cell.max_new_tokens,
+        transport=cell.transport,
+        threads=plan.threads,
+    )
 
 
 def impersonated(
@@ -54,8 +38,8 @@ def impersonated(
     impostor: Impostor,
     *,
     max_new_tokens: int,
-    transport: str,
-    threads: int,
+    transport: str = "inproc",
+    threads: int = 1,
 ) -> list[Impersonated]:
     """Serve prompts, each with parties of its own: a refusal ends them."""
     found = []
@@ -71,3 +55,18 @@ def impersonated(
                 boundary.publish(length=len(prompt.ids), outputs=sent)
             found.append(Impersonated(boundary.view(deployment.shows), refused))
     return found
+
+
+def effect(honest: Sequence[AdversaryView], shown: Shown) -> dict[str, Estimate]:
+    """What an active attack did to its victims: requests refused, and answers changed that were not.
+
+    Args:
+        honest: view of each request as an honest party served it.
+        shown: the impostor's; nothing was done where nobody was impersonated.
+    """
+    if not shown.refused:
+        return {}
+    both = zip(honest, shown.views, shown.refused, strict=True)
+    changed = [not stopped and one.outputs != other.outputs for one, other, stopped in both]
+    shares = {"refused": shown.refused, "output_changed": changed}
+    return {name: metrics.summarise(name, values) for name, values in shares.items()}

@@ -1,110 +1,96 @@
-"""Serve every prompt under a defense, twice: once recorded, for privacy and utility, once unrecorded, for time."""
+"""The life of a defense that serves prompts: once unrecorded, for time, and once recorded, for privacy and utility."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor
 
 from experiments.progress import track
+from experiments.trials.pairing import remote
+from experiments.trials.plain import Plain
+from experiments.trials.plan import Plan
+from experiments.trials.seen import Cost, Request, Seen, Truth, Utility
+from experiments.trials.workbench import Workbench
 from smd_research import metrics
-from smd_research.boundary import AdversaryView, Boundary, Ledger
+from smd_research.boundary import AdversaryView, Boundary
 from smd_research.boundary.remote import Remote
 from smd_research.core.errors import RefusedError
+from smd_research.core.observable import Observable
 from smd_research.data.prompts import Prompt
-from smd_research.defenses.base import Deployment, Generation, Prepared
-from smd_research.models.bundle import Bundle
-from smd_research.models.decoding import plain_greedy, plain_logits
+from smd_research.defenses.base import Defense, Deployment, Generation, Prepared, PublicText
+from smd_research.metrics import Estimate
+from smd_research.metrics.cost import MEGABYTE
+
+
+def makes(plan: Plan) -> Mapping[str, Any]:
+    """The part of a cell's identity, and of how it is run, that makes what is seen, whoever attacks."""
+    cell = plan.cell
+    parts = {**cell.identity(), "attack": None, "link": None, "versions": cell.versions.get("defense")}
+    return {**parts, "device": cell.device, "threads": plan.threads}
+
+
+def shows(defense: Defense, plan: Plan) -> frozenset[Observable]:
+    """What the untrusted party sees of prompts."""
+    return defense.shows
+
+
+def prepare(plan: Plan, workbench: Workbench, defense: Defense) -> Prepared:
+    """What the defense makes of the cell's model."""
+    return defense.prepare(workbench.bundle(plan), PublicText(workbench.corpus(plan)), plan.cell.seed)
 
 
 @dataclass(frozen=True, repr=False)
-class Plain:
-    """What the unprotected model does with a prompt: the yardstick of utility.
-
-    Attributes:
-        ids: its greedy continuation.
-        logits: teacher-forced on it, ``[len(ids), vocab]``.
-    """
-
-    ids: tuple[int, ...]
-    logits: Tensor
-
-
-@dataclass(frozen=True, repr=False)
-class Served:
-    """One prompt under a defense.
-
-    Attributes:
-        prompt: the secret; for metrics only.
-        view: what the untrusted party saw; all that an attack gets.
-        utility: per-prompt utility metrics, with ``nll`` and ``nll_tokens`` for perplexity.
-        ledger: messages and bytes.
-        timed: the unrecorded generation.
-        kv_bytes: KV caches held by the trusted and the untrusted party at the end.
-        facts: what the trusted party says of the request, by metric.
-    """
+class _Recorded:
+    """One prompt as it was served with the recorder on, and what it took."""
 
     prompt: Prompt
     view: AdversaryView
     utility: dict[str, float]
-    ledger: Ledger
-    timed: Generation
-    kv_bytes: tuple[int, int]
-    facts: dict[str, float] = field(default_factory=dict)
+    request: Request
 
 
-@dataclass(frozen=True, repr=False)
-class Observation:
-    """All prompts under a defense, and what is public about it.
-
-    Attributes:
-        served: the prompts.
-        prepared: the defense, as it was deployed.
-        weight_bytes: of all parties.
-        resident_mb: memory of their processes.
-        refused: how many prompts the defense would not serve; they are not among those served.
-    """
-
-    served: tuple[Served, ...]
-    prepared: Prepared
-    weight_bytes: int
-    resident_mb: float
-    refused: int = 0
+def live(plan: Plan, workbench: Workbench, prepared: Prepared) -> Seen:
+    """Serve the cell's prompts."""
+    prompts, plain = workbench.staged(plan, prepared)
+    place = Place(plan.cell.transport, plan.threads, remote(plan, prepared.bundle))
+    return serve(prepared, prompts, plain, plan.cell.max_new_tokens, place)
 
 
-def plain_answers(bundle: Bundle, prompts: Sequence[Prompt], max_new_tokens: int) -> tuple[Plain, ...]:
-    """The unprotected model's greedy answer to every prompt."""
-    answers = []
-    for prompt in track(prompts, "plain model"):
-        bundle.check_prompt(len(prompt.ids), max_new_tokens)
-        ids = plain_greedy(bundle, prompt.ids, max_new_tokens)
-        answers.append(Plain(ids, plain_logits(bundle, prompt.ids, ids)))
-    return tuple(answers)
+@dataclass(frozen=True)
+class Place:
+    """Where the untrusted party lives: what a boundary is opened with."""
+
+    transport: str = "inproc"
+    threads: int = 1
+    remote: Remote | None = None
+
+    def boundary(self, *, record: bool) -> Boundary:
+        """A boundary to it."""
+        return Boundary(self.transport, record=record, threads=self.threads, remote=self.remote)
 
 
-def observe(
-    prepared: Prepared,
-    prompts: Sequence[Prompt],
-    plain: Sequence[Plain],
-    *,
-    max_new_tokens: int,
-    transport: str,
-    threads: int,
-    remote: Remote | None = None,
-) -> Observation:
+def serve(
+    prepared: Prepared, prompts: Sequence[Prompt], plain: Sequence[Plain], max_new_tokens: int, place: Place
+) -> Seen:
     """Deploy a defense and serve every prompt that it does not refuse.
 
     A prompt is sent several times (timed, recorded, scored); one that is refused in any of them counts as refused.
+
+    Args:
+        prepared: what is deployed.
+        prompts: what is asked.
+        plain: the unprotected model's answer to each.
+        max_new_tokens: how many tokens to generate at most.
+        place: where the untrusted party lives.
 
     Raises:
         RefusedError: when it refuses every prompt.
         LabError: for a prompt that nobody could serve, or whatever stops the untrusted party.
     """
-    unrecorded = Boundary(transport, record=False, threads=threads, remote=remote)
-    timed = _time(prepared, prompts, max_new_tokens, unrecorded)
-    boundary = Boundary(transport, record=True, threads=threads, remote=remote)
-    served = []
+    timed = _time(prepared, prompts, max_new_tokens, place.boundary(record=False))
+    boundary, served = place.boundary(record=True), []
     with prepared.deploy(boundary) as deployment:
         for prompt, answer, generation in zip(track(prompts, "record"), plain, timed, strict=True):
             if generation is not None:
@@ -112,13 +98,20 @@ def observe(
                     served.append(_record(deployment, boundary, prompt, answer, generation, max_new_tokens))
         if not served:
             raise RefusedError(f"each of {len(prompts)} prompts was refused in one request or another: none to score")
-        return Observation(
-            served=tuple(served),
-            prepared=prepared,
-            weight_bytes=deployment.memory().weights,
-            resident_mb=sum(metrics.resident_mb(pid) for pid in boundary.pids),
-            refused=len(prompts) - len(served),
-        )
+        held = {
+            "weights_mb": Estimate(deployment.memory().weights / MEGABYTE),
+            "resident_mb": Estimate(sum(metrics.resident_mb(pid) for pid in boundary.pids)),
+        }
+    refused = metrics.summarise("refused_share", [False] * len(served) + [True] * (len(prompts) - len(served)))
+    return Seen(
+        prepared,
+        prepared.public,
+        None,
+        tuple(one.view for one in served),
+        Truth(prepared.bundle, tuple(one.prompt for one in served)),
+        Utility(tuple(one.utility for one in served), means={"refused_share": refused}),
+        Cost(tuple(one.request for one in served), held),
+    )
 
 
 def _time(
@@ -157,7 +150,7 @@ def _warm_up(deployment: Deployment, prompts: Sequence[Prompt], max_new_tokens: 
 
 def _record(
     deployment: Deployment, boundary: Boundary, prompt: Prompt, plain: Plain, timed: Generation, max_new_tokens: int
-) -> Served:
+) -> _Recorded:
     """Serve one prompt with the recorder on.
 
     Raises:
@@ -167,7 +160,8 @@ def _record(
     view, ledger, held = boundary.view(deployment.shows), boundary.ledger, deployment.memory()
     facts = dict(deployment.facts)
     utility = _utility(deployment, prompt, plain)
-    return Served(prompt, view, utility, ledger, timed, (held.kv_trusted, held.kv_untrusted), facts)
+    request = Request(ledger, timed, (held.kv_trusted, held.kv_untrusted))
+    return _Recorded(prompt, view, utility | facts, request)
 
 
 def _utility(deployment: Deployment, prompt: Prompt, plain: Plain) -> dict[str, float]:

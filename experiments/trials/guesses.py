@@ -1,0 +1,81 @@
+"""Guesses at prompts scored: the place where a guess and the prompt that it is at meet."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from experiments.trials.pursuit import Found
+from smd_research import metrics
+from smd_research.core.guess import Guess
+from smd_research.data.prompts import Prompt
+from smd_research.models.bundle import Bundle
+
+
+@dataclass(frozen=True, repr=False)
+class Attempt:
+    """What an attack made of one view.
+
+    Attributes:
+        guess: its guess.
+        seconds: how long it took.
+        scores: metrics that the kind of attack adds, by name.
+    """
+
+    guess: Guess
+    seconds: float
+    scores: Mapping[str, float] = field(default_factory=dict)
+
+
+def scored(attempts: Sequence[Attempt], prompts: Sequence[Prompt], bundle: Bundle) -> tuple[Found, ...]:
+    """The attempts with their metrics, each beside its negative control.
+
+    Args:
+        attempts: one a prompt.
+        prompts: those that were served.
+        bundle: for its tokenizer and special ids.
+    """
+    found = []
+    for position, (attempt, prompt) in enumerate(zip(attempts, prompts, strict=True)):
+        values = privacy(prompt, attempt.guess, bundle) | {"attack_s": attempt.seconds}
+        values |= {**control(position, prompts, attempts, bundle), **attempt.scores}
+        found.append(Found(attempt.guess, values))
+    return tuple(found)
+
+
+def privacy(prompt: Prompt, guess: Guess, bundle: Bundle) -> dict[str, float]:
+    """Privacy metrics of one guess."""
+    truth, spans, special = prompt.ids, prompt.spans, bundle.special_ids
+    guessed = bundle.decode([i for i in guess.ids if i >= 0])
+    return {
+        "token_accuracy": metrics.token_accuracy(truth, guess, special),
+        "top5_accuracy": metrics.top5_accuracy(truth, guess, special),
+        "exact_match": metrics.exact_match(truth, guess, special),
+        "rouge_l": metrics.rouge_l(bundle.decode(truth), guessed),
+        "edit_similarity": metrics.edit_similarity(truth, guess, special),
+        "span_exact": metrics.span_exact(truth, guess, spans),
+        "span_similarity": metrics.span_similarity(truth, guess, spans, bundle.decode),
+        "attack_candidates": metrics.attack_candidates(guess),
+        "certified": metrics.certified(guess),
+        "exhausted": float(guess.exhausted),
+        "residual": math.nan if guess.residual is None else guess.residual,
+        **metrics.streams(truth, guess, spans),
+    }
+
+
+def control(position: int, prompts: Sequence[Prompt], attempts: Sequence[Attempt], bundle: Bundle) -> dict[str, float]:
+    """The negative control: the same attack on another prompt's view, scored against this prompt."""
+    other = partner(position, [len(prompt.ids) for prompt in prompts])
+    if other is None:
+        return {"control_token_accuracy": math.nan, "control_span_exact": math.nan}
+    prompt, guess = prompts[position], attempts[other].guess
+    return {
+        "control_token_accuracy": metrics.token_accuracy(prompt.ids, guess, bundle.special_ids),
+        "control_span_exact": metrics.span_exact(prompt.ids, guess, prompt.spans),
+    }
+
+
+def partner(position: int, lengths: Sequence[int]) -> int | None:
+    """The next prompt of the same length, going round; None where there is no other."""
+    same = [i for i, length in enumerate(lengths) if length == lengths[position]]
+    following = same[(same.index(position) + 1) % len(same)]
+    return None if following == position else following

@@ -1,0 +1,102 @@
+"""Attacks on a secret substitution of token ids: one mapping from all views, then everything is read through it."""
+
+import time
+from collections.abc import Sequence
+from itertools import accumulate, pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attacks.base import KnownPairs, MappingAttack
+from attacks.cryptanalysis.ciphertext import read
+from experiments.trials.guesses import Attempt, scored
+from experiments.trials.items import token_texts
+from experiments.trials.pursuit import Findings, Kind, Pursuit
+from experiments.trials.seen import TaskTexts
+from smd_research import metrics
+from smd_research.boundary import AdversaryView
+from smd_research.boundary.messages import TuningRows
+from smd_research.core.guess import MappingGuess
+from smd_research.core.seeds import generator
+from smd_research.defenses.tunable import TunablePrepared
+from smd_research.metrics import Estimate
+from smd_research.models.bundle import Bundle
+from smd_research.records import Item
+
+SHOWN_TEXTS = 20
+"""Texts tuned on that a record shows as the attack read them."""
+
+
+def pursue(attack: MappingAttack, pursuit: Pursuit) -> Findings:
+    """Solve the substitution from all views together, and read what was sent through it: prompts, or texts tuned on."""
+    truth, views = pursuit.seen.truth, pursuit.shown(attack).views
+    attack.fit(pursuit.public)
+    began = time.perf_counter()
+    prepared = pursuit.seen.prepared
+    assert isinstance(prepared, TunablePrepared)  # encoded ids are shown by what has a code
+    plain_ids = prepared.code.plain_ids(truth.bundle.geometry.vocab)
+    found = attack.solve(views, generator(pursuit.seed, "attack", "mapping"), told(attack, pursuit, plain_ids))
+    if truth.texts is not None:
+        return running_text(found, plain_ids, truth.texts, views[0], truth.bundle, time.perf_counter() - began)
+    guesses = [read(view, found) for view in views]
+    seconds = (time.perf_counter() - began) / max(len(views), 1)  # shared out evenly
+    return Findings(scored([Attempt(guess, seconds) for guess in guesses], truth.prompts, truth.bundle))
+
+
+def told(attack: MappingAttack, pursuit: Pursuit, plain_ids: NDArray[np.int64]) -> KnownPairs | None:
+    """As many pairs as the attack declares to know, of the most frequent public tokens; None for none."""
+    if not attack.known:
+        return None
+    texts = [np.asarray(text) for text in pursuit.public.corpus]
+    counts = np.bincount(np.concatenate(texts), minlength=pursuit.seen.truth.bundle.geometry.vocab)
+    return KnownPairs.planted(plain_ids, counts.astype(np.float64), attack.known)
+
+
+def running_text(
+    guess: MappingGuess,
+    truth: NDArray[np.int64],
+    texts: TaskTexts,
+    upload: AdversaryView,
+    bundle: Bundle,
+    seconds: float,
+) -> Findings:
+    """How much of the private texts and of the vocabulary a mapping gives away, and the first texts as it reads them.
+
+    A token counts where the mapping reads what the user wrote: where noise replaced it, even the true mapping fails.
+
+    Args:
+        guess: the attack's.
+        truth: the plain id of each cipher id ``[V']``.
+        texts: what the user wrote.
+        upload: what was seen of the upload.
+        bundle: for its tokenizer and special ids.
+        seconds: that the attack took.
+    """
+    said = texts.uploaded
+    special, kept = (np.isin(ids, sorted(bundle.special_ids)) for ids in (truth, said))
+    rows = upload.of(TuningRows)
+    cipher = np.concatenate([row.ids.numpy() for row in rows]).astype(np.int64)
+    ends = list(accumulate((int(n) for row in rows for n in row.lengths), initial=0))
+    hits = np.add.reduceat(((guess.mapping[cipher] == said) & ~kept).astype(np.int64), ends[:-1])
+    counts = np.add.reduceat((~kept).astype(np.int64), ends[:-1])
+    found = {
+        "token_recovery": metrics.running_share(hits.tolist(), counts.tolist()),
+        "id_recovery": metrics.summarise("id_recovery", (guess.mapping == truth)[~special].tolist()),
+        "attack_s": Estimate(seconds),
+        "attack_candidates": Estimate(float(guess.spent.candidates)),
+        **{name: Estimate(float(value)) for name, value in guess.facts.items()},
+    }
+    if guess.certified is not None:
+        found["certified"] = Estimate(float(guess.certified))
+    shown = enumerate(pairwise(ends[: SHOWN_TEXTS + 1]))
+    items = [_item(n, said[first:last], guess.mapping[cipher[first:last]], bundle) for n, (first, last) in shown]
+    return Findings(metrics=found, items=tuple(items))
+
+
+def _item(number: int, truth: NDArray[np.int64], guess: NDArray[np.int64], bundle: Bundle) -> Item:
+    plain, told = truth.tolist(), guess.tolist()
+    shares: Sequence[str] = [text or "" for text in token_texts(plain, bundle)]
+    return Item(f"private-{number}", {}, shares, token_texts(told, bundle), (), plain, told)
+
+
+KIND = Kind(MappingAttack, pursue)

@@ -1,0 +1,63 @@
+"""Run one cell, or reuse its record: nothing heavy is imported for a cell that is known."""
+
+import traceback
+from typing import TYPE_CHECKING
+
+from experiments.trials.plan import Plan
+from smd_research.core.errors import LabError, NotApplicableError
+
+if TYPE_CHECKING:
+    from experiments.trials.workbench import Workbench
+    from smd_research.records import Record
+
+
+class Runner:
+    """Runs the cells of one process, which share what they can: a model is loaded, a defense lived through, once."""
+
+    def __init__(self) -> None:
+        self._workbench: Workbench | None = None
+
+    def run(self, plan: Plan) -> tuple["Record | None", bool]:
+        """Run one cell, or reuse its record.
+
+        Returns:
+            The record, None when the cell is unknown and ``rerun=never``; and whether it was reused.
+
+        Raises:
+            RecordError: when the results folder cannot be written, or holds a corrupt record of this cell.
+        """
+        from smd_research.records import Store, decide
+
+        store = Store(plan.results_dir)
+        known = store.lookup(plan.cell) if plan.rerun != "always" else None
+        if decide(known, plan.rerun) != "run":
+            return known, known is not None
+        store.prepare()
+
+        from experiments.trials.sinks import log
+
+        record = store.write(self._try(plan))
+        log(plan.logger, record, plan.results_dir)
+        return record, False
+
+    def _try(self, plan: Plan) -> "Record":
+        """The record of a cell that is run now, whatever becomes of it."""
+        from experiments.trials.trial import trial
+        from experiments.trials.workbench import Workbench
+        from smd_research.records import Record, Status
+
+        self._workbench = self._workbench or Workbench()
+        try:
+            return trial(plan, self._workbench, lambda other: self.run(other)[0])
+        except NotApplicableError as reason:
+            return Record(Status.NOT_APPLICABLE, plan.cell, str(reason))
+        except Exception as error:
+            if not isinstance(error, LabError):  # those that the lab raises on purpose say enough by themselves
+                traceback.print_exception(error)
+            return Record(Status.FAILED, plan.cell, one_line(error))
+
+
+def one_line(error: Exception) -> str:
+    """An error as the reason of a failed cell."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, LabError) and text else f"{type(error).__name__}: {text}"

@@ -1,0 +1,76 @@
+"""One experiment, top to bottom: prepare, live, pursue, score, record."""
+
+import time
+from collections.abc import Callable
+
+import torch
+
+from attacks.base import Public
+from experiments.trials.lives import Life, life_of
+from experiments.trials.plan import Plan
+from experiments.trials.pursuing import admit, pursue
+from experiments.trials.pursuit import Findings, Pursuit
+from experiments.trials.scoring import score
+from experiments.trials.seen import Seen
+from experiments.trials.workbench import Workbench
+from smd_research.defenses.base import Defense
+from smd_research.records import Record, Status, environment, items_frame
+
+
+def trial(plan: Plan, workbench: Workbench, record_of: Callable[[Plan], Record | None]) -> Record:
+    """Run one cell.
+
+    Args:
+        plan: what to run.
+        workbench: what cells of one process share.
+        record_of: the record of another cell, beside which this one stands; run when it is unknown.
+
+    Raises:
+        NotApplicableError: when defense, life and attack do not go together.
+        LabError: for whatever stops one of them.
+    """
+    torch.set_num_threads(plan.threads)
+    began = time.perf_counter()
+    life, defense, attack = life_of(plan), plan.parts.defense(), plan.parts.attack()
+    shows = life.shows(defense, plan)
+    if attack is not None:
+        admit(attack, life.name, shows)
+
+    seen = lived(plan, workbench, life, defense)
+    observed = time.perf_counter()
+    findings = Findings()
+    if attack is not None:
+        public = knowledge(plan, workbench, seen)
+        findings = pursue(attack, Pursuit(plan, workbench, seen, public, life.replay, record_of))
+    attacked = time.perf_counter()
+    estimates, items = score(seen, findings, plan.parts.link())
+
+    wall = {"observe": observed - began, "attack": attacked - observed, "score": time.perf_counter() - attacked}
+    where = {**environment(plan.cell.device, wall), "guarantee": str(seen.prepared.guarantee or "none")}
+    where["parameters"] = {k: v for k, v in seen.prepared.published().items() if isinstance(v, str | int | float)}
+    return Record(Status.OK, plan.cell, metrics=estimates, items=items_frame(items), environment=where)
+
+
+def lived(plan: Plan, workbench: Workbench, life: Life, defense: Defense) -> Seen:
+    """What the cell's life leaves; cells that differ in the attack alone share it."""
+
+    def live() -> Seen:
+        prepared = life.prepare(plan, workbench, defense)
+        return life.live(plan, workbench, prepared)
+
+    return workbench.lived(life.name, life.makes(plan), live)
+
+
+def knowledge(plan: Plan, workbench: Workbench, seen: Seen) -> Public:
+    """What the adversary knows besides its views (Kerckhoffs)."""
+    documents = workbench.public_text(plan)
+    return Public(
+        seen.public,
+        str(plan.cell.defense["name"]),
+        seen.prepared.parameters,
+        corpus=tuple(document.ids for document in documents),
+        spans=tuple(document.spans for document in documents),
+        more=lambda tokens: workbench.more_text(plan, tokens),
+        base=seen.prepared.base,
+        before=seen.before,
+    )

@@ -1,0 +1,58 @@
+"""Attacks on secret weights: the model is restored once from all views and what is public, then scored.
+
+An attack that trains stands beside its control: a model trained from scratch on the same data for as many steps, a
+cell of its own, looked up, or run when it is unknown. What such an attack searches for at seed 0 it takes from that
+cell's record at other seeds.
+"""
+
+import time
+
+from attacks.base import WeightAttack
+from experiments.trials.impersonating import effect
+from experiments.trials.plan import Plan
+from experiments.trials.pursuit import READS_PROMPTS, Findings, Kind, Pursuit
+from experiments.trials.restoration import compared
+from experiments.trials.seen import TUNE
+from smd_research.core.errors import LabError, NotApplicableError
+from smd_research.core.seeds import generator
+from smd_research.metrics import Estimate
+from smd_research.records import Status
+
+
+def pursue(attack: WeightAttack, pursuit: Pursuit) -> Findings:
+    """Restore the weights, and score the restored model on held-out text beside the original and the exposed one.
+
+    Raises:
+        NotApplicableError: when the attack finds that it cannot be run here.
+        LabError: when a cell that this one stands beside failed.
+    """
+    plan, seen = pursuit.plan, pursuit.seen
+    shown = pursuit.shown(attack)
+    if attack.settles and pursuit.seed:
+        attack.settle(_metric(pursuit, plan.beside(["seed=0"]), attack.settles))
+    attack.fit(pursuit.public)
+    began = time.perf_counter()
+    guess = attack.restore(shown.views, generator(pursuit.seed, "attack", "weights"))
+    seconds = time.perf_counter() - began
+    scratch, control = None, attack.control()
+    if control is not None:
+        budget = [f"attack.{name}={value}" for name, value in control.items()]
+        scratch = _metric(pursuit, plan.beside(["defense=none", "attack=from_scratch", *budget]), "restored_loss")
+    held_out = pursuit.workbench.held_out(plan)
+    found = compared(seen.truth.bundle, pursuit.public, guess, attack.relative, held_out, scratch)
+    metrics = {name: estimate for name, estimate in found.items() if estimate.n} | {"attack_s": Estimate(seconds)}
+    return Findings(metrics=metrics | effect(seen.views, shown))
+
+
+def _metric(pursuit: Pursuit, plan: Plan, name: str) -> float:
+    """A metric of a cell that this one stands beside."""
+    record = pursuit.record_of(plan)
+    if record is not None and record.status is Status.NOT_APPLICABLE:
+        raise NotApplicableError(record.reason)
+    if record is None or record.status is not Status.OK:
+        reason = "has no record" if record is None else f"is {record.status}: {record.reason}"
+        raise LabError(f"the cell that this one stands beside {reason} ({plan.cell.command})")
+    return record.metrics[name].mean
+
+
+KIND = Kind(WeightAttack, pursue, {TUNE: READS_PROMPTS})
