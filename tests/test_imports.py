@@ -1,96 +1,168 @@
-"""Imports run downward only; only ``experiments`` knows Hydra; attacks and defenses never meet."""
+"""Imports run downward only and never in a circle; two folders know Hydra; attacks and defenses never meet."""
 
 import ast
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
-# Higher floors may import lower ones. Modules of one floor may import each other unless SEPARATE says otherwise.
-FLOORS = {
-    "experiments": 6,
-    "attacks": 4,
-    "smd_research.defenses": 4,
-    "smd_research.metrics": 4,
-    "smd_research.records": 4,
-    "smd_research.reports": 5,
-    "smd_research.training": 3,
-    "smd_research.mechanisms": 3,
-    "smd_research.models": 3,
-    "smd_research.data": 3,
-    "smd_research.boundary": 2,
-    "smd_research.core": 1,
-    "smd_research": 0,
-}
-SEPARATE = [
-    {"attacks", "smd_research.defenses"},
-    {"attacks", "smd_research.records"},
-    {"smd_research.defenses", "smd_research.records"},
-]
-ONLY_EXPERIMENTS = {"hydra", "omegaconf", "wandb"}
-# Metrics score what data and guesses are made of, so they may read the nouns of lower floors only.
-SOURCES = sorted(
-    path for package in ("smd_research", "attacks", "experiments") for path in (ROOT / package).rglob("*.py")
+# From the ground up. A module imports from lower floors and from its own room, never from another room of its floor.
+FLOORS = (
+    {"smd_research"},  # the version alone
+    {"smd_research.core"},
+    {"smd_research.boundary"},
+    {"smd_research.models"},
+    {"smd_research.data"},
+    {"smd_research.mechanisms", "smd_research.training", "smd_research.metrics"},
+    {"smd_research.defenses", "attacks", "smd_research.records"},
+    {"smd_research.reports"},
+    {"experiments.progress"},
+    {"experiments.composing", "experiments.trials"},
+    {"experiments.benches"},
+    {"experiments.commands"},
+    {"experiments"},  # python -m experiments
 )
+LEVEL = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
+HYDRA = {"hydra", "omegaconf"}
+KNOW_HYDRA = {"experiments.commands", "experiments.composing"}
 
 
-def part(module: str) -> str | None:
-    """The floor's name a module belongs to, or None for a third party."""
-    return next((name for name in FLOORS if module == name or module.startswith(f"{name}.")), None)
+def module_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+SOURCES = {
+    module_of(path): path
+    for package in ("smd_research", "attacks", "experiments")
+    for path in sorted((ROOT / package).rglob("*.py"))
+}
+
+
+def room_of(module: str) -> str | None:
+    """The room a module belongs to, or None for a third party."""
+    rooms = [room for room in LEVEL if module == room or module.startswith(f"{room}.")]
+    return max(rooms, key=len, default=None)
 
 
 def imported(path: Path) -> set[str]:
-    """Every module a file imports, wherever in the file."""
-    modules = set()
+    """The modules a file imports, wherever in it; ``from a import b`` names ``a.b`` where that is a module, else ``a``.
+
+    What only a type checker reads counts too: two modules that name each other are one.
+    """
+    modules: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             modules |= {name.name for name in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
             assert node.module
-            modules |= {node.module, *(f"{node.module}.{name.name}" for name in node.names)}
+            inner = {f"{node.module}.{name.name}" for name in node.names}
+            modules |= inner & SOURCES.keys()
+            if not inner <= SOURCES.keys():
+                modules.add(node.module)
     return modules
 
 
 def violations(importer: str, modules: set[str]) -> list[str]:
-    """What a module of part ``importer`` must not import."""
+    """What a module must not import."""
     wrong = []
+    room = room_of(importer)
+    assert room, f"{importer} stands on no floor"
     for module in sorted(modules):
-        if module.split(".")[0] in ONLY_EXPERIMENTS and importer != "experiments":
-            wrong.append(f"{module}: only experiments imports it")
-        target = part(module)
-        if target is None or target == importer:
-            continue
-        if FLOORS[target] > FLOORS[importer]:
-            wrong.append(f"{module}: upward")
-        if {importer, target} in SEPARATE:
-            wrong.append(f"{module}: {importer} and {target} never import each other")
+        library, target = module.split(".")[0], room_of(module)
+        if library in HYDRA and room not in KNOW_HYDRA:
+            wrong.append(f"{module}: only {' and '.join(sorted(KNOW_HYDRA))} know Hydra")
+        if library == "wandb" and not room.startswith("experiments"):
+            wrong.append(f"{module}: only experiments reports there")
+        if target and target != room and LEVEL[target] >= LEVEL[room]:
+            wrong.append(f"{module}: {room} stands {'beside' if LEVEL[target] == LEVEL[room] else 'below'} {target}")
     return wrong
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_imports_run_downward(path: Path) -> None:
-    module = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
-    importer = part(module)
-    assert importer
-    assert violations(importer, imported(path)) == []
+def circles(graph: Mapping[str, set[str]]) -> list[tuple[str, ...]]:
+    """Circles among modules: a walk that meets a module again before it has left it; one a walk's way back."""
+    found: list[tuple[str, ...]] = []
+    left: set[str] = set()
+
+    def walk(module: str, path: tuple[str, ...]) -> None:
+        if module in path:
+            found.append((*path[path.index(module) :], module))
+        elif module not in left:
+            for lower in sorted(graph[module] & graph.keys()):
+                walk(lower, (*path, module))
+            left.add(module)
+
+    for module in graph:
+        walk(module, ())
+    return found
+
+
+# The rooms of experiments are being rewritten: trials still reach into composing for what will be handed to them.
+TO_COME = pytest.mark.xfail(strict=False, reason="trials compose for themselves until they are handed built parts")
+
+
+@pytest.mark.parametrize(
+    "module",
+    [pytest.param(m, marks=TO_COME) if m.startswith("experiments.trials.") else m for m in SOURCES],
+)
+def test_imports_run_downward(module: str) -> None:
+    assert violations(module, imported(SOURCES[module])) == []
+
+
+def test_no_circles() -> None:
+    assert circles({module: imported(path) for module, path in SOURCES.items()}) == []
 
 
 @pytest.mark.parametrize(
     ("importer", "module"),
     [
-        ("smd_research.core", "smd_research.models.bundle"),
-        ("attacks", "smd_research.defenses.smd"),
-        ("smd_research.defenses", "attacks.baselines.prior"),
-        ("smd_research.models", "hydra.utils"),
-        ("smd_research.metrics", "experiments.commands.run"),
+        ("smd_research.core.cell", "smd_research.models.bundle"),
+        ("smd_research.boundary.view", "smd_research.models.bundle"),
+        ("smd_research.models.bundle", "smd_research.data.prompts"),
+        ("smd_research.data.tasks.rows", "smd_research.training.buckets"),
+        ("smd_research.models.hooked", "smd_research.mechanisms.integers"),
+        ("smd_research.mechanisms.privacy", "smd_research.metrics"),
+        ("smd_research.training.loop", "smd_research.mechanisms"),
+        ("attacks.base", "smd_research.defenses.smd"),
+        ("smd_research.defenses.smd", "attacks.baselines.prior"),
+        ("smd_research.records.store", "attacks.base"),
+        ("smd_research.records.store", "smd_research.reports.points"),
+        ("smd_research.reports.points", "experiments.progress"),
+        ("experiments.trials.trial", "experiments.composing.cells"),
+        ("experiments.trials.trial", "hydra.utils"),
+        ("experiments.benches.case", "omegaconf"),
+        ("smd_research.models.sources", "hydra.utils"),
+        ("smd_research.records.store", "wandb"),
+        ("smd_research", "smd_research.core.cell"),
     ],
 )
 def test_the_rule_refuses(importer: str, module: str) -> None:
     assert violations(importer, {module})
+
+
+@pytest.mark.parametrize(
+    ("importer", "module"),
+    [
+        ("smd_research.records.environment", "smd_research.__version__"),
+        ("smd_research.data.tokenise", "smd_research.models.bundle"),
+        ("attacks.prompts.bayes_token", "attacks.base"),
+        ("experiments.composing.app", "hydra"),
+        ("experiments.trials.sinks", "wandb"),
+        ("experiments.__main__", "experiments.commands.cli"),
+    ],
+)
+def test_the_rule_allows(importer: str, module: str) -> None:
+    assert violations(importer, {module}) == []
+
+
+def test_circles_are_found() -> None:
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"b", "d"}, "d": set()}) == [("b", "c", "b")]
+    assert circles({"a": {"a"}}) == [("a", "a")]
+    assert circles({"a": {"b", "c"}, "b": {"d"}, "c": {"d"}, "d": {"outside"}}) == []
 
 
 def test_nothing_heavy_is_imported_by_the_command() -> None:

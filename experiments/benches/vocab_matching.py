@@ -21,6 +21,7 @@ from smd_research.boundary.messages import HiddenStates
 from smd_research.core.errors import LabError
 from smd_research.core.seeds import generator
 from smd_research.models.bundle import Bundle
+from smd_research.models.hooked import blocks_of
 
 TOKENS = 12
 LAYERS = (1, 3)
@@ -56,7 +57,7 @@ def _states_after(bundle: Bundle, prefix: list[int], candidates: Tensor, layer: 
         hidden = output[0] if isinstance(output, tuple) else output
         raise _ReachedError(hidden[:, -1])
 
-    handle = bundle.model.base_model.layers[layer - 1].register_forward_hook(stop)
+    handle = blocks_of(bundle.model, bundle.geometry.layers)[layer - 1].register_forward_hook(stop)
     try:
         bundle.model(input_ids=ids, use_cache=False)
     except _ReachedError as reached:

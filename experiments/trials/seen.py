@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 from smd_research.boundary import AdversaryView, Ledger
 from smd_research.data.prompts import Prompt
 from smd_research.data.tasks import Task
+from smd_research.data.texts import Texts
 from smd_research.defenses.base import Generation, Prepared
 from smd_research.metrics import Estimate
 from smd_research.models.bundle import Bundle
 from smd_research.records import Item
-from smd_research.training.buckets import Texts
 
 SERVE, TUNE = "serve", "tune"
 """The two lives: prompts are served; or a model is tuned on private texts, then used."""

@@ -18,9 +18,10 @@ from torch import Tensor
 from smd_research.boundary import Boundary, Channel, Party, Untrusted
 from smd_research.boundary.messages import ClassifyRows, Done, Labels, Message, Progress, Tune, TuningRows, token_tensor
 from smd_research.core.errors import ProtocolError
+from smd_research.data.texts import Texts
 from smd_research.defenses.tunable import TunablePrepared
 from smd_research.models.bundle import Bundle
-from smd_research.training.buckets import Texts, in_order
+from smd_research.training.buckets import in_order
 from smd_research.training.classifier import Classifier
 from smd_research.training.kept import Request, tuned_once, tuned_weights
 from smd_research.training.methods import Machine, Tuning

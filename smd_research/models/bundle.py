@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from smd_research.core.errors import PromptError
+from smd_research.core.errors import PromptError, UnsupportedModelError
+from smd_research.models.families import Names, family_of
 
 
 @dataclass(frozen=True)
@@ -24,27 +25,38 @@ class Geometry:
     context: int
 
 
-def _first(config: Any, *names: str) -> Any:
-    for name in names:
-        value = getattr(config, name, None)
-        if value is not None:
-            return value
-    return None
-
-
 def geometry_of(config: Any) -> Geometry:
-    """Read a decoder's sizes from its configuration, whatever the family calls them."""
-    heads = int(_first(config, "num_attention_heads", "n_head", "num_heads"))
-    width = int(_first(config, "hidden_size", "n_embd"))
+    """Read a decoder's sizes from its configuration, whatever the family calls them.
+
+    Raises:
+        UnsupportedModelError: for one that calls a size by none of the names known.
+    """
+    names = family_of(str(config.model_type)).sizes
+    layers, width, heads = (_required(config, known) for known in (names.layers, names.width, names.heads))
     return Geometry(
-        layers=int(_first(config, "num_hidden_layers", "n_layer", "num_layers")),
+        layers=layers,
         width=width,
         heads=heads,
-        kv_heads=int(_first(config, "num_key_value_heads") or heads),
-        head_dim=int(_first(config, "head_dim") or width // heads),
+        kv_heads=int(_first(config, names.kv_heads) or heads),
+        head_dim=int(_first(config, names.head_dim) or width // heads),
         vocab=int(config.vocab_size),
-        context=int(_first(config, "max_position_embeddings", "n_positions") or 2048),
+        context=int(_first(config, names.context) or 2048),
     )
+
+
+def _first(config: Any, names: Names) -> Any:
+    values = (getattr(config, name, None) for name in names)
+    return next((value for value in values if value is not None), None)
+
+
+def _required(config: Any, names: Names) -> int:
+    value = _first(config, names)
+    if value is None:
+        raise UnsupportedModelError(
+            f"the configuration of family '{config.model_type}' has no {' or '.join(names)}: the family needs a record "
+            "in models/families.py"
+        )
+    return int(value)
 
 
 @dataclass(frozen=True, repr=False)
@@ -138,13 +150,13 @@ class Bundle:
         return f"Bundle({self.name!r}, {self.family}, {self.geometry})"
 
 
-def rotary_module(model: nn.Module) -> nn.Module | None:
+def rotary_module(model: PreTrainedModel) -> nn.Module | None:
     """The model's rotary embedding, or None for learned absolute positions."""
-    found = [m for name, m in model.named_modules() if name.rsplit(".", 1)[-1] == "rotary_emb"]
-    return found[0] if found else None
+    names = family_of(str(model.config.model_type)).rotary
+    return next((module for name, module in model.named_modules() if name.rsplit(".", 1)[-1] in names), None)
 
 
-def rotate(model: nn.Module, x: Tensor, positions: Tensor) -> Tensor:
+def rotate(model: PreTrainedModel, x: Tensor, positions: Tensor) -> Tensor:
     """Apply the model's rotary embedding to queries or keys taken at position 0.
 
     Args:

@@ -1,9 +1,9 @@
 """Run any stretch of a stock model's blocks with an attention runtime in place of its attention.
 
 The stock modules are shared, never touched: a hooked model is a structural copy whose parameters are the same tensors.
-Families that go through the transformers attention interface are reached there; GPT-Neo, which bypasses it, at its
-``_attn``. Masks are not asked of transformers: the runtime masks by absolute position, and tests hold it to the stock
-logits.
+Families that go through the transformers attention interface are reached there; one that bypasses it, where its record
+says (``OwnAttention``). Masks are not asked of transformers: the runtime masks by absolute position, and tests hold it
+to the stock logits.
 """
 
 import copy
@@ -19,9 +19,8 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from smd_research.core.errors import UnsupportedModelError
 from smd_research.models.attention import AttentionRuntime, AttentionSpec, QueryFirstRuntime
 from smd_research.models.bundle import Bundle
+from smd_research.models.families import Family, OwnAttention, family_of
 from smd_research.models.query_first import QueriesTaken, has_separate_projections, run_queries_first
-
-_FINAL_NORMS = ("norm", "ln_f", "final_layer_norm", "final_layernorm")
 
 
 class HookedModel:
@@ -45,7 +44,11 @@ class HookedModel:
         begin, end = first or 0, layers if last is None else last
         if not 0 <= begin <= end <= layers:
             raise UnsupportedModelError(f"blocks {begin}..{end} of {bundle.name}: it has {layers}")
-        self._family = bundle.family
+        self._family = family_of(bundle.family)
+        if self._family.refused and end > begin:
+            raise UnsupportedModelError(
+                f"attention of family '{bundle.family}' cannot be hooked: {self._family.refused}"
+            )
         self._from_hidden = first is not None
         self._runtime: AttentionRuntime | None = None
         self._positions: Tensor = torch.empty(0, dtype=torch.long)
@@ -62,7 +65,7 @@ class HookedModel:
         self._inject_hidden(decoder, kept)
         self._truncated = last is not None
         if self._truncated:
-            setattr(decoder, _final_norm(decoder, self._family), nn.Identity())
+            setattr(decoder, _final_norm_name(decoder, self._family), nn.Identity())
         self._model: nn.Module = model.base_model if self._truncated else model
         self._hook(model)
 
@@ -79,14 +82,15 @@ class HookedModel:
 
         ALL_ATTENTION_FUNCTIONS[name] = interface
         weakref.finalize(self, ALL_ATTENTION_FUNCTIONS._local_mapping.pop, name, None)
+        own, projections = self._family.own_attention, self._family.matrices.projections
         for module in model.modules():
             config = getattr(module, "config", None)
             if config is not None:
                 config._attn_implementation = name
-            if type(module).__name__ == "GPTNeoSelfAttention":
-                module._attn = MethodType(_gpt_neo_attention(this), module)
-            if self._query_first and has_separate_projections(module):
-                run_queries_first(module, lambda: this()._enter())  # type: ignore[union-attr]
+            if own is not None and type(module).__name__ == own.module:
+                setattr(module, own.method, MethodType(_replacement(own, this), module))
+            if self._query_first and has_separate_projections(module, projections):
+                run_queries_first(module, projections, lambda: this()._enter())  # type: ignore[union-attr]
 
     def _inject_hidden(self, decoder: nn.Module, kept: nn.ModuleList) -> None:
         """Let the first kept block take the given hidden states instead of the embedding."""
@@ -102,7 +106,7 @@ class HookedModel:
         if len(kept):
             kept[0].register_forward_pre_hook(replace, with_kwargs=True)
         else:
-            norm = getattr(decoder, _final_norm(decoder, self._family))
+            norm = getattr(decoder, _final_norm_name(decoder, self._family))
             norm.register_forward_pre_hook(replace, with_kwargs=True)
 
     def _attend(
@@ -119,13 +123,13 @@ class HookedModel:
         **_: object,
     ) -> Tensor:
         assert self._runtime is not None
-        layer = _layer_of(module)
+        layer = _layer_of(module, self._family)
         spec = AttentionSpec(query.shape[-1] ** -0.5 if scaling is None else scaling, softcap, sliding_window, s_aux)
         if self._query_first:
             assert isinstance(self._runtime, QueryFirstRuntime)
             if self._early is None:
                 self._runtime.ask(layer, query, spec)
-                if has_separate_projections(module):
+                if has_separate_projections(module, self._family.matrices.projections):
                     self._early = query
                     raise QueriesTaken
             else:
@@ -176,7 +180,7 @@ class HookedModel:
         self._runtime, self._hidden = None, None
         if self._calls != self._expected:
             raise UnsupportedModelError(
-                f"attention of family '{self._family}' cannot be hooked: {self._calls} of {self._expected} layers "
+                f"attention of family '{self._family.name}' cannot be hooked: {self._calls} of {self._expected} layers "
                 "went through the hook"
             )
         result: Tensor = out.last_hidden_state if self._truncated else out.logits
@@ -207,7 +211,7 @@ def final_norm_of(model: PreTrainedModel, layers: int) -> nn.Module:
         UnsupportedModelError: when none is found.
     """
     decoder, _ = _decoder(model, layers)
-    norm: nn.Module = getattr(decoder, _final_norm(decoder, str(model.config.model_type)))
+    norm: nn.Module = getattr(decoder, _final_norm_name(decoder, family_of(str(model.config.model_type))))
     return norm
 
 
@@ -220,28 +224,30 @@ def _decoder(model: PreTrainedModel, layers: int) -> tuple[nn.Module, str]:
     raise UnsupportedModelError(f"no list of {layers} blocks found in a '{model.config.model_type}' model")
 
 
-def _final_norm(decoder: nn.Module, family: str) -> str:
-    for name in _FINAL_NORMS:
+def _final_norm_name(decoder: nn.Module, family: Family) -> str:
+    for name in family.final_norm:
         if isinstance(getattr(decoder, name, None), nn.Module):
             return name
-    raise UnsupportedModelError(f"no final norm found in a '{family}' model: it cannot be cut between blocks")
+    raise UnsupportedModelError(f"no final norm found in a '{family.name}' model: it cannot be cut between blocks")
 
 
-def _layer_of(module: nn.Module) -> int:
-    layer = getattr(module, "layer_idx", None)
-    return int(getattr(module, "layer_id", 0) if layer is None else layer)
+def _layer_of(module: nn.Module, family: Family) -> int:
+    for name in family.layer_index:
+        layer = getattr(module, name, None)
+        if layer is not None:
+            return int(layer)
+    raise UnsupportedModelError(f"attention of family '{family.name}' cannot be hooked: it does not know its layer")
 
 
-def _gpt_neo_attention(this: "weakref.ref[HookedModel]") -> Any:
-    """GPT-Neo's attention: unscaled scores, every second layer local."""
+def _replacement(own: OwnAttention, this: "weakref.ref[HookedModel]") -> Any:
+    """What stands in place of an attention that does not go through the interface."""
 
     def attend(
         module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: object = None
     ) -> tuple[Tensor, None]:
         owner = this()
         assert owner is not None
-        window = module.config.window_size if module.attention_type == "local" else None
-        out = owner._attend(module, query, key, value, scaling=1.0, sliding_window=window)
+        out = owner._attend(module, query, key, value, scaling=own.scale, sliding_window=own.window(module))
         return out.transpose(1, 2), None
 
     return attend

@@ -5,7 +5,6 @@ Every weight is handled as ``[out, in]``, whatever the family stores (GPT-2's ``
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -13,36 +12,9 @@ from transformers.pytorch_utils import Conv1D
 
 from smd_research.core.errors import UnsupportedModelError
 from smd_research.models.bundle import Bundle
+from smd_research.models.families import Part, matrix_names, part_of
 from smd_research.models.hooked import blocks_of, sharing_copy
 
-Part = Literal["attention", "mlp"]
-
-_MATRICES: dict[Part, dict[str, str]] = {
-    "attention": {
-        "q_proj": "q",
-        "k_proj": "k",
-        "v_proj": "v",
-        "qkv_proj": "qkv",
-        "c_attn": "qkv",
-        "query_key_value": "qkv",
-        "o_proj": "o",
-        "out_proj": "o",
-        "c_proj": "o",
-        "dense": "o",
-    },
-    "mlp": {
-        "gate_proj": "gate",
-        "gate_up_proj": "gate_up",
-        "up_proj": "up",
-        "c_fc": "up",
-        "fc1": "up",
-        "dense_h_to_4h": "up",
-        "down_proj": "down",
-        "c_proj": "down",
-        "fc2": "down",
-        "dense_4h_to_h": "down",
-    },
-}
 _INPUTS = {"q": "qkv", "k": "qkv", "v": "qkv", "gate": "gate_up", "up": "gate_up"}
 
 
@@ -69,11 +41,11 @@ def place_of(name: str) -> Place:
         UnsupportedModelError: for a matrix of unknown role.
     """
     path = name.split(".")
-    part: Part = "attention" if any("attn" in word or "attention" in word for word in path[:-1]) else "mlp"
-    matrix = _MATRICES[part].get(path[-1])
+    part = part_of(path)
+    matrix = matrix_names(part).get(path[-1])
     block = next((int(word) for word in path if word.isdigit()), None)
     if matrix is None or block is None:
-        known = ", ".join(sorted({*_MATRICES["attention"], *_MATRICES["mlp"]}))
+        known = ", ".join(sorted({*matrix_names("attention"), *matrix_names("mlp")}))
         raise UnsupportedModelError(f"the linear layer '{name}' has no known role in a block: known are {known}")
     return Place(block, part, matrix)
 

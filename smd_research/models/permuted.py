@@ -12,13 +12,11 @@ from transformers.pytorch_utils import Conv1D
 
 from smd_research.core.errors import UnsupportedModelError
 from smd_research.models.bundle import Bundle
+from smd_research.models.families import family_of, matrix_names, part_of
 from smd_research.models.hooked import blocks_of, final_norm_of
 
-_READERS = frozenset(
-    ("q_proj", "k_proj", "v_proj", "gate_proj", "up_proj", "c_attn", "c_fc", "fc1", "query_key_value", "dense_h_to_4h")
-)
-_WRITERS = frozenset(("o_proj", "down_proj", "c_proj", "fc2", "out_proj", "dense", "dense_4h_to_h"))
-_NOT_ON_THE_STREAM = frozenset(("q_norm", "k_norm"))
+_WRITERS = ("o", "down")
+"""Roles of the matrices that write to the residual stream; all others read it."""
 
 
 def permuted(bundle: Bundle, order: Tensor, first: int) -> Bundle:
@@ -42,25 +40,24 @@ def permuted(bundle: Bundle, order: Tensor, first: int) -> Bundle:
     _permute_norm(final_norm_of(model, bundle.geometry.layers), order)
     for block in list(blocks_of(model, bundle.geometry.layers))[first:]:
         for path, module in block.named_modules():
-            _permute_module(path.rsplit(".", 1)[-1], module, order, bundle)
+            _permute_module(path, module, order, bundle)
     return replace(bundle, model=model)
 
 
-def _permute_module(name: str, module: nn.Module, order: Tensor, bundle: Bundle) -> None:
+def _permute_module(path: str, module: nn.Module, order: Tensor, bundle: Bundle) -> None:
+    *_, name = words = path.split(".")
     if isinstance(module, nn.Linear | Conv1D):
         # Conv1D stores [in, out], Linear [out, in]
         reads, writes = (0, 1) if isinstance(module, Conv1D) else (1, 0)
-        if name in _READERS:
-            module.weight.data = module.weight.data.index_select(reads, order)
-        elif name in _WRITERS:
-            module.weight.data = module.weight.data.index_select(writes, order)
-            if module.bias is not None:
-                module.bias.data = module.bias.data[order]
-        else:
+        role = matrix_names(part_of(words)).get(name)
+        if role is None:
             raise UnsupportedModelError(
                 f"permute=hidden does not know matrix '{name}' of family '{bundle.family}': is it a reader or a writer?"
             )
-    elif name not in _NOT_ON_THE_STREAM and not list(module.children()):
+        module.weight.data = module.weight.data.index_select(writes if role in _WRITERS else reads, order)
+        if role in _WRITERS and module.bias is not None:
+            module.bias.data = module.bias.data[order]
+    elif name not in family_of(bundle.family).head_norms and not list(module.children()):
         weight = getattr(module, "weight", None)
         if weight is not None and weight.shape == order.shape:
             _permute_norm(module, order)

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-_PROJECTIONS = ("q_proj", "k_proj", "v_proj")
+from smd_research.models.families import Names
 
 
 class QueriesTaken(Exception):
@@ -47,21 +47,22 @@ class _Gate:
         return self._zeros[key]
 
 
-def has_separate_projections(module: nn.Module) -> bool:
-    """Whether queries, keys and values come from projections of their own."""
-    return all(isinstance(getattr(module, name, None), nn.Linear | _Gated) for name in _PROJECTIONS)
+def has_separate_projections(module: nn.Module, names: Names) -> bool:
+    """Whether queries, keys and values come from projections of their own, of these names (none: they do not)."""
+    return bool(names) and all(isinstance(getattr(module, name, None), nn.Linear | _Gated) for name in names)
 
 
-def run_queries_first(module: nn.Module, enter: Callable[[], None]) -> None:
+def run_queries_first(module: nn.Module, names: Names, enter: Callable[[], None]) -> None:
     """Change an attention module (of a structural copy) so that its forward runs in two passes.
 
     Args:
-        module: holds ``q_proj``, ``k_proj`` and ``v_proj``.
+        module: holds the projections.
+        names: of the projections of queries, keys and values, in this order.
         enter: called when the module's forward begins.
     """
     gate = _Gate()
-    for name in _PROJECTIONS:
-        setattr(module, name, _Gated(getattr(module, name), name == "q_proj", gate))
+    for name in names:
+        setattr(module, name, _Gated(getattr(module, name), name == names[0], gate))
     inner = module.forward
 
     def forward(*arguments: Any, **options: Any) -> Any:

@@ -9,55 +9,10 @@ from transformers import CONFIG_MAPPING, AutoModelForCausalLM, AutoTokenizer, Pr
 from smd_research.core.errors import ConfigError
 from smd_research.core.seeds import sequence
 from smd_research.models.bundle import Bundle
+from smd_research.models.families import FAMILIES
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 EMBEDDED_DIR = Path(__file__).parent / "embedded"
-
-# Small shapes of every supported family: four blocks, grouped queries where the family has them, windows short enough
-# that a test prompt crosses them.
-_SMALL: dict[str, Any] = {"hidden_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4}
-_GROUPED: dict[str, Any] = {**_SMALL, "num_key_value_heads": 2, "intermediate_size": 128}
-FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
-    "llama": ("llama", _GROUPED),
-    "gpt2": ("gpt2", {"n_embd": 64, "n_layer": 4, "n_head": 4, "n_positions": 512}),
-    "qwen2": ("qwen2", _GROUPED),
-    "qwen3": ("qwen3", {**_GROUPED, "head_dim": 16}),
-    "mistral": ("mistral", {**_GROUPED, "head_dim": 16, "sliding_window": 12}),
-    "gpt_neox": ("gpt_neox", {**_SMALL, "intermediate_size": 128}),
-    "phi": ("phi", {**_SMALL, "intermediate_size": 128}),
-    "gemma2": ("gemma2", {**_GROUPED, "head_dim": 16, "sliding_window": 12, "query_pre_attn_scalar": 16}),
-    "gpt_oss": (
-        "gpt_oss",
-        {
-            **_GROUPED,
-            "head_dim": 16,
-            "sliding_window": 12,
-            "num_local_experts": 4,
-            "num_experts_per_tok": 2,
-            "rope_parameters": {
-                "rope_type": "yarn",
-                "rope_theta": 150000.0,
-                "factor": 32.0,
-                "beta_fast": 32.0,
-                "beta_slow": 1.0,
-                "truncate": False,
-                "original_max_position_embeddings": 16,
-            },
-        },
-    ),
-    "opt": ("opt", {**_SMALL, "ffn_dim": 128, "word_embed_proj_dim": 64}),
-    "gpt_neo": (
-        "gpt_neo",
-        {
-            "hidden_size": 64,
-            "num_layers": 4,
-            "num_heads": 4,
-            "intermediate_size": 128,
-            "window_size": 12,
-            "attention_types": [[["global", "local"], 2]],
-        },
-    ),
-}
 
 
 def _llama(width: int, layers: int, heads: int, kv_heads: int, inner: int, vocab: int) -> tuple[str, dict[str, Any]]:
@@ -139,7 +94,7 @@ def random(family: str, seed: int = 0, device: str = "cpu", dtype: str = "fp32")
     Raises:
         ConfigError: for an unknown family.
     """
-    shapes = FAMILIES | SIZES
+    shapes = {name: (name, known.small) for name, known in FAMILIES.items()} | SIZES
     if family not in shapes:
         raise ConfigError(f"model.family={family} is unknown: use one of {', '.join(shapes)}")
     kind, sizes = shapes[family]

@@ -11,10 +11,8 @@ from transformers import PreTrainedModel
 
 from smd_research.core.errors import UnsupportedModelError
 from smd_research.models.bundle import Bundle
+from smd_research.models.families import family_of
 from smd_research.models.hooked import sharing_copy
-
-_POSITIONS = ("pos", "wpe")
-"""Parts of the names of tables that read positions, of which there may be as many as tokens."""
 
 
 def input_table(bundle: Bundle) -> Tensor:
@@ -36,7 +34,7 @@ def input_table(bundle: Bundle) -> Tensor:
         name
         for name, one in bundle.model.named_modules()
         if isinstance(one, nn.Embedding) and one is not module and one.num_embeddings == bundle.geometry.vocab
-        if not any(word in name for word in _POSITIONS)
+        if not any(word in name for word in family_of(bundle.family).position_tables)
     ]
     if others:
         raise _inseparable(bundle, f"'{others[0]}' reads token ids too")

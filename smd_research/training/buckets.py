@@ -5,51 +5,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytorch_lightning as lightning
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from smd_research.data.texts import Labelled, Texts
+
 _WINDOW = 50
 """Batches among which texts are sorted by length; wide enough that little is padded, narrow enough to stay random."""
-
-Labelled = tuple[Tensor, Tensor, Tensor]
-"""A batch: token ids ``[rows, longest]`` padded with 0 on the right, lengths ``[rows]``, labels ``[rows]``."""
-
-
-@dataclass(frozen=True, repr=False)
-class Texts:
-    """Token ids of texts, and the class of each (empty where there is none).
-
-    Attributes:
-        ids: of each text.
-        labels: of each text, or nothing.
-    """
-
-    ids: tuple[tuple[int, ...], ...]
-    labels: tuple[int, ...] = ()
-
-    @property
-    def lengths(self) -> NDArray[np.int64]:
-        """Tokens of each text ``[n]``."""
-        return np.array([len(text) for text in self.ids], dtype=np.int64)
-
-    @property
-    def tokens(self) -> int:
-        """Of all texts."""
-        return sum(map(len, self.ids))
-
-    def batch(self, rows: NDArray[np.int64]) -> Labelled:
-        """Some of the texts, padded to the longest of them."""
-        chosen = [torch.tensor(self.ids[row]) for row in rows]
-        padded = torch.nn.utils.rnn.pad_sequence(chosen, batch_first=True)
-        labels = [self.labels[row] for row in rows] if self.labels else []
-        return padded, torch.tensor([len(one) for one in chosen]), torch.tensor(labels, dtype=torch.long)
-
-    def packed(self, length: int) -> "Texts":
-        """One text after the other, cut into rows of ``length`` tokens; what does not fill a row is left out."""
-        whole = [token for text in self.ids for token in text]
-        return Texts(tuple(tuple(whole[at : at + length]) for at in range(0, len(whole) - length + 1, length)))
 
 
 def planned(lengths: NDArray[np.int64], batch: int, steps: int, seed: int) -> list[NDArray[np.int64]]:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from smd_research.training.buckets import Labelled
+from smd_research.data.texts import Labelled
 from smd_research.training.causal_lm import Optimisation, optimizers
 
 Pooling = Literal["last", "mean"]

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from smd_research.training.buckets import Texts
+from smd_research.data.texts import Texts
 from smd_research.training.classifier import Classifier
 from smd_research.training.methods import Tuning
 from smd_research.training.tuning import Outcome, Tuned, module_of

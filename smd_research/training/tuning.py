@@ -15,7 +15,8 @@ from transformers import PreTrainedModel
 
 from smd_research.core.errors import ConfigError
 from smd_research.core.seeds import sequence
-from smd_research.training.buckets import PlannedTexts, Texts, planned
+from smd_research.data.texts import Texts
+from smd_research.training.buckets import PlannedTexts, planned
 from smd_research.training.causal_lm import CausalLM, Optimisation
 from smd_research.training.classifier import Classifier
 from smd_research.training.flops import training_flops

@@ -15,6 +15,7 @@ from smd_research.boundary.messages import ClassifyRows, PromptIds, Tune, Tuning
 from smd_research.core.errors import ConfigError
 from smd_research.core.seeds import generator
 from smd_research.data.prompts import Prompt
+from smd_research.data.texts import Texts
 from smd_research.defenses.none import NoDefense
 from smd_research.defenses.shaking import Shaking
 from smd_research.defenses.shaking.fresh import FreshNoise
@@ -26,7 +27,6 @@ from smd_research.mechanisms.privacy.token_channel import ExponentialChannel
 from smd_research.mechanisms.shaking import KeyStream
 from smd_research.models import Bundle, sources
 from smd_research.models.decoding import plain_logits
-from smd_research.training.buckets import Texts
 from smd_research.training.methods import Full, Machine
 
 SECRET = bytes(range(16))

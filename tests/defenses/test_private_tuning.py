@@ -15,11 +15,11 @@ from smd_research.boundary.messages import ClassifyRows, Progress, Tune, TuningR
 from smd_research.core.errors import PeerLostError, ProtocolError
 from smd_research.data.tasks.rows import texts_of
 from smd_research.data.tasks.synthetic import Urgency
+from smd_research.data.texts import Texts
 from smd_research.defenses.none import NoDefense
 from smd_research.defenses.tunable import ClientCode, TunablePrepared
 from smd_research.defenses.tuning import TuningClient, TuningDeployment, TuningProvider
 from smd_research.models import Bundle, sources
-from smd_research.training.buckets import Texts
 from smd_research.training.methods import Full, Machine
 
 TUNING = Full(

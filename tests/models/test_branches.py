@@ -5,11 +5,10 @@ import torch
 
 from smd_research.models import sources
 from smd_research.models.branches import Branches
+from smd_research.models.families import FAMILIES
 
-SMALL = [family for family in sources.FAMILIES if family != "100m"]
 
-
-@pytest.mark.parametrize("family", SMALL)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_a_branchs_logits_are_those_of_its_whole_text(family: str) -> None:
     bundle = sources.random(family)
     draws = torch.randint(5, bundle.geometry.vocab, (3, 20), generator=torch.Generator().manual_seed(1))

@@ -6,13 +6,13 @@ import torch
 from smd_research.models import Bundle, sources
 from smd_research.models.attention import LocalAttention
 from smd_research.models.extension import ExtensionEngine, LanguagePrior
+from smd_research.models.families import FAMILIES
 from smd_research.models.hooked import HookedModel
 
-SMALL = [family for family in sources.FAMILIES if family != "100m"]
 ROWS = 20
 
 
-@pytest.fixture(scope="module", params=SMALL)
+@pytest.fixture(scope="module", params=FAMILIES)
 def bundle(request: pytest.FixtureRequest) -> Bundle:
     return sources.random(request.param)
 

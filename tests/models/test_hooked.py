@@ -8,11 +8,10 @@ from torch import Tensor
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
 from smd_research.core.errors import UnsupportedModelError
-from smd_research.models import Bundle, sources
+from smd_research.models import Bundle, families, sources
 from smd_research.models.attention import AttentionSpec, KVStore, LocalAttention
 from smd_research.models.hooked import HookedModel
 
-SMALL = [family for family in sources.FAMILIES if family != "100m"]
 ROWS = 40
 
 
@@ -39,7 +38,7 @@ def _error(got: Tensor, expected: Tensor) -> float:
     return float((got - expected).abs().max() / expected.abs().max())
 
 
-@pytest.fixture(scope="module", params=SMALL)
+@pytest.fixture(scope="module", params=families.FAMILIES)
 def bundle(request: pytest.FixtureRequest) -> Bundle:
     return sources.random(request.param)
 
@@ -102,13 +101,24 @@ def test_the_windows_of_sliding_families_are_seen() -> None:
     assert windows == {"mistral": {12}, "gemma2": {12, None}, "gpt_neo": {12, None}, "llama": {None}}
 
 
-@pytest.mark.parametrize("family", ["bloom", "gptj"])
-def test_a_family_that_bypasses_the_hook_is_refused_by_name(family: str) -> None:
-    sizes = {"hidden_size": 64, "n_embd": 64, "n_layer": 2, "n_head": 2, "vocab_size": 99, "rotary_dim": 8}
+def _odd_bundle(family: str) -> Bundle:
+    sizes = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": 99, "rotary_dim": 8}
     model = AutoModelForCausalLM.from_config(CONFIG_MAPPING[family](**sizes))
-    bundle = Bundle.of(family, model, sources.embedded_tokenizer())
-    with pytest.raises(UnsupportedModelError, match=f"'{family}' cannot be hooked: 0 of 2 layers"):
-        HookedModel(bundle).forward(LocalAttention(), torch.arange(4), ids=torch.ones(1, 4, dtype=torch.long))
+    return Bundle.of(family, model, sources.embedded_tokenizer())
+
+
+@pytest.mark.parametrize("family", families.REFUSED)
+def test_a_family_that_cannot_be_hooked_is_refused_by_name(family: str) -> None:
+    with pytest.raises(UnsupportedModelError, match=f"'{family}' cannot be hooked: it "):
+        HookedModel(_odd_bundle(family))
+
+
+def test_an_unlisted_family_that_bypasses_the_hook_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(families.REFUSED, "bloom")
+    with pytest.raises(UnsupportedModelError, match="'bloom' cannot be hooked: 0 of 2 layers"):
+        HookedModel(_odd_bundle("bloom")).forward(
+            LocalAttention(), torch.arange(4), ids=torch.ones(1, 4, dtype=torch.long)
+        )
 
 
 def test_blocks_out_of_range_are_refused() -> None:

@@ -17,10 +17,10 @@ from smd_research.core.errors import ConfigError, UnsupportedModelError
 from smd_research.metrics import mapped, private_bytes, shared_once
 from smd_research.models import Bundle, sources
 from smd_research.models.attention import LocalAttention
+from smd_research.models.families import FAMILIES
 from smd_research.models.hooked import HookedModel
 from smd_research.models.shared import NAME, SharedWeights
 
-SMALL = [family for family in sources.FAMILIES if family != "100m"]
 MEGABYTE = 2**20
 
 
@@ -80,7 +80,7 @@ def _both(weights: SharedWeights) -> tuple[bytes, bytes, str]:
         return logits.numpy().tobytes(), hooked.numpy().tobytes(), bundle.fingerprint()
 
 
-@pytest.mark.parametrize("family", SMALL)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_the_attached_bundle_computes_the_same_bits(family: str) -> None:
     bundle = sources.random(family)
     weights = SharedWeights.of(bundle)

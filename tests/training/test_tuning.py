@@ -13,8 +13,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from smd_research.core.errors import ConfigError
+from smd_research.data.texts import Texts
 from smd_research.models import sources
-from smd_research.training.buckets import Texts, planned
+from smd_research.training.buckets import planned
 from smd_research.training.classifier import Classifier
 from smd_research.training.flops import forward_flops, matrix_parameters, training_flops
 from smd_research.training.kept import Request, tuned_once, tuned_weights

@@ -6,9 +6,9 @@ from transformers import PreTrainedTokenizerBase
 
 from smd_research.core.errors import ConfigError
 from smd_research.data.tasks.base import Example, Task
+from smd_research.data.texts import Texts
 from smd_research.data.tokenise import prompts
 from smd_research.models.bundle import Bundle
-from smd_research.training.buckets import Texts
 
 
 def texts_of(examples: Sequence[Example], task: Task, bundle: Bundle) -> Texts:

@@ -26,8 +26,8 @@ from smd_research.defenses.tunable import Tunable
 from smd_research.mechanisms.privacy.survival import token_frequencies
 from smd_research.mechanisms.shaking import OPERATORS, Key, Substitution
 from smd_research.mechanisms.shaking.key import SECRET_BYTES
+from smd_research.mechanisms.shaking.operators import check_vertical
 from smd_research.mechanisms.shaking.parameters import RecoveryParameters, ShakingParameters
-from smd_research.mechanisms.shaking.vertical import check_vertical
 from smd_research.models.bundle import Bundle
 from smd_research.models.tables import output_head
 from smd_research.training.recovery import Precision, Weights

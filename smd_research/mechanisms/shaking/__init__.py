@@ -5,8 +5,9 @@ The paper's formulas could not be read; operators and key are our own definition
 
 from smd_research.mechanisms.shaking.horizontal import Substitution, label_permutation
 from smd_research.mechanisms.shaking.key import Key, tokenizer_digest
+from smd_research.mechanisms.shaking.operators import AFFINE, OPERATORS
 from smd_research.mechanisms.shaking.streams import KeyStream
-from smd_research.mechanisms.shaking.vertical import AFFINE, OPERATORS, affine, shake
+from smd_research.mechanisms.shaking.vertical import affine, shake
 
 __all__ = [
     "AFFINE",

@@ -2,16 +2,13 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from smd_research.core.errors import PromptError
+from smd_research.mechanisms.shaking.key import Key
 from smd_research.mechanisms.shaking.streams import KeyStream
-
-if TYPE_CHECKING:
-    from smd_research.mechanisms.shaking.key import Key
 
 Ids = NDArray[np.int64]
 
@@ -34,7 +31,7 @@ class Substitution:
     counts: Ids
 
     @classmethod
-    def of(cls, key: "Key", special: Collection[int]) -> "Substitution":
+    def of(cls, key: Key, special: Collection[int]) -> "Substitution":
         """The key's substitution: a uniform permutation of a keyed share of the ids that are not special.
 
         With ``m`` homophones each of the key's frequent ids has ``m`` cipher ids: the alphabet grows by ``m - 1`` ids

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from smd_research.core.errors import ConfigError
+from smd_research.mechanisms.shaking.operators import Vertical, check_vertical
 from smd_research.mechanisms.shaking.streams import KeyStream
-from smd_research.mechanisms.shaking.vertical import Vertical, check_vertical
 from smd_research.models.bundle import Bundle
 from smd_research.models.tables import input_table
 
