@@ -1,10 +1,14 @@
 """Shared fixtures."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from made_records import make_cell, make_record
+
+from smd_research.core.cell import Cell
+from smd_research.records import Record
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -39,3 +43,15 @@ def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     yield tmp_path
     littered = {path.name for path in tmp_path.iterdir()} - {"results"}
     assert not littered
+
+
+@pytest.fixture
+def cell_with() -> Callable[..., Cell]:
+    """Makes a cell that differs from a common one in what is named."""
+    return make_cell
+
+
+@pytest.fixture
+def record_with() -> Callable[..., Record]:
+    """Makes a small record by hand."""
+    return make_record

@@ -66,9 +66,10 @@ def sweep(folders: Sequence[Path], results_dir: Path) -> None:
     """Print the table of a sweep and draw its figure; n/a cells that nobody may attack stand as blanks."""
     if not folders:
         return
-    from smd_research.reports.figures.plots import frontier
+    from smd_research.reports.figures.frontier import frontier
     from smd_research.reports.render.text import terminal
-    from smd_research.reports.tables.table import leak_matrix, summary
+    from smd_research.reports.tables.leak_matrix import leak_matrix
+    from smd_research.reports.tables.summary import summary
 
     frame = frame_of([read(folder) for folder in folders])
     if not (frame["status"] == "ok").any():

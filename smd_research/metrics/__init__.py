@@ -1,6 +1,7 @@
 """Privacy, utility and cost: one function a metric, each with a card, and means with 95 % intervals."""
 
-from smd_research.metrics.cards import CARDS, Card, summarise
+from smd_research.metrics.card import Card
+from smd_research.metrics.cards import CARDS, summarise
 from smd_research.metrics.cost import resident_mb
 from smd_research.metrics.estimate import Estimate, Scale, aggregate, perplexity
 from smd_research.metrics.memory import Mapped, mapped, private_bytes, shared_once

@@ -12,6 +12,7 @@ from rapidfuzz.distance import Levenshtein
 
 from smd_research.core.guess import Guess
 from smd_research.data.prompts import TokenSpan
+from smd_research.metrics.card import CONTROL, PRIOR, Card
 
 Answer = Guess | Sequence[int]
 """What an attack answers: a full guess, or only its token ids."""
@@ -40,12 +41,9 @@ def token_accuracy(truth: Sequence[int], guess: Answer, special_ids: Collection[
     return sum(t == g for t, g in pairs) / len(pairs) if pairs else math.nan
 
 
-def exact_match(truth: Sequence[int], guess: Answer, special_ids: Collection[int] = ()) -> float:
-    """1 when the whole prompt is recovered token for token, nothing missing and nothing added; else 0."""
-    pairs = _aligned(truth, guess, special_ids)
-    if not pairs:
-        return math.nan
-    return float(all(t == g for t, g in pairs) and len(guessed_ids(guess)) == len(truth))
+TOKEN_ACCURACY = Card.leak(
+    "token_accuracy", "tokens recovered", "positions whose token is right, special tokens left out"
+)
 
 
 def top5_accuracy(truth: Sequence[int], guess: Answer, special_ids: Collection[int] = ()) -> float:
@@ -67,11 +65,18 @@ def top_k_accuracy(truth: Sequence[int], guess: Answer, k: int, special_ids: Col
     return sum(hits) / len(hits) if hits else math.nan
 
 
-def edit_similarity(truth: Sequence[int], guess: Answer, special_ids: Collection[int] = ()) -> float:
-    """1 - Levenshtein distance / longer length, over token ids: forgives a shift, which token accuracy does not."""
-    true_ids = [int(t) for t in truth if t not in special_ids]
-    ids = [int(g) for g in guessed_ids(guess) if g not in special_ids]
-    return float(Levenshtein.normalized_similarity(true_ids, ids)) if true_ids else math.nan
+TOP5_ACCURACY = Card.leak("top5_accuracy", "tokens in top 5", "positions whose token is among the five best candidates")
+
+
+def exact_match(truth: Sequence[int], guess: Answer, special_ids: Collection[int] = ()) -> float:
+    """1 when the whole prompt is recovered token for token, nothing missing and nothing added; else 0."""
+    pairs = _aligned(truth, guess, special_ids)
+    if not pairs:
+        return math.nan
+    return float(all(t == g for t, g in pairs) and len(guessed_ids(guess)) == len(truth))
+
+
+EXACT_MATCH = Card.leak("exact_match", "whole prompts", "prompts recovered token for token")
 
 
 def rouge_l(truth_text: str, guess_text: str) -> float:
@@ -84,11 +89,31 @@ def rouge_l(truth_text: str, guess_text: str) -> float:
     return float(rouge_score(guess_text, truth_text, rouge_keys="rougeL")["rougeL_fmeasure"])
 
 
+ROUGE_L = Card.leak("rouge_l", "ROUGE-L", "longest common subsequence of words, F1")
+
+
+def edit_similarity(truth: Sequence[int], guess: Answer, special_ids: Collection[int] = ()) -> float:
+    """1 - Levenshtein distance / longer length, over token ids: forgives a shift, which token accuracy does not."""
+    true_ids = [int(t) for t in truth if t not in special_ids]
+    ids = [int(g) for g in guessed_ids(guess) if g not in special_ids]
+    return float(Levenshtein.normalized_similarity(true_ids, ids)) if true_ids else math.nan
+
+
+EDIT_SIMILARITY = Card.leak(
+    "edit_similarity", "edit similarity", "1 - Levenshtein distance / longer length, over tokens"
+)
+
+
 def span_exact(truth: Sequence[int], guess: Answer, spans: Iterable[TokenSpan]) -> float:
     """Share of secret spans recovered token for token at their place; NaN for a prompt without secrets."""
     ids = list(guessed_ids(guess))
     hits = [list(truth[s.start : s.end]) == ids[s.start : s.end] for s in spans]
     return sum(hits) / len(hits) if hits else math.nan
+
+
+SPAN_EXACT = Card.leak(
+    "span_exact", "secrets recovered", "secret spans recovered token for token; mean over prompts with secrets"
+)
 
 
 def span_similarity(truth: Sequence[int], guess: Answer, spans: Iterable[TokenSpan], decode: Decode) -> float:
@@ -104,9 +129,52 @@ def span_similarity(truth: Sequence[int], guess: Answer, spans: Iterable[TokenSp
     return sum(scores) / len(scores) if scores else math.nan
 
 
+SPAN_SIMILARITY = Card.leak("span_similarity", "secret similarity", "character edit similarity of secret spans")
+
+CONTROLS = (
+    Card.leak("control_token_accuracy", "tokens, control", f"token_accuracy of {CONTROL}: the chance level", PRIOR),
+    Card.leak("control_span_exact", "secrets, control", f"span_exact of {CONTROL}: the chance level", PRIOR),
+)
+"""The same functions, of a guess made from another prompt's view."""
+
+
 def choice_found(guess: Guess, truth: int, k: int) -> float:
     """1 when the true one of several public alternatives is among the attack's ``k`` best, else 0."""
     return float(truth in guess.choices[:k])
+
+
+CHOICES = (
+    Card.leak(
+        "choice_top1", "hidden value found", "hidden values that the attack ranks first of the register",
+        "1 / length of the register: choice_chance",
+    ),
+    Card.leak(
+        "choice_top5", "hidden value in top 5", "hidden values among the five best of the register",
+        "5 / length of the register",
+    ),
+    Card(
+        "refused", "refused", "privacy", "", "higher", "", 1.0, "rate",
+        "requests of an active attack that the trusted party noticed and ended",
+    ),
+    Card.leak("choice_chance", "chance of a value", "1 / number of candidates that fit into the gap", "itself"),
+    Card(
+        "choices", "register", "privacy", "candidates", "higher", "", None, "positive",
+        "candidates that fit into the gap, the hidden value included",
+    ),
+    Card.leak("control_choice_top1", "hidden value, control", f"choice_top1 of {CONTROL}: the chance level", PRIOR),
+)  # fmt: skip
+"""A value hidden in a public template, and whether an active attack was ended."""
+
+
+def certified(guess: Guess) -> float:
+    """1 when the attack proved its own guess right, 0 when its check failed, NaN when it has no check."""
+    return math.nan if guess.certified is None else float(guess.certified)
+
+
+CERTIFIED = Card(
+    "certified", "certified", "privacy", "", "lower", "", 1.0, "rate",
+    "guesses the attack proved right by itself, among those it could check",
+)  # fmt: skip
 
 
 def attack_candidates(guess: Guess) -> float:
@@ -114,6 +182,7 @@ def attack_candidates(guess: Guess) -> float:
     return float(guess.spent.candidates)
 
 
-def certified(guess: Guess) -> float:
-    """1 when the attack proved its own guess right, 0 when its check failed, NaN when it has no check."""
-    return math.nan if guess.certified is None else float(guess.certified)
+ATTACK_CANDIDATES = Card(
+    "attack_candidates", "candidates", "privacy", "candidates", "higher", "", None, "positive",
+    "candidates the attack evaluated for a prompt",
+)  # fmt: skip

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 
 from smd_research.core.guess import Guess, Verdict
 from smd_research.data.prompts import TokenSpan
+from smd_research.metrics.card import Card
 
 JUDGES = {
     "joint": "all evidence together",
@@ -68,3 +69,52 @@ def _among(truth: Sequence[int], guess: Guess, spans: Sequence[TokenSpan]) -> fl
         return math.nan
     true = [tuple(truth[s.start : s.end]) for s in spans]
     return float(any(true == [tuple(read[s.start : s.end]) for s in spans] for read in guess.candidates))
+
+
+_CHANCE = "1 / number of streams: stream_chance"
+
+STREAMS = (
+    Card.leak("stream_found", "real stream found", "prompts whose real stream the attack picked", _CHANCE),
+    Card.leak("stream_chance", "chance", "1 / number of streams", "itself"),
+    Card.leak("real_stream_read", "real stream read", "prompts whose secrets the attack read in some stream", "none"),
+    Card(
+        "stream_advantage", "advantage", "privacy", "", "lower", "0", 1.0, "linear",
+        "real streams found minus 1 / number of streams",
+    ),
+    Card(
+        "requests_needed", "requests needed", "privacy", "requests", "higher", "never", None, "positive",
+        "requests after which intersection was 95 % sure of a stream, over prompts where it was, and right",
+    ),
+)  # fmt: skip
+"""Picking the real stream by all evidence."""
+
+
+def _cards_of_judge(judge: str, evidence: str) -> tuple[Card, ...]:
+    name = judge.replace("_", " ")
+    hope = f"largest probability of being real by {evidence}: what picking by it can hope for"
+    excess = f"max posterior minus 1 / number of streams, by {evidence}"
+    return (
+        Card.leak(f"found_{judge}", f"found by {name}", f"real streams picked by {evidence}", _CHANCE),
+        Card.leak(f"max_posterior_{judge}", f"max posterior, {name}", hope, _CHANCE),
+        Card.leak(f"eps_eff_{judge}", f"eps_eff, {name}", excess, "0"),
+    )
+
+
+BY_EVIDENCE = tuple(card for judge in JUDGES.items() for card in _cards_of_judge(*judge))
+"""Picking the real stream by each line of evidence."""
+
+OBFUSCATION = (
+    Card(
+        "eps_eff", "eps_eff", "privacy", "", "lower", "0", 1.0, "linear",
+        "largest posterior of a stream under the sampler's own model and law, minus 1 / number of streams",
+    ),
+    Card.leak(
+        "nominal_bound", "claimed bound", "success that is claimed to be the most: 1 / streams + epsilon", "itself"
+    ),
+    Card(
+        "widened_epsilon", "widened epsilon", "privacy", "", "lower", "", None, "linear",
+        "largest epsilon that a secret's bins were widened to, to find enough fakes",
+    ),
+    Card.cost("sampling_ms", "sampling", "ms", "drawing the fakes of a prompt, part of the time to its first token"),
+)  # fmt: skip
+"""What a vault that hides a prompt among virtual ones says of its fakes."""

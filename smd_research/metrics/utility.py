@@ -7,6 +7,8 @@ Logits are ``[T, V]`` tensors, one row a scored token. Everything is computed in
 import math
 from typing import TYPE_CHECKING
 
+from smd_research.metrics.card import Card
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -21,6 +23,12 @@ def negative_log_likelihood(logits: "Tensor", targets: "Tensor") -> float:
     return float(cross_entropy(logits.double(), targets, reduction="sum"))
 
 
+PERPLEXITY = Card(
+    "perplexity", "perplexity", "utility", "", "lower", "", None, "log",
+    "of held-out text under the defended model, token-weighted, interval over prompts",
+)  # fmt: skip
+
+
 def kl(plain: "Tensor", defended: "Tensor") -> float:
     """Mean over positions of KL(plain || defended) between next-token distributions, in nats."""
     _check(plain, defended)
@@ -31,6 +39,12 @@ def kl(plain: "Tensor", defended: "Tensor") -> float:
     p, q = plain.double().log_softmax(-1), defended.double().log_softmax(-1)
     # Rounding may leave -1e-17 where the two are equal; a divergence is never negative.
     return max(float(kl_div(q, p, log_target=True, reduction="batchmean")), 0.0)
+
+
+KL = Card(
+    "kl", "KL", "utility", "nats", "lower", "", 0.0, "positive",
+    "KL(plain || defended) of next-token distributions, teacher-forced on the plain model's greedy continuation",
+)  # fmt: skip
 
 
 def greedy_equal(plain: "Tensor", defended: "Tensor", tie_gap: float = 0.0) -> float:
@@ -50,6 +64,17 @@ def greedy_equal(plain: "Tensor", defended: "Tensor", tie_gap: float = 0.0) -> f
     return float((same | (best - chosen <= tie_gap)).double().mean())
 
 
+GREEDY_EQUAL = Card(
+    "greedy_equal", "greedy equal", "utility", "", "higher", "", 1.0, "rate",
+    "positions with the same greedy token as the plain model",
+)  # fmt: skip
+
+REFUSED_SHARE = Card(
+    "refused_share", "prompts refused", "utility", "", "lower", "", 0.0, "rate",
+    "prompts that the defense would not serve; every other figure is over those that it served",
+)  # fmt: skip
+
+
 def logit_error(plain: "Tensor", defended: "Tensor") -> float:
     """Largest relative error over positions: max |defended - plain| / max |plain|, both over the vocabulary."""
     _check(plain, defended)
@@ -57,6 +82,12 @@ def logit_error(plain: "Tensor", defended: "Tensor") -> float:
         return math.nan
     error = (defended.double() - plain.double()).abs().amax(-1)
     return float((error / plain.double().abs().amax(-1)).max())
+
+
+LOGIT_ERROR = Card(
+    "logit_error", "logit error", "utility", "", "lower", "", 0.0, "positive",
+    "largest relative error of the logits against the plain model's",
+)  # fmt: skip
 
 
 def _check(plain: "Tensor", defended: "Tensor") -> None:

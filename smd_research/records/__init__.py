@@ -1,8 +1,8 @@
-"""Records: what each cell left, read back as one frame; tables, figures and reports read records only."""
+"""Storage of what each cell and bench left, read back as one frame; how it is shown is the business of reports."""
 
 from smd_research.records.environment import environment
-from smd_research.records.frame import CorruptRecordWarning, frame_of, frame_of_sweep, load
-from smd_research.records.items import Item, items_frame, read_items, token_texts
+from smd_research.records.frame import CorruptRecordWarning, frame_of, frame_of_sweep, has_metric, load, record_of
+from smd_research.records.items import Item, items_frame, read_items
 from smd_research.records.record import Record, Status
 from smd_research.records.store import Store, decide, read
 
@@ -16,9 +16,10 @@ __all__ = [
     "environment",
     "frame_of",
     "frame_of_sweep",
+    "has_metric",
     "items_frame",
     "load",
     "read",
     "read_items",
-    "token_texts",
+    "record_of",
 ]

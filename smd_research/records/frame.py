@@ -92,6 +92,24 @@ def frame_of_sweep(cells: Sequence[Cell], records: Sequence[Record]) -> pd.DataF
     return frame_of([known.get(cell.id) or Record(Status.MISSING, cell, "not run yet") for cell in cells])
 
 
+def record_of(frame: pd.DataFrame, cell: str) -> Record:
+    """The whole record of a cell of a frame, its prompts included.
+
+    Args:
+        frame: as :func:`load` gives it.
+        cell: its id.
+
+    Raises:
+        RecordError: when it has become unreadable since it was loaded.
+    """
+    return read(Path(str(frame.loc[frame["id"] == cell, "path"].iloc[0])))
+
+
+def has_metric(frame: pd.DataFrame, metric: str) -> bool:
+    """Whether any cell of a frame holds a metric."""
+    return bool(((frame["metric"] == metric) & frame["mean"].notna()).any())
+
+
 def tidy(rows: list[dict[str, Any]]) -> pd.DataFrame:
     """Rows as a frame with all columns and stable types, also when there is no row."""
     return pd.DataFrame(rows, columns=list(COLUMNS)).astype(_TYPES)

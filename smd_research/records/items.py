@@ -4,7 +4,7 @@ The truth stands here in clear, so that a person can look at what leaked: use ev
 synthetic or consented to. Nothing else in a record holds any part of a prompt.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pandas as pd
@@ -79,11 +79,6 @@ def read_items(frame: pd.DataFrame) -> list[Item]:
             )
         )
     return items
-
-
-def token_texts(ids: Sequence[int], decode: Callable[[list[int]], str]) -> list[str | None]:
-    """The text of each token by itself; None for abstentions (negative ids)."""
-    return [decode([int(i)]) if i >= 0 else None for i in ids]
 
 
 def _listed(value: object) -> list:  # type: ignore[type-arg]

@@ -1,13 +1,12 @@
 """One record of a frame, by the labels that tell it from the others."""
 
-from pathlib import Path
-
 import pandas as pd
 
 from smd_research.core.errors import RecordError
+from smd_research.records.frame import record_of
 from smd_research.records.record import Record
-from smd_research.records.store import read
-from smd_research.reports.points import Label, Where, fits, points
+from smd_research.reports.designs import Label
+from smd_research.reports.points import Where, fits, points
 
 
 def chosen(frame: pd.DataFrame, **where: Label) -> Record:
@@ -29,4 +28,4 @@ def chosen_where(frame: pd.DataFrame, where: Where) -> Record:
     wanted = ", ".join(f"{name}={value}" for name, value in where.items())
     if len(found) != 1:
         raise RecordError(f"{len(found)} records have {wanted}: one is needed")
-    return read(Path(str(frame.loc[frame["id"] == found[0], "path"].iloc[0])))
+    return record_of(frame, found[0])

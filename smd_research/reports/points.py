@@ -3,7 +3,6 @@
 Declared tables, claims and figures ask for points by label, so that they read records and bench files alike.
 """
 
-import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,15 +10,12 @@ from typing import Any, TypeAlias
 
 import pandas as pd
 
-from smd_research.core.cell import COMPONENTS, OPTIONAL
 from smd_research.metrics import CARDS
 from smd_research.metrics.spread import Spread
 from smd_research.records.bench import BenchCase
-from smd_research.records.frame import DEPLOYED, DESIGN
 from smd_research.records.record import Status
+from smd_research.reports.designs import NO_CELL, Design, Label, Labels, design_of
 
-Label: TypeAlias = str | int | float | bool | None
-Labels: TypeAlias = Mapping[str, Label]
 Where: TypeAlias = Mapping[str, Label | Sequence[Label]]
 Source: TypeAlias = pd.DataFrame | Sequence[BenchCase]
 
@@ -37,6 +33,7 @@ class Point:
         id: the cell, or the bench's case.
         status: how the cell ended.
         reason: why it is not ok.
+        design: the cell's; empty for a bench.
     """
 
     labels: Labels
@@ -49,6 +46,7 @@ class Point:
     id: str = ""
     status: Status = Status.OK
     reason: str = ""
+    design: Design = field(default=NO_CELL, repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -137,29 +135,17 @@ def _measured(case: BenchCase, quantity: str, spread: Spread, unit: str) -> Poin
 
 
 def _of_frame(frame: pd.DataFrame) -> Iterator[Point]:
-    labels: dict[str, Labels] = {}
+    cells: dict[str, tuple[Labels, Design]] = {}
     for row in frame.to_dict("records"):
         cell = str(row["id"])
-        if cell not in labels:
-            labels[cell] = _labels(row)
+        if cell not in cells:
+            design = design_of(row)
+            cells[cell] = design.labels, design
+        labels, design = cells[cell]
         status, metric = Status(row["status"]), row["metric"]
         if status is not Status.OK or not isinstance(metric, str):
-            yield Point(labels[cell], id=cell, status=status, reason=str(row["reason"]))
+            yield Point(labels, id=cell, status=status, reason=str(row["reason"]), design=design)
             continue
+        figures = (row["mean"], row["low"], row["high"], int(row["n"]))
         unit = CARDS[metric].unit if metric in CARDS else ""
-        yield Point(labels[cell], metric, row["mean"], row["low"], row["high"], int(row["n"]), unit, cell)
-
-
-def _labels(row: Mapping[Any, Any]) -> Labels:
-    labels: dict[str, Label] = {
-        name: None if pd.isna(row[name]) else row[name] for name in DESIGN if not name.endswith("_params")
-    }
-    for part in (*COMPONENTS, *OPTIONAL):
-        options = json.loads(row[f"{part}_params"])
-        if part == "defense" and row[DEPLOYED]:
-            chosen = json.loads(row[DEPLOYED])
-            options |= {key: chosen[key] for key, value in options.items() if value is None and key in chosen}
-        for key, value in options.items():
-            if not isinstance(value, dict):
-                labels[f"{part}.{key}"] = ", ".join(map(str, value)) if isinstance(value, list) else value
-    return labels
+        yield Point(labels, metric, *figures, unit, cell, design=design)

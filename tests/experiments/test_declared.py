@@ -13,7 +13,7 @@ from smd_research.core.errors import ConfigError
 from smd_research.metrics.spread import Spread
 from smd_research.records.bench import BenchCase
 
-VIEW = {"_target_": "smd_research.reports.tables.table.summary"}
+VIEW = {"_target_": "smd_research.reports.tables.summary.summary"}
 
 
 def test_a_sweep_has_one_list_or_one_for_each_size() -> None:

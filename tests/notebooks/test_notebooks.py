@@ -15,7 +15,7 @@ PROMPTING = SAMPLE / "confidential_prompting"
 DECOMPOSITION = SAMPLE / "weight_decomposition"
 SHAKING = SAMPLE / "keyed_shaking"
 
-sys.path.insert(0, str(ROOT / "tests" / "records"))
+sys.path.insert(0, str(ROOT / "tests" / "reports"))
 
 
 def sources(path: Path) -> list[str]:

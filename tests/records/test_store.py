@@ -172,7 +172,7 @@ def test_a_full_disk_leaves_the_old_record(
 WRITER = """
     import sys
     sys.path.insert(0, {tests!r})
-    from conftest import make_record
+    from made_records import make_record
     from smd_research.records import Store
     store, value = Store({results!r}), float(sys.argv[1])
     print("ready", flush=True)
@@ -182,7 +182,7 @@ WRITER = """
 
 
 def writer(results: Path, value: float, turns: int) -> "subprocess.Popen[str]":
-    code = textwrap.dedent(WRITER).format(tests=str(Path(__file__).parent), results=str(results))
+    code = textwrap.dedent(WRITER).format(tests=str(Path(__file__).parents[1]), results=str(results))
     command = [sys.executable, "-c", code, str(value), str(turns)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 

@@ -93,19 +93,19 @@ def _leak_panel(axes: Axes, found: Sequence[Battery], leak: str) -> dict[str, tu
     """A curve an attack; returns where each ends, for its label."""
     curves: dict[str, list[tuple[float, Score]]] = defaultdict(list)
     for battery in found:
-        for outcome in battery.outcomes():
+        for outcome in battery.outcomes:
             score = battery.score(leak, outcome.attack)
             if score is not None:
                 curves[outcome.attack].append((battery.epsilon or 0.0, score))
     _curves(axes, curves)
     percent_axis(axes)
-    return {attack: (points[-1][0], points[-1][1].mean) for attack, points in curves.items()}
+    return {attack: (points[-1][0], points[-1][1].value) for attack, points in curves.items()}
 
 
 def _utility_panel(axes: Axes, found: Sequence[Battery], utility: str) -> None:
     losses = [(b.epsilon or 0.0, score) for b in found if (score := b.common(utility)) is not None]
     _curve(axes, losses, CATEGORIES[0], "o", "-")
-    means = [score.mean for _, score in losses]
+    means = [score.value for _, score in losses]
     if means and min(means) > 0 and max(means) > 30 * min(means):
         _log_axis(axes)
     else:
@@ -126,7 +126,7 @@ def _curve(axes: Axes, points: list[tuple[float, Score]], colour: str, marker: s
     x = [epsilon for epsilon, _ in points]
     if marker:  # the band of a baseline would only cover the others'
         axes.fill_between(x, [s.low for _, s in points], [s.high for _, s in points], color=colour, alpha=0.13, lw=0)
-    axes.plot(x, [s.mean for _, s in points], line, color=colour, marker=marker or None, ms=6, mec="white", mew=0.8)
+    axes.plot(x, [s.value for _, s in points], line, color=colour, marker=marker or None, ms=6, mec="white", mew=0.8)
 
 
 def _log_axis(axes: Axes) -> None:

@@ -90,7 +90,7 @@ def frontier_figure(
         norm = _loss_norm([point.loss for point in points], utility)
         shown = axes.scatter(
             [p.latency for p in points],
-            [1 - p.leak.mean for p in points],
+            [1 - p.leak.value for p in points],
             c=[_visible(p.loss, norm) for p in points],
             cmap=SEQUENTIAL, norm=norm, s=110, edgecolors=INK, linewidths=0.8, zorder=4,
         )  # fmt: skip
@@ -111,7 +111,7 @@ def frontier_figure(
         figure.draw_without_rendering()
         texts = [f"{point.label}\n{broken(point.leak.attack, 20)}" for point in points]
         bars = [(p.latency, 1 - p.leak.high, p.latency, 1 - p.leak.low) for p in points if not math.isnan(p.leak.low)]
-        place_labels(axes, [(p.latency, 1 - p.leak.mean) for p in points], texts, avoid=bars)
+        place_labels(axes, [(p.latency, 1 - p.leak.value) for p in points], texts, avoid=bars)
         return figure
 
 
@@ -130,8 +130,8 @@ def frontier_points(frame: pd.DataFrame, leak: str, latency: str, utility: str) 
         chance = battery.chance(leak)
         points.append(
             FrontierPoint(
-                battery.label, battery.name, speed.mean, best, chance.mean if chance else math.nan,
-                loss.mean if loss else math.nan,
+                battery.label, battery.name, speed.value, best, chance.value if chance else math.nan,
+                loss.value if loss else math.nan,
             )
         )  # fmt: skip
     return points
@@ -151,7 +151,7 @@ def _connect(axes: Axes, points: Sequence[FrontierPoint]) -> None:
     for point in points:
         families[point.family].append(point)
     for family in families.values():
-        places = [(p.latency, 1 - p.leak.mean) for p in family]
+        places = [(p.latency, 1 - p.leak.value) for p in family]
         axes.plot(*zip(*places, strict=True), color=RULE, lw=1.4, zorder=1)
 
 

@@ -12,9 +12,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from smd_research.core.errors import RecordError
+from smd_research.reports.designs import Label
 from smd_research.reports.figures.placing import place_labels
 from smd_research.reports.figures.style import CATEGORIES, MARKERS, QUIET, house_style, new_figure, percent_axis, save
-from smd_research.reports.points import Label, Point, Series, Source, Where, fits, points
+from smd_research.reports.points import Point, Series, Source, Where, fits, points
 from smd_research.reports.render import numbers
 
 TICK_ROOM = 0.09

@@ -107,11 +107,11 @@ def _leak(axes: Axes, place: int, battery: Battery, metric: str) -> None:
     """What the best attack recovers, beside chance, and its name."""
     best, chance = battery.best(metric), battery.chance(metric)
     if chance is not None:
-        axes.plot(chance.mean, place, "|", color=INK, ms=11, mew=1.6, zorder=2)
+        axes.plot(chance.value, place, "|", color=INK, ms=11, mew=1.6, zorder=2)
     if best is not None and battery.tested:
         if not math.isnan(best.low):
             axes.plot([best.low, best.high], [place, place], color=RULE, lw=5, solid_capstyle="butt", zorder=1)
-        axes.plot(best.mean, place, "o", color=LEAK, ms=8, zorder=3)
+        axes.plot(best.value, place, "o", color=LEAK, ms=8, zorder=3)
         remark = _words(best.attack.split(" ")[:1])
     else:
         remark = "untested: no attack here reads it"
@@ -134,7 +134,7 @@ def _dots(axes: Axes, values: Sequence[float], colour: str, distance: bool = Fal
 
 def _mean(battery: Battery, metric: str) -> float:
     score = battery.common(metric)
-    return score.mean if score else math.nan
+    return score.value if score else math.nan
 
 
 def _name(battery: Battery, unsaid: Sequence[str]) -> str:

@@ -14,16 +14,17 @@ from pathlib import Path
 import pandas as pd
 
 from smd_research.core.errors import RecordError
-from smd_research.records.frame import load
+from smd_research.records.frame import has_metric, load, record_of
 from smd_research.records.items import Item, read_items
 from smd_research.records.record import Record
-from smd_research.records.store import read
 from smd_research.reports.batteries import batteries
-from smd_research.reports.figures.plots import frontier_figure
+from smd_research.reports.figures.frontier import frontier_figure
 from smd_research.reports.marks import Mark, Verdict, marks
 from smd_research.reports.render import numbers
 from smd_research.reports.render.page_style import CSS
-from smd_research.reports.tables.table import Entry, Table, leak_matrix, summary
+from smd_research.reports.tables.leak_matrix import leak_matrix
+from smd_research.reports.tables.summary import summary
+from smd_research.reports.tables.table import Entry, Table
 
 
 def write_report(results_dir: str | os.PathLike[str], path: str | os.PathLike[str], prompts: int = 10) -> Path:
@@ -121,12 +122,12 @@ def _token_html(mark: Mark, text: str) -> str:
 
 def _leaks(frame: pd.DataFrame) -> Iterable[str]:
     for metric in ("span_exact", "token_accuracy"):
-        if ((frame["metric"] == metric) & frame["mean"].notna()).any():
+        if has_metric(frame, metric):
             yield table_html(leak_matrix(frame, metric))
 
 
 def _frontier(frame: pd.DataFrame) -> str:
-    leak = "span_exact" if (frame["metric"] == "span_exact").any() else "token_accuracy"
+    leak = "span_exact" if has_metric(frame, "span_exact") else "token_accuracy"
     try:
         figure = frontier_figure(frame, leak=leak)
     except RecordError:
@@ -140,12 +141,11 @@ def _frontier(frame: pd.DataFrame) -> str:
 
 def _prompts(frame: pd.DataFrame, limit: int) -> Iterable[str]:
     """For each defense the prompts under its best attack, folded but for the first."""
-    paths = dict(zip(frame["id"], frame["path"], strict=True))
     shown = []
     for battery in batteries(frame):
         best = battery.best("span_exact") or battery.best("token_accuracy")
         if best is not None and battery.tested:
-            shown.append((f"{battery.label}: {best.attack}", read(Path(paths[best.id]))))
+            shown.append((f"{battery.label}: {best.attack}", record_of(frame, best.id)))
     if shown and limit > 0:
         yield _legend()
         yield from (_record_html(name, record, limit, i == 0) for i, (name, record) in enumerate(shown))

@@ -3,7 +3,6 @@
 It can be shown before it is complete: what has not been measured stands as ``...``.
 """
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
@@ -11,11 +10,11 @@ from typing import Any, Literal
 
 from smd_research.core.errors import RecordError
 from smd_research.records.record import Status
-from smd_research.reports.points import Label, Point, Series, Source, Where, among, fits, points, same
+from smd_research.reports.designs import Label
+from smd_research.reports.points import Point, Series, Source, Where, among, fits, points, same
 from smd_research.reports.render import numbers
+from smd_research.reports.tables.entries import Show, entry
 from smd_research.reports.tables.table import Column, Entry, Table
-
-Show = Literal["share", "leak", "number", "ratio", "bytes", "count", "tiny"]
 
 
 @dataclass(frozen=True)
@@ -112,7 +111,7 @@ def _entry(column: Figures, members: Sequence[Point], row: Mapping[str, Label]) 
                 f"{dict(row)}: give the table's rows another label, or the column a 'where' or 'best'"
             )
         found.sort(key=lambda point: point.value, reverse=column.best == "largest")
-    return shown(found[0], column.show)
+    return entry(found[0], column.show)
 
 
 def _absent(cells: Sequence[Point]) -> Entry:
@@ -124,31 +123,6 @@ def _absent(cells: Sequence[Point]) -> Entry:
     if not cells:
         return Entry(numbers.PENDING, note="not measured yet")
     return Entry(numbers.MISSING, ids=(cells[0].id,), note=cells[0].reason)
-
-
-def shown(point: Point, show: Show) -> Entry:
-    """A point as a place of a table."""
-    share = show in ("share", "leak")
-    interval = ""
-    if share:
-        interval = numbers.share_interval(point.low, point.high)
-    elif show in ("number", "ratio"):
-        interval = numbers.interval(point.low, point.high, point.value)
-    shade = min(max(point.value, 0.0), 1.0) if show == "leak" and not math.isnan(point.value) else None
-    return Entry(
-        _WRITTEN[show](point.value), interval, point.value, point.low, point.high, point.n, (point.id,), shade=shade
-    )
-
-
-_WRITTEN: dict[str, Callable[[float], str]] = {
-    "share": numbers.share,
-    "leak": numbers.share,
-    "number": numbers.quantity,
-    "ratio": lambda value: f"{value:.2f}x",
-    "bytes": numbers.byte_count,
-    "count": lambda value: f"{value:,.0f}",
-    "tiny": lambda value: f"{value:.1e}",
-}
 
 
 def _readable(name: str) -> str:

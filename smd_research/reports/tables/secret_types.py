@@ -1,16 +1,17 @@
 """Which kinds of secrets leak: names, dates, amounts, each apart."""
 
 from collections import defaultdict
-from pathlib import Path
 
 import pandas as pd
 
 from smd_research.metrics import aggregate
+from smd_research.records.frame import record_of
 from smd_research.records.items import Item, read_items
-from smd_research.records.store import read
 from smd_research.reports.batteries import Battery, Score, batteries
 from smd_research.reports.marks import Verdict, marks
-from smd_research.reports.tables.table import Column, Entry, Table, entry
+from smd_research.reports.points import Point
+from smd_research.reports.tables.entries import entry
+from smd_research.reports.tables.table import Column, Entry, Table
 
 
 def secrets_by_type(frame: pd.DataFrame, title: str = "Secrets recovered by the best attack, by type") -> Table:
@@ -25,12 +26,11 @@ def secrets_by_type(frame: pd.DataFrame, title: str = "Secrets recovered by the 
     Raises:
         RecordError: when a record has become unreadable since it was loaded.
     """
-    paths = dict(zip(frame["id"], frame["path"], strict=True))
     found: list[tuple[Battery, Score, dict[str, list[bool]]]] = []
     for battery in batteries(frame):
         best = battery.best("span_exact")
         if best is not None and battery.tested:
-            found.append((battery, best, recovered_spans(read_items(read(Path(paths[best.id])).items))))
+            found.append((battery, best, recovered_spans(read_items(record_of(frame, best.id).items))))
     types = sorted({kind for _, _, spans in found for kind in spans})
     rows = tuple(
         (Entry(battery.label), Entry(best.attack, ids=(best.id,)), *(_entry(spans.get(t, []), best) for t in types))
@@ -54,4 +54,5 @@ def _entry(hits: list[bool], best: Score) -> Entry:
     estimate = aggregate([float(hit) for hit in hits], "rate")
     if not estimate.n:
         return entry(None)
-    return entry(Score(best.attack, estimate.mean, estimate.low, estimate.high, estimate.n, best.id), shaded=True)
+    figures = (estimate.mean, estimate.low, estimate.high, estimate.n)
+    return entry(Point(best.labels, "span_exact", *figures, id=best.id), "leak")

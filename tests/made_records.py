@@ -1,7 +1,6 @@
-from collections.abc import Callable
-from typing import Any
+"""Records made by hand, for tests of storage and of reports."""
 
-import pytest
+from typing import Any
 
 from smd_research.core.cell import Cell
 from smd_research.data.prompts import TokenSpan
@@ -40,13 +39,3 @@ def make_record(
     if status is not Status.OK:
         metrics, items = {}, items_frame([])
     return Record(status, cell or make_cell(), reason, metrics, items, {"python": "3.12"})
-
-
-@pytest.fixture
-def cell_with() -> Callable[..., Cell]:
-    return make_cell
-
-
-@pytest.fixture
-def record_with() -> Callable[..., Record]:
-    return make_record

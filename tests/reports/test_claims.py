@@ -24,7 +24,8 @@ from smd_research.reports.claims import (
     verdict,
     within,
 )
-from smd_research.reports.points import Label, Point, points
+from smd_research.reports.designs import Label
+from smd_research.reports.points import Point, points
 
 
 def point(quantity: str, value: float, low: float = math.nan, **labels: Label) -> Point:

@@ -12,7 +12,8 @@ from smd_research.records.bench import BenchCase
 from smd_research.reports.points import Series, points, rest
 from smd_research.reports.render.text import markdown
 from smd_research.reports.tables.layout import layout
-from smd_research.reports.tables.table import leak_matrix, summary
+from smd_research.reports.tables.leak_matrix import leak_matrix
+from smd_research.reports.tables.summary import summary
 
 
 def bench(users: int, mode: str, value: float, **extra: float) -> BenchCase:

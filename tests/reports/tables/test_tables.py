@@ -14,8 +14,10 @@ from rich.console import Console
 from smd_research.records import Record, Status, Store, frame_of, load
 from smd_research.reports.render import numbers as text_of
 from smd_research.reports.render.text import comma_separated, fitted, markdown, show, terminal, write_table
+from smd_research.reports.tables.leak_matrix import leak_matrix
 from smd_research.reports.tables.secret_types import secrets_by_type
-from smd_research.reports.tables.table import Table, broken, leak_matrix, summary
+from smd_research.reports.tables.summary import summary
+from smd_research.reports.tables.table import Table, broken
 
 
 @pytest.fixture(scope="module")

@@ -12,10 +12,11 @@ from smd_research.core.cell import Cell
 from smd_research.core.errors import RecordError
 from smd_research.metrics import Estimate
 from smd_research.records import Record, Status, frame_of
+from smd_research.reports.designs import Label
 from smd_research.reports.figures.breakdown import Bar, breakdown, breakdown_figure
 from smd_research.reports.figures.decoys import judges_figure
 from smd_research.reports.figures.lines import Axis, Curve, lines, lines_figure
-from smd_research.reports.points import Label, Point
+from smd_research.reports.points import Point
 
 MODES = {"none": 1.0, "smd": 1.4, "full": 3.0}
 USERS = [

@@ -46,7 +46,7 @@ def test_privacy_is_that_of_the_best_attack() -> None:
     )
     best = batteries(frame)[0].best("token_accuracy")
     assert best is not None
-    assert (best.attack, best.mean) == ("strong", 0.9)
+    assert (best.attack, best.value) == ("strong", 0.9)
 
 
 def test_a_baseline_may_be_the_best_but_loses_a_tie() -> None:
@@ -69,14 +69,14 @@ def test_chance_is_the_largest_of_baselines_and_the_best_attacks_control() -> No
     ]
     chance = batteries(frame_of(rows))[0].chance("token_accuracy")
     assert chance is not None
-    assert (chance.attack, chance.mean) == ("strong", 0.25)
+    assert (chance.attack, chance.value) == ("strong", 0.25)
 
 
 def test_utility_is_that_of_the_median_cell() -> None:
     rows = [ok({"name": "x"}, a, tpot_ms=v) for a, v in (("a", 5.0), ("b", 90.0), ("c", 6.0))]
     common = batteries(frame_of(rows))[0].common("tpot_ms")
     assert common is not None
-    assert common.mean == 6.0
+    assert common.value == 6.0
 
 
 def test_a_defense_that_met_only_baselines_is_untested(frame: pd.DataFrame) -> None:
@@ -111,7 +111,7 @@ def test_outcomes_name_failures_and_skip_unattacked_cells() -> None:
         Record(Status.FAILED, cell({"name": "x"}, "a"), "broke"),
         Record(Status.NOT_APPLICABLE, cell({"name": "x"}, "b"), "needs more"),
     ]
-    outcomes = batteries(frame_of(rows))[0].outcomes()
+    outcomes = batteries(frame_of(rows))[0].outcomes
     assert [(o.attack, o.status, o.reason) for o in outcomes] == [
         ("a", Status.FAILED, "broke"),
         ("b", Status.NOT_APPLICABLE, "needs more"),
@@ -131,10 +131,10 @@ def test_only_the_latest_version_counts() -> None:
         ok({"name": "x"}, "b", {"versions": {"defense": 1, "attack": 9}}, token_accuracy=1.0),
     ]
     (battery,) = batteries(frame_of(rows))
-    assert [o.attack for o in battery.outcomes()] == ["a", "b"]
+    assert [o.attack for o in battery.outcomes] == ["a", "b"]
     best = battery.best("token_accuracy")
     assert best is not None
-    assert (best.attack, best.mean) == ("a", 0.6)
+    assert (best.attack, best.value) == ("a", 0.6)
 
 
 def test_an_option_left_open_is_shown_as_deployed() -> None:
@@ -148,5 +148,5 @@ def test_an_option_left_open_is_shown_as_deployed() -> None:
     rows = [swept(0.5, "a", 7.12345), swept(0.5, "b", None), swept(0.9, "a", 12.0)]
     found = batteries(frame_of(rows))
     assert [battery.label for battery in found] == ["dp epsilon=7.12 survival=0.5", "dp epsilon=12 survival=0.9"]
-    assert [len(battery.outcomes()) for battery in found] == [2, 1]
+    assert [len(battery.outcomes) for battery in found] == [2, 1]
     assert found[0].parameters["epsilon"] == 7.12

@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 from smd_research.records import frame_of
 from smd_research.reports.render.latex import _SPECIAL, escaped, latex
-from smd_research.reports.tables.table import Column, Entry, Table, leak_matrix, summary
+from smd_research.reports.tables.leak_matrix import leak_matrix
+from smd_research.reports.tables.summary import summary
+from smd_research.reports.tables.table import Column, Entry, Table
 
 HOSTILE = Table(
     r"50 % of \input{x} & $more$",

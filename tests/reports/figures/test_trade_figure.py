@@ -33,7 +33,7 @@ def test_each_setting_has_a_row_with_its_leak_utility_and_time(frame: pd.DataFra
     for axes, metric in zip(figure.axes[1:], ("kl", "tpot_ms"), strict=True):
         drawn = np.asarray(axes.lines[-1].get_xdata(), dtype=float)
         expected = [battery.common(metric) for battery in found]
-        assert drawn.tolist() == [max(score.mean, 1e-6) if score else math.nan for score in expected]
+        assert drawn.tolist() == [max(score.value, 1e-6) if score else math.nan for score in expected]
 
 
 def test_the_best_attack_is_named_and_a_defense_nobody_reads_is_untested(frame: pd.DataFrame) -> None:

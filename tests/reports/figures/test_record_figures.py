@@ -12,16 +12,10 @@ from PIL import Image
 from smd_research.core.errors import RecordError
 from smd_research.records import frame_of
 from smd_research.records.bench import BenchCase
+from smd_research.reports.figures.bench import bench_bars, bench_figure
+from smd_research.reports.figures.epsilon import epsilon_figure, epsilon_sweep
+from smd_research.reports.figures.frontier import frontier, frontier_figure, frontier_points
 from smd_research.reports.figures.placing import place_labels
-from smd_research.reports.figures.plots import (
-    bench_bars,
-    bench_figure,
-    epsilon_figure,
-    epsilon_sweep,
-    frontier,
-    frontier_figure,
-    frontier_points,
-)
 from smd_research.reports.figures.style import house_style, new_figure
 
 
