@@ -1,11 +1,12 @@
 """``smd table table=NAME``: run what a declared table lacks, then write it as Markdown, CSV, LaTeX and a figure.
 
-``conf/table/NAME.yaml`` holds the ``sweep`` (each line the overrides of a product of cells; one list for each size
-where there are two; with ``halving`` they are candidates, of which only the best go on to a longer budget) or the
-``benches`` whose files are read (``smd bench`` measures, a table only reads); the ``view`` that makes a table of
-either, a ``figure`` where one says more, and ``claims`` with their rules. Every other key of the command line is passed
-to each cell, so a table can be tried on another model or with fewer prompts. With ``rerun=never`` nothing is run and
-what is known is shown: the rest stands as ``...``.
+``conf/table/NAME.yaml`` holds the ``sweep`` (each line the overrides of a product of cells, with those of ``common``
+before it; one list for each size where there are two; with ``halving`` they are candidates, of which only the best go
+on to a longer budget) or the ``benches`` whose files are read (``smd bench`` measures, a table only reads); the
+``view`` that makes a table of either, a ``figure`` where one says more, and ``claims`` with their rules, in the words
+of :mod:`experiments.composing.words`. Every other key of the command line is passed to each cell, so a table can be
+tried on another model or with fewer prompts. With ``rerun=never`` nothing is run and what is known is shown: the rest
+stands as ``...``.
 """
 
 import shlex
@@ -22,7 +23,7 @@ from omegaconf import DictConfig
 from experiments.commands import sweep
 from experiments.composing.app import launch
 from experiments.composing.cells import composed, plain
-from experiments.composing.declared import Declared, bench_commands, declared, of_benches, of_sweep, write
+from experiments.composing.declared import Declared, bench_commands, declared, of_benches, of_sweep, resolve, write
 from experiments.composing.halving import Outcome
 from experiments.composing.overrides import UsageError, groups, nearest, parse
 from experiments.trials.plan import Plan
@@ -112,6 +113,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     chosen: list[tuple[str, Declared, Path]] = []
 
     def one(cfg: DictConfig) -> None:
+        resolve(_table(cfg))  # a misspelt word is refused before hours of cells
         asked.extend(run_all(cfg, words, journal))
         name = str(HydraConfig.get().runtime.choices["table"])
         chosen.append((name, _table(cfg), Path(cfg.results_dir).expanduser()))

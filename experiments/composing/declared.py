@@ -15,12 +15,12 @@ from smd_research.core.errors import ConfigError, RecordError
 from smd_research.core.paths import conf_dir
 
 if TYPE_CHECKING:
+    from experiments.composing.words import Figure, Said, View
     from smd_research.boundary import Link
     from smd_research.core.cell import Cell
     from smd_research.records.bench import BenchCase
     from smd_research.reports.claims import Claim
     from smd_research.reports.points import Source
-    from smd_research.reports.tables.table import Table
 
 SIZES = ("small", "full")
 """``small`` fits an hour on two cores, ``full`` a night or an accelerator."""
@@ -32,25 +32,26 @@ class Declared:
 
     Attributes:
         title: heading.
-        sweep: lines of overrides, each a product of cells;
+        sweep: lines of overrides, each a product of cells, with what ``common`` says before each;
         halving: runs these as candidates, rung by rung; or
         benches: names of benches whose files are read (``smd bench`` measures, a table only reads).
         links: links whose seconds are modelled over the traffic that a bench counted, as ``link_<name>_ms``.
         by_link: links of which each makes a case of its own, with the whole time on it (``on_link``).
-        view: makes the table of a frame of records, or of the benches' cases.
-        figure: draws the same, in place of the picture of the table.
+        view: what makes the table of a frame of records, or of the benches' cases, in the words of
+            :mod:`experiments.composing.words`.
+        figure: what draws the same, in place of the picture of the table.
         claims: what is expected, each with its rule.
         size: ``small`` or ``full``.
     """
 
     title: str
-    view: Mapping[str, Any]
+    view: "Said"
     sweep: Sequence[str] = ()
     halving: Halving | None = None
     benches: Sequence[str] = ()
     links: Sequence[str] = ()
     by_link: Sequence[str] = ()
-    figure: Mapping[str, Any] | None = None
+    figure: "Said | None" = None
     claims: Sequence[Mapping[str, Any]] = field(default_factory=tuple)
     size: str = "small"
 
@@ -68,7 +69,8 @@ def declared(node: Mapping[str, Any], size: str) -> Declared:
     """Read a declaration.
 
     Args:
-        node: ``conf/table/NAME.yaml``; wherever sizes differ, a value for each: ``{small: ..., full: ...}``.
+        node: ``conf/table/NAME.yaml``; wherever sizes differ, a value for each: ``{small: ..., full: ...}``. The
+            words of ``common`` stand before every line of the sweep and those of the cell that a halving compares with.
         size: which of them.
 
     Raises:
@@ -82,9 +84,28 @@ def declared(node: Mapping[str, Any], size: str) -> Declared:
     if size == "full" and isinstance(node.get("sweep"), list):
         raise ConfigError("this table's sweep has one size: leave out size=full")
     known = {field.name: sized(node[field.name], size) for field in fields(Declared) if node.get(field.name)}
+    common = sized(node.get("common"), size) or ""
+    if "sweep" in known:
+        known["sweep"] = [joined(common, line) for line in known["sweep"]]
     if "halving" in known:
         known["halving"] = Halving(**known["halving"])
+        known["halving"] = replace(known["halving"], beside=joined(common, known["halving"].beside))
     return Declared(**known, size=size)
+
+
+def joined(common: str, line: str) -> str:
+    """A line of a sweep with the common words before it.
+
+    What the line says itself wins, and a part that it chooses leaves the common options of that part behind:
+    ``defense=smd defense.audit=rank`` joined to ``defense=none`` is ``defense=none``.
+    """
+    said = {_key(word) for word in line.split()}
+    kept = [word for word in common.split() if not said & {_key(word), _key(word).split(".")[0]}]
+    return " ".join([*kept, *line.split()])
+
+
+def _key(word: str) -> str:
+    return word.partition("=")[0].lstrip("+~")
 
 
 def sized(value: Any, size: str) -> Any:
@@ -96,11 +117,34 @@ def sized(value: Any, size: str) -> Any:
     return [sized(item, size) for item in value] if isinstance(value, list) else value
 
 
-def claims_of(table: Declared) -> list["Claim"]:
-    """The claims with their rules ready to be applied."""
+@dataclass(frozen=True)
+class Shown:
+    """What a declaration shows, its words ready to be applied.
+
+    Attributes:
+        view: makes the table.
+        figure: draws it, where the table declares a figure.
+        claims: what is expected.
+    """
+
+    view: "View"
+    figure: "Figure | None"
+    claims: tuple["Claim", ...]
+
+
+def resolve(table: Declared) -> Shown:
+    """The view, figure and claims that a table names; asked before anything runs, since a word may be misspelt.
+
+    Raises:
+        ConfigError: a word is unknown or does not take its options.
+    """
+    from experiments.composing.words import resolve_figure, resolve_rule, resolve_view
     from smd_research.reports.claims import Claim
 
-    return [Claim(one["claim"], str(one["expected"]), one["source"], build(one["rule"])) for one in table.claims]
+    claims = (
+        Claim(one["claim"], str(one["expected"]), one["source"], resolve_rule(one["rule"])) for one in table.claims
+    )
+    return Shown(resolve_view(table.view), resolve_figure(table.figure) if table.figure else None, tuple(claims))
 
 
 def of_sweep(cells: Sequence["Cell"], folders: Sequence[Path], command: str) -> Measured:
@@ -196,15 +240,16 @@ def write(table: Declared, measured: Measured, folder: Path, name: str, command:
     from smd_research.reports.points import points
     from smd_research.reports.render.text import write_table
 
-    made: Table = build(table.view)(measured.source, title=table.title)
+    ready = resolve(table)
+    made = ready.view(measured.source, title=table.title)
     notes, sample = (*made.footnotes, *measured.remarks), made.sample or measured.sample
     made = replace(made, footnotes=notes, sample=sample, command=command)
-    expected = claims_table(claims_of(table), points(measured.source), f"{table.title}: expected and found")
+    expected = claims_table(ready.claims, points(measured.source), f"{table.title}: expected and found")
     name = name if table.size == "small" else f"{name}-{table.size}"
     written = write_table(made, folder, name, expected if expected.rows else None)
-    if table.figure:
+    if ready.figure:
         try:
-            build(table.figure)(measured.source, folder / f"{name}.png")
+            ready.figure(measured.source, folder / f"{name}.png")
         except RecordError as error:  # nothing measured yet: the picture of the table stays
             say(f"no figure yet: {error}")
     return written

@@ -14,7 +14,8 @@ from experiments.commands.bench import names
 from experiments.commands.list import description
 from experiments.commands.table import plans
 from experiments.composing.app import VERSION_BASE
-from experiments.composing.cells import plan
+from experiments.composing.cells import plain, plan
+from experiments.composing.declared import declared, resolve
 from experiments.composing.overrides import check_choices, groups, parse
 from smd_research.core.cell import COMPONENTS, OPTIONAL
 from smd_research.core.paths import conf_dir
@@ -104,19 +105,23 @@ def test_every_table_plans_its_cells(table: str) -> None:
 
 @pytest.mark.parametrize("table", groups(FOLDER)["table"])
 def test_every_table_declares_a_view_a_figure_and_rules_that_take_their_options(table: str) -> None:
-    declared = OmegaConf.to_container(composed(f"table={table}", config="table").table, resolve=True)
-    assert isinstance(declared, dict)
-    nodes: list[tuple[dict[str, Any], list[Any]]] = [({**declared["view"], "title": "t"}, [[]])]
-    nodes += [(declared["figure"], [[], "x.png"])] if declared.get("figure") else []
-    nodes += [(claim["rule"], [[]]) for claim in declared.get("claims", [])]
-    for node, given in nodes:
-        module, _, name = str(node["_target_"]).rpartition(".")
-        assert node["_partial_"] is True
-        options = {key: value for key, value in node.items() if not key.startswith("_")}
-        inspect.signature(getattr(import_module(module), name)).bind(*given, **options)
-    assert all({"claim", "expected", "source", "rule"} == set(claim) for claim in declared.get("claims", []))
-    for column in declared["view"].get("columns", []):
+    node = plain(composed(f"table={table}", config="table").table)
+    found = declared(node, "small")
+    ready = resolve(found)
+    assert len(ready.claims) == len(found.claims)
+    assert (ready.figure is None) is (found.figure is None)
+    assert all({"claim", "expected", "source", "rule"} == set(claim) for claim in found.claims)
+    view = found.view.get("pooled", found.view) if isinstance(found.view, dict) else {}
+    for column in view.get("layout", {}).get("columns", []):
         Figures(**column)
+
+
+@pytest.mark.parametrize("table", groups(FOLDER)["table"])
+def test_no_table_names_a_place_of_the_code(table: str) -> None:
+    text = (FOLDER / "table" / f"{table}.yaml").read_text(encoding="utf-8")
+    assert "_partial_" not in text
+    assert "_target_" not in text
+    assert "smd_research." not in text
 
 
 def test_every_bench_is_named_in_the_configuration() -> None:

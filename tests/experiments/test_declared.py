@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 
 from experiments.commands import table
-from experiments.composing.declared import declared, of_benches, over_links
+from experiments.composing.declared import declared, joined, of_benches, over_links
 from experiments.composing.overrides import UsageError
 from smd_research.boundary import Link
 from smd_research.core.errors import ConfigError
 from smd_research.metrics.spread import Spread
 from smd_research.records.bench import BenchCase
 
-VIEW = {"_target_": "smd_research.reports.tables.summary.summary"}
+VIEW = "summary"
 
 
 def test_a_sweep_has_one_list_or_one_for_each_size() -> None:
@@ -29,10 +29,41 @@ def test_a_sweep_has_one_list_or_one_for_each_size() -> None:
 
 
 def test_any_value_may_differ_by_size() -> None:
-    view = {**VIEW, "rows": {"users": {"small": [1, 2], "full": None}, "mode": ["smd"]}}
+    view = {"layout": {"rows": {"users": {"small": [1, 2], "full": None}, "mode": ["smd"]}}}
     node = {"title": "t", "view": view, "benches": ["b"]}
-    assert declared(node, "small").view["rows"] == {"users": [1, 2], "mode": ["smd"]}
-    assert declared(node, "full").view["rows"] == {"users": None, "mode": ["smd"]}
+    assert declared(node, "small").view == {"layout": {"rows": {"users": [1, 2], "mode": ["smd"]}}}
+    assert declared(node, "full").view == {"layout": {"rows": {"users": None, "mode": ["smd"]}}}
+
+
+def test_common_words_stand_before_every_line() -> None:
+    lines = ["defense.rank=1,2", "attack=b", "defense.audit=norm"]
+    node = {"title": "t", "view": VIEW, "common": "defense=smd defense.audit=rank seed=1", "sweep": lines}
+    assert declared(node, "small").sweep == [
+        "defense=smd defense.audit=rank seed=1 defense.rank=1,2",
+        "defense=smd defense.audit=rank seed=1 attack=b",
+        "defense=smd seed=1 defense.audit=norm",
+    ]
+    assert joined("", "a=1") == "a=1"
+
+
+def test_a_part_that_a_line_chooses_leaves_the_common_options_of_that_part_behind() -> None:
+    assert joined("task=x defense=smd defense.audit=rank", "defense=none") == "task=x defense=none"
+    assert joined("defense=smd attack=a", "defense.audit=rank") == "defense=smd attack=a defense.audit=rank"
+
+
+def test_common_words_may_differ_by_size_and_reach_the_cell_beside_a_halving() -> None:
+    halving = {"rungs": ["tuning.steps=1"], "keep": 0.5, "minimise": "leak", "keeping": "accuracy", "slack": 0.1}
+    node = {
+        "title": "t",
+        "view": VIEW,
+        "common": {"small": "task=x defense=smd defense.rank=1", "full": "task=y"},
+        "sweep": {"small": ["seed=1,2"], "full": ["seed=1"]},
+        "halving": {**halving, "beside": "defense=none"},
+    }
+    small, full = declared(node, "small"), declared(node, "full")
+    assert (small.sweep, full.sweep) == (["task=x defense=smd defense.rank=1 seed=1,2"], ["task=y seed=1"])
+    assert small.halving is not None
+    assert small.halving.beside == "task=x defense=none"
 
 
 def test_link_seconds_are_modelled_from_what_was_counted() -> None:
