@@ -226,6 +226,8 @@ def test_what_needs_public_text_or_a_head_says_so(llama: Bundle) -> None:
     assert dropped.public.model.get_output_embeddings() is None
     with pytest.raises(ConfigError, match="leaves the provider nothing to generate with"):
         dropped.deploy(Boundary())
+    with pytest.raises(ConfigError, match="leaves the provider nothing to generate with"):
+        _ = horizontal(head="drop").shows  # asked before a trial prepares anything
 
 
 def test_the_key_of_a_run_comes_from_its_seed_and_is_never_shown(llama: Bundle) -> None:

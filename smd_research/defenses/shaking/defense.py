@@ -19,7 +19,7 @@ from smd_research.core.observable import Observable
 from smd_research.core.seeds import generator
 from smd_research.defenses.base import NO_TEXT, PublicText
 from smd_research.defenses.shaking.code import KeyedCode
-from smd_research.defenses.shaking.deployment import SHOWS, TUNING_SHOWS, KeyedPrepared
+from smd_research.defenses.shaking.deployment import HEADLESS, SHOWS, TUNING_SHOWS, KeyedPrepared
 from smd_research.defenses.shaking.fresh import FreshNoise
 from smd_research.defenses.shaking.implant import HEADS, Head, Recovery, implanted
 from smd_research.defenses.tunable import Tunable
@@ -124,6 +124,13 @@ class Shaking(Tunable):
 
     @property
     def shows(self) -> frozenset[Observable]:
+        """What the untrusted party sees of prompts that are served.
+
+        Raises:
+            ConfigError: where the provider has nothing to generate with.
+        """
+        if self.head == "drop":
+            raise ConfigError(HEADLESS)
         return SHOWS
 
     @property
@@ -207,7 +214,7 @@ class Shaking(Tunable):
             base=bundle,
             parameters=self._parameters(substitution.size),
             guarantee=fresh.guarantee() if fresh else None,
-            shows=self.shows,
+            shows=SHOWS,
             tuning_shows=self.tuning_shows,
             seed=seed,
             code=code,

@@ -16,6 +16,7 @@ from smd_research.defenses.shaking.code import KeyedCode
 from smd_research.defenses.tunable import TunablePrepared
 from smd_research.models.bundle import Bundle
 
+HEADLESS = "defense.head=drop leaves the provider nothing to generate with: use it with a task"
 SHOWS = frozenset({Observable.ENCODED_IDS, Observable.SHAKEN_WEIGHTS, Observable.LENGTH})
 TUNING_SHOWS = frozenset({Observable.ENCODED_IDS, Observable.SHAKEN_WEIGHTS, Observable.LABELS, Observable.LENGTH})
 
@@ -94,5 +95,5 @@ class KeyedPrepared(TunablePrepared):
             ConfigError: where the provider has no head.
         """
         if self.public.model.get_output_embeddings() is None:
-            raise ConfigError("defense.head=drop leaves the provider nothing to generate with: use it with a task")
+            raise ConfigError(HEADLESS)
         return KeyedDeployment(self.bundle, boundary, self.public, self.code)
