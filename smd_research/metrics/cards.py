@@ -13,8 +13,8 @@ _FIRST = ("privacy", "streams", "restoration", "exposure", "weight_leaks", "tuni
 """The order in which tables show metrics; the cards of a module that is not named here come last."""
 
 
-def gathered() -> dict[str, Card]:
-    """The cards of all modules of this package by name.
+def gather() -> dict[str, Card]:
+    """Collect the cards of all modules of this package by name.
 
     Raises:
         ValueError: when two cards have one name.
@@ -24,15 +24,15 @@ def gathered() -> dict[str, Card]:
     names.sort(key=lambda name: (_FIRST.index(name) if name in _FIRST else len(_FIRST), name))
     found: dict[str, Card] = {}
     for name in names:
-        for card in declared(importlib.import_module(f"{__package__}.{name}")):
+        for card in find_cards(importlib.import_module(f"{__package__}.{name}")):
             if card.name in found:
                 raise ValueError(f"two metrics are named {card.name}: the second one in {name}.py")
             found[card.name] = card
     return found
 
 
-def declared(module: ModuleType) -> Iterator[Card]:
-    """The cards that a module names, alone or in tuples, in the order in which they stand there."""
+def find_cards(module: ModuleType) -> Iterator[Card]:
+    """Find the cards that a module names, alone or in tuples, in the order in which they stand there."""
     for value in vars(module).values():
         if isinstance(value, Card):
             yield value
@@ -40,7 +40,7 @@ def declared(module: ModuleType) -> Iterator[Card]:
             yield from (card for card in value if isinstance(card, Card))
 
 
-CARDS: dict[str, Card] = gathered()
+CARDS: dict[str, Card] = gather()
 """Every metric a record may hold, by name."""
 
 

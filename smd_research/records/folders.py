@@ -3,7 +3,7 @@
 A folder is written under a temporary name beside its place, flushed to disk, and renamed. A folder cannot be renamed
 onto a full one, so a replaced folder is first renamed away. Neither step needs a lock: whoever finds the place taken
 again simply repeats both, and the last writer wins. A process killed between the two leaves a complete retired folder,
-which :func:`sweep` puts back.
+which :func:`clear_leftovers` puts back.
 """
 
 import contextlib
@@ -46,8 +46,8 @@ def replace_folder(target: Path, files: Mapping[str, bytes]) -> None:
         raise
 
 
-def sweep(parent: Path) -> None:
-    """Remove what killed writers left in a folder, and put back what they had only moved away.
+def clear_leftovers(parent: Path) -> None:
+    """Remove leftovers of killed writers from a folder, and put back what they had only moved away.
 
     Only leftovers of processes of this machine that no longer live, or older than a day, are touched.
     """

@@ -92,8 +92,8 @@ def frame_of_sweep(cells: Sequence[Cell], records: Sequence[Record]) -> pd.DataF
     return frame_of([known.get(cell.id) or Record(Status.MISSING, cell, "not run yet") for cell in cells])
 
 
-def record_of(frame: pd.DataFrame, cell: str) -> Record:
-    """The whole record of a cell of a frame, its prompts included.
+def read_record(frame: pd.DataFrame, cell: str) -> Record:
+    """Read the whole record of a cell of a frame, its prompts included.
 
     Args:
         frame: as :func:`load` gives it.

@@ -15,7 +15,7 @@ import yaml
 
 from smd_research.core.cell import Cell
 from smd_research.core.errors import ConfigError, RecordError
-from smd_research.records.folders import replace_folder, sweep
+from smd_research.records.folders import clear_leftovers, replace_folder
 from smd_research.records.record import Record, Status, metrics_document, parse_metrics
 
 Rerun = Literal["missing", "failed", "always", "never"]
@@ -70,7 +70,7 @@ class Store:
             probe.unlink()
         except OSError as error:
             raise _unwritable(self.results_dir, error) from error
-        sweep(self.cells)
+        clear_leftovers(self.cells)
 
     def lookup(self, cell: Cell) -> Record | None:
         """The record of a cell, or None when it has none.
@@ -80,7 +80,7 @@ class Store:
         """
         folder = self.folder(cell)
         if not folder.exists():
-            sweep(self.cells)
+            clear_leftovers(self.cells)
             if not folder.exists():
                 return None
         record = read(folder)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields
 
 from smd_research.core.cell import COMPONENTS, OPTIONAL
 from smd_research.records.record import Status
-from smd_research.reports.designs import Design, filled, told_apart
+from smd_research.reports.designs import Design, fill, tell_apart
 from smd_research.reports.points import Point, Source, points
 
 BASELINES = ("random", "prior")
@@ -138,7 +138,7 @@ def _made(groups: Sequence[Sequence[Score]]) -> list[Battery]:
     settings = _settings(designs)
     options = [_shown(group) for group in groups]
     names = [design.parts["defense"].name for design in designs]
-    labels = told_apart(zip(names, options, strict=True))
+    labels = tell_apart(zip(names, options, strict=True))
     made = []
     for group, name, shown, setting in zip(groups, names, options, settings, strict=True):
         scores: dict[str, list[Score]] = defaultdict(list)
@@ -152,13 +152,13 @@ def _made(groups: Sequence[Sequence[Score]]) -> list[Battery]:
 
 
 def _shown(group: Sequence[Score]) -> str:
-    """The options of a group's defense as JSON, those left open filled with what its deployment chose.
+    """The options of a group's defense as JSON, those left open fill with what its deployment chose.
 
     Cells that never deployed (an attack that does not apply) take the choice of their neighbours.
     """
     chosen = json.loads(max(score.design.deployed for score in group) or "{}")
     rounded = {key: float(f"{value:.3g}") if isinstance(value, float) else value for key, value in chosen.items()}
-    return json.dumps(filled(json.loads(group[0].design.parts["defense"].options), rounded), sort_keys=True)
+    return json.dumps(fill(json.loads(group[0].design.parts["defense"].options), rounded), sort_keys=True)
 
 
 def _settings(designs: Sequence[Design]) -> list[dict[str, str]]:
@@ -184,7 +184,7 @@ def _words(name: str, values: Sequence[object], designs: Sequence[Design]) -> li
 
 
 def _labels_of(part: str, designs: Sequence[Design]) -> dict[tuple[str, str], str]:
-    return told_apart(design.parts[part].key for design in designs)
+    return tell_apart(design.parts[part].key for design in designs)
 
 
 def _natural(parameters: Mapping[str, object]) -> list[tuple[str, float, str]]:

@@ -3,7 +3,7 @@
 import pandas as pd
 
 from smd_research.core.errors import RecordError
-from smd_research.records.frame import record_of
+from smd_research.records.frame import read_record
 from smd_research.records.record import Record
 from smd_research.reports.designs import Label
 from smd_research.reports.points import Where, fits, points
@@ -28,4 +28,4 @@ def chosen_where(frame: pd.DataFrame, where: Where) -> Record:
     wanted = ", ".join(f"{name}={value}" for name, value in where.items())
     if len(found) != 1:
         raise RecordError(f"{len(found)} records have {wanted}: one is needed")
-    return record_of(frame, found[0])
+    return read_record(frame, found[0])

@@ -14,7 +14,7 @@ from typing import Any
 from smd_research.records.record import Status
 from smd_research.reports.points import Point, Series, matched, rest
 from smd_research.reports.render import numbers
-from smd_research.reports.tables.table import Column, Entry, Table
+from smd_research.reports.tables.table import Column, Table, TableEntry
 
 SHAPE = "shape only"
 """What is expected where the source prints no values."""
@@ -61,7 +61,7 @@ def claims_table(claims: Sequence[Claim], found: Sequence[Point], title: str) ->
     for claim in claims:
         finding = claim.rule(found)
         texts = (claim.claim, claim.expected, claim.source, finding.ours, verdict(claim, finding, complete))
-        rows.append(tuple(map(Entry, texts)))
+        rows.append(tuple(map(TableEntry, texts)))
     return Table(title, tuple(columns), tuple(rows))
 
 

@@ -54,7 +54,7 @@ class Design:
         for name, part in self.parts.items():
             options = json.loads(part.options)
             if name == "defense" and self.deployed:
-                options = filled(options, json.loads(self.deployed))
+                options = fill(options, json.loads(self.deployed))
             for key, value in options.items():
                 if not isinstance(value, dict):
                     labels[f"{name}.{key}"] = ", ".join(map(str, value)) if isinstance(value, list) else value
@@ -70,20 +70,20 @@ NO_CELL = Design({}, {})
 """The design of what no cell left: a bench."""
 
 
-def design_of(row: Mapping[Any, Any]) -> Design:
-    """The design of a row of a frame, see :data:`smd_research.records.frame.COLUMNS`."""
+def read_design(row: Mapping[Any, Any]) -> Design:
+    """Read the design of a row of a frame, see :data:`smd_research.records.frame.COLUMNS`."""
     parts = {name: Part(row[name], row[f"{name}_params"], int(row.get(f"{name}_version", 1))) for name in _PARTS}
     settings = {name: None if pd.isna(row[name]) else row[name] for name in _SETTINGS}
     return Design(parts, settings, row[DEPLOYED])
 
 
-def filled(options: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str, Any]:
-    """Options in which one left open (null) is what the deployment chose."""
+def fill(options: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """Replace options left open (null) by what the deployment chose."""
     return {key: chosen.get(key) if value is None else value for key, value in options.items()}
 
 
-def told_apart(parts: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
-    """A label for each pair of a name and options (JSON): the name, with the options in which others differ from it."""
+def tell_apart(parts: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
+    """Label each pair of a name and options (JSON): the name, with the options in which others of it differ."""
     options = {(name, text): json.loads(text) for name, text in parts}
     differing: dict[str, set[str]] = {}
     for name, _ in options:

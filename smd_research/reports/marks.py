@@ -7,7 +7,7 @@ from enum import StrEnum
 from smd_research.records.items import Item
 
 
-class Verdict(StrEnum):
+class TokenVerdict(StrEnum):
     """What an attack made of a token."""
 
     RECOVERED = "recovered"
@@ -22,7 +22,7 @@ class Mark:
 
     truth: str
     guess: str
-    verdict: Verdict
+    verdict: TokenVerdict
     secret: str = ""
 
 
@@ -38,17 +38,17 @@ def marks(item: Item) -> list[Mark]:
     ]
 
 
-def _verdict(item: Item, position: int) -> Verdict:
+def _verdict(item: Item, position: int) -> TokenVerdict:
     if not item.guess_tokens:
-        return Verdict.UNTRIED
+        return TokenVerdict.UNTRIED
     guess = _at(item.guess_tokens, position)
     if guess is None:
-        return Verdict.ABSTAINED
+        return TokenVerdict.ABSTAINED
     if item.truth_ids and item.guess_ids:
         same = item.truth_ids[position] == item.guess_ids[position]
     else:
         same = item.truth_tokens[position] == guess
-    return Verdict.RECOVERED if same else Verdict.WRONG
+    return TokenVerdict.RECOVERED if same else TokenVerdict.WRONG
 
 
 def _at(tokens: Sequence[str | None], position: int) -> str | None:

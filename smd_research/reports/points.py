@@ -14,7 +14,7 @@ from smd_research.metrics import CARDS
 from smd_research.metrics.spread import Spread
 from smd_research.records.bench import BenchCase
 from smd_research.records.record import Status
-from smd_research.reports.designs import NO_CELL, Design, Label, Labels, design_of
+from smd_research.reports.designs import NO_CELL, Design, Label, Labels, read_design
 
 Where: TypeAlias = Mapping[str, Label | Sequence[Label]]
 Source: TypeAlias = pd.DataFrame | Sequence[BenchCase]
@@ -139,7 +139,7 @@ def _of_frame(frame: pd.DataFrame) -> Iterator[Point]:
     for row in frame.to_dict("records"):
         cell = str(row["id"])
         if cell not in cells:
-            design = design_of(row)
+            design = read_design(row)
             cells[cell] = design.labels, design
         labels, design = cells[cell]
         status, metric = Status(row["status"]), row["metric"]

@@ -17,7 +17,7 @@ PARTS = {"top_k_accuracy", "choice_found", "negative_log_likelihood"}
 
 
 def test_every_card_of_the_package_is_known() -> None:
-    written = [card for module in MODULES for card in cards.declared(module)]
+    written = [card for module in MODULES for card in cards.find_cards(module)]
     assert len(written) == len(CARDS) > 140
     assert {card.name for card in written} == set(CARDS)
     assert all(name == card.name for name, card in CARDS.items())
@@ -25,7 +25,7 @@ def test_every_card_of_the_package_is_known() -> None:
 
 @pytest.mark.parametrize("module", [privacy, utility], ids=["privacy", "utility"])
 def test_every_function_of_one_prompt_has_a_card_beside_it(module: ModuleType) -> None:
-    named = {card.name for card in cards.declared(module)}
+    named = {card.name for card in cards.find_cards(module)}
     functions = [f for name, f in inspect.getmembers(module, inspect.isfunction) if not name.startswith("_")]
     own = [f for f in functions if f.__module__ == module.__name__ and inspect.signature(f).return_annotation is float]
     assert len(own) > 3
@@ -44,11 +44,11 @@ def test_a_new_card_is_found_alone_or_in_a_tuple() -> None:
     module = ModuleType("module")
     one, two, three = (Card.leak(name, name, "what it is") for name in ("one", "two", "three"))
     vars(module).update(FIRST=one, NAMES=("a", "b"), OTHERS=(two, three))
-    assert [card.name for card in cards.declared(module)] == ["one", "two", "three"]
+    assert [card.name for card in cards.find_cards(module)] == ["one", "two", "three"]
     assert one.chance == CONTROL
 
 
 def test_two_metrics_of_one_name_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(utility, "AGAIN", Card.cost("rounds", "rounds", "", "what there is"), raising=False)
     with pytest.raises(ValueError, match="two metrics are named rounds"):
-        cards.gathered()
+        cards.gather()

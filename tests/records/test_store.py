@@ -20,7 +20,7 @@ from smd_research.core.cell import Cell
 from smd_research.core.errors import ConfigError, RecordError
 from smd_research.metrics import Estimate
 from smd_research.records import Item, Record, Status, Store, decide, items_frame, read, read_items
-from smd_research.records.folders import replace_folder, sweep
+from smd_research.records.folders import clear_leftovers, replace_folder
 
 FILES = {"config.yaml", "metrics.json", "items.parquet", "environment.json"}
 RecordMaker = Callable[..., Record]
@@ -260,28 +260,28 @@ def leftover(kind: str, process: int, parent: Path, target: str = "cell") -> Pat
     return folder
 
 
-def test_sweep_removes_what_a_dead_writer_left(tmp_path: Path) -> None:
+def test_clearing_removes_what_a_dead_writer_left(tmp_path: Path) -> None:
     leftover("tmp", dead_process(), tmp_path)
-    sweep(tmp_path)
+    clear_leftovers(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_sweep_puts_back_what_was_only_moved_away(tmp_path: Path) -> None:
+def test_clearing_puts_back_what_was_only_moved_away(tmp_path: Path) -> None:
     leftover("old", dead_process(), tmp_path)
-    sweep(tmp_path)
+    clear_leftovers(tmp_path)
     assert [(path.name, (path / "a").read_text()) for path in tmp_path.iterdir()] == [("cell", "old")]
 
 
-def test_sweep_never_overwrites_a_record(tmp_path: Path) -> None:
+def test_clearing_never_overwrites_a_record(tmp_path: Path) -> None:
     replace_folder(tmp_path / "cell", {"a": b"new"})
     leftover("old", dead_process(), tmp_path)
-    sweep(tmp_path)
+    clear_leftovers(tmp_path)
     assert [(path.name, (path / "a").read_text()) for path in tmp_path.iterdir()] == [("cell", "new")]
 
 
-def test_sweep_leaves_a_living_writer_alone(tmp_path: Path) -> None:
+def test_clearing_leaves_a_living_writer_alone(tmp_path: Path) -> None:
     mine = leftover("tmp", os.getpid(), tmp_path)
-    sweep(tmp_path)
+    clear_leftovers(tmp_path)
     assert mine.exists()
 
 

@@ -17,7 +17,7 @@ from smd_research.reports.render import numbers
 
 
 @dataclass(frozen=True)
-class Bar:
+class StackedBar:
     """One bar: a mode, and the modelled link that is added to it, if any."""
 
     title: str
@@ -38,11 +38,16 @@ def breakdown(
     Returns:
         The path.
     """
-    return save(breakdown_figure(points(source), stages, [Bar(**bar) for bar in bars], panels, title), Path(path))  # type: ignore[arg-type]
+    drawn = [StackedBar(**bar) for bar in bars]  # type: ignore[arg-type]
+    return save(breakdown_figure(points(source), stages, drawn, panels, title), Path(path))
 
 
 def breakdown_figure(
-    found: Sequence[Point], stages: Mapping[str, str], bars: Sequence[Bar], panels: str = "model", title: str = ""
+    found: Sequence[Point],
+    stages: Mapping[str, str],
+    bars: Sequence[StackedBar],
+    panels: str = "model",
+    title: str = "",
 ) -> Figure:
     """Stacked bars of stage times, normalised to no protection (the first bar) of the same panel.
 
@@ -74,7 +79,7 @@ def breakdown_figure(
         return figure
 
 
-def _panel(axes: Axes, members: Sequence[Point], stages: Mapping[str, str], bars: Sequence[Bar]) -> None:
+def _panel(axes: Axes, members: Sequence[Point], stages: Mapping[str, str], bars: Sequence[StackedBar]) -> None:
     """The bars of a panel; one that is not measured yet says so."""
     unit = sum(_parts(members, bars[0], stages)) or 1.0
     for place, bar in enumerate(bars):
@@ -97,7 +102,7 @@ def _panel(axes: Axes, members: Sequence[Point], stages: Mapping[str, str], bars
     axes.set_ylim(bottom=0)
 
 
-def _parts(members: Sequence[Point], bar: Bar, stages: Mapping[str, str]) -> list[float]:
+def _parts(members: Sequence[Point], bar: StackedBar, stages: Mapping[str, str]) -> list[float]:
     return [_one(members, bar.mode, quantity) or 0.0 for quantity in stages]
 
 

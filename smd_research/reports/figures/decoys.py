@@ -17,7 +17,7 @@ from smd_research.reports.points import Point, Series, Source, Where, points
 
 
 @dataclass(frozen=True)
-class Finding:
+class Judged:
     """What one line of evidence found: its share with interval, and the posterior it had in its pick."""
 
     name: str
@@ -48,7 +48,7 @@ def judges_figure(source: Source, where: Where | None = None, title: str = "") -
         RecordError: when nothing was judged, or in more than one cell.
     """
     found = points(source)
-    shown = _findings(found, where or {})
+    shown = _judged(found, where or {})
     if not shown:
         raise RecordError("no stream was judged: run attack=pick_stream on defense=po first")
     if len({one.found.id for one in shown}) > 1:
@@ -81,12 +81,12 @@ def judges_figure(source: Source, where: Where | None = None, title: str = "") -
         return figure
 
 
-def _findings(found: Sequence[Point], where: Where) -> list[Finding]:
+def _judged(found: Sequence[Point], where: Where) -> list[Judged]:
     """What each judge found, in the order in which they are listed."""
     shown = []
     for judge in JUDGES:
         hopes = {p.id: p.value for p in Series(f"max_posterior_{judge}", where).points(found)}
         for point in Series(f"found_{judge}", where).points(found):
             name = CARDS[f"found_{judge}"].label.removeprefix("found by ")
-            shown.append(Finding(name, point, hopes.get(point.id, math.nan)))
+            shown.append(Judged(name, point, hopes.get(point.id, math.nan)))
     return shown

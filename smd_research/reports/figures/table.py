@@ -10,7 +10,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 
 from smd_research.reports.figures.style import INK, LEAK, PAPER, QUIET, RULE, house_style, save
-from smd_research.reports.tables.table import Column, Entry, Table, broken
+from smd_research.reports.tables.table import Column, Table, TableEntry, broken
 
 _FONT, _SMALL = 10.0, 8.0
 _ROW, _LINE, _TITLE, _NOTE, _MARGIN, _GAP = 0.40, 0.18, 0.36, 0.20, 0.25, 0.34
@@ -71,7 +71,7 @@ def draw(table: Table) -> Figure:
     return figure
 
 
-def _draw_entry(axes: Axes, cell: Entry, column: Column, left: float, span: float, y: float) -> None:
+def _draw_entry(axes: Axes, cell: TableEntry, column: Column, left: float, span: float, y: float) -> None:
     x, side = (left, "left") if column.align == "left" else (left + span, "right")
     ink, quiet = INK, QUIET
     if cell.shade is not None:
@@ -101,7 +101,7 @@ def _heading(column: Column) -> list[tuple[str, float, bool]]:
     return [*lines, (column.unit, _SMALL, False)] if column.unit else lines
 
 
-def _width(column: Column, cells: list[Entry]) -> float:
+def _width(column: Column, cells: list[TableEntry]) -> float:
     texts = _heading(column)
     texts += [(cell.text, _FONT, False) for cell in cells] + [(cell.interval, _SMALL - 1, False) for cell in cells]
     return max(_extent(text, size, bold) for text, size, bold in texts)

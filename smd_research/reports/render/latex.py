@@ -1,6 +1,6 @@
 """Tables as LaTeX, for a paper that loads ``booktabs``; text is escaped, so that any record can be typeset."""
 
-from smd_research.reports.tables.table import Column, Entry, Table
+from smd_research.reports.tables.table import Column, Table, TableEntry
 
 _SPECIAL = {
     "\\": r"\textbackslash{}",
@@ -77,5 +77,5 @@ def _row(cells: list[str]) -> str:
     return " & ".join(cells) + r" \\"
 
 
-def _entry(cell: Entry) -> str:
+def _entry(cell: TableEntry) -> str:
     return escaped(cell.text) + (rf" {{\scriptsize ({escaped(cell.interval)})}}" if cell.interval else "")

@@ -14,17 +14,17 @@ from pathlib import Path
 import pandas as pd
 
 from smd_research.core.errors import RecordError
-from smd_research.records.frame import has_metric, load, record_of
+from smd_research.records.frame import has_metric, load, read_record
 from smd_research.records.items import Item, read_items
 from smd_research.records.record import Record
 from smd_research.reports.batteries import batteries
 from smd_research.reports.figures.frontier import frontier_figure
-from smd_research.reports.marks import Mark, Verdict, marks
+from smd_research.reports.marks import Mark, TokenVerdict, marks
 from smd_research.reports.render import numbers
 from smd_research.reports.render.page_style import CSS
 from smd_research.reports.tables.leak_matrix import leak_matrix
 from smd_research.reports.tables.summary import summary
-from smd_research.reports.tables.table import Entry, Table
+from smd_research.reports.tables.table import Table, TableEntry
 
 
 def write_report(results_dir: str | os.PathLike[str], path: str | os.PathLike[str], prompts: int = 10) -> Path:
@@ -94,14 +94,14 @@ def prompt_html(item: Item) -> str:
     ]
     truth = "".join(_token_html(mark, mark.truth) for mark in found)
     lines = f'<p class="tokens">{truth}</p>'
-    if any(mark.verdict in (Verdict.WRONG, Verdict.ABSTAINED) for mark in found):
-        guess = "".join(_token_html(m, "·" if m.verdict is Verdict.ABSTAINED else m.guess) for m in found)
+    if any(mark.verdict in (TokenVerdict.WRONG, TokenVerdict.ABSTAINED) for mark in found):
+        guess = "".join(_token_html(m, "·" if m.verdict is TokenVerdict.ABSTAINED else m.guess) for m in found)
         lines += f'<p class="tokens guess">{guess}</p>'
     head = f"<h4>{escape(item.prompt_id)} <small>{escape(', '.join(scores))}</small></h4>"
     return f'<div class="prompt">{head}{lines}</div>\n'
 
 
-def _cell_html(cell: Entry, align: str) -> str:
+def _cell_html(cell: TableEntry, align: str) -> str:
     shade = "" if cell.shade is None else f' style="--leak:{cell.shade:.3f}"'
     dark = " dark" if cell.shade is not None and cell.shade > 0.7 else ""
     kind = f"{align}{' leak' if cell.shade is not None else ''}{dark}"
@@ -145,7 +145,7 @@ def _prompts(frame: pd.DataFrame, limit: int) -> Iterable[str]:
     for battery in batteries(frame):
         best = battery.best("span_exact") or battery.best("token_accuracy")
         if best is not None and battery.tested:
-            shown.append((f"{battery.label}: {best.attack}", record_of(frame, best.id)))
+            shown.append((f"{battery.label}: {best.attack}", read_record(frame, best.id)))
     if shown and limit > 0:
         yield _legend()
         yield from (_record_html(name, record, limit, i == 0) for i, (name, record) in enumerate(shown))
@@ -153,7 +153,7 @@ def _prompts(frame: pd.DataFrame, limit: int) -> Iterable[str]:
 
 
 def _legend() -> str:
-    words: Sequence[Verdict] = (Verdict.RECOVERED, Verdict.WRONG, Verdict.ABSTAINED)
+    words: Sequence[TokenVerdict] = (TokenVerdict.RECOVERED, TokenVerdict.WRONG, TokenVerdict.ABSTAINED)
     spans = " ".join(f'<span class="{word}">{word}</span>' for word in words)
     return (
         "<section><h2>Prompt by prompt</h2>"

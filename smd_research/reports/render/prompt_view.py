@@ -10,10 +10,15 @@ from rich.text import Text
 from smd_research.core.errors import RecordError
 from smd_research.records.items import Item, read_items
 from smd_research.records.record import Record
-from smd_research.reports.marks import Mark, Verdict, marks
+from smd_research.reports.marks import Mark, TokenVerdict, marks
 from smd_research.reports.render import numbers
 
-_STYLE = {Verdict.RECOVERED: "bold green", Verdict.WRONG: "red", Verdict.ABSTAINED: "bright_black", Verdict.UNTRIED: ""}
+_STYLE = {
+    TokenVerdict.RECOVERED: "bold green",
+    TokenVerdict.WRONG: "red",
+    TokenVerdict.ABSTAINED: "bright_black",
+    TokenVerdict.UNTRIED: "",
+}
 _ABSTAINED = "·"
 
 
@@ -50,7 +55,7 @@ def show_prompts(
         console.print()
         console.print(heading(item))
         console.print(Padding(truth_text(item), (0, 0, 0, 2)))
-        if any(mark.verdict in (Verdict.WRONG, Verdict.ABSTAINED) for mark in marks(item)):
+        if any(mark.verdict in (TokenVerdict.WRONG, TokenVerdict.ABSTAINED) for mark in marks(item)):
             console.print(Padding(guess_text(item), (0, 0, 0, 2)))
     if limit is not None and len(items) > limit:
         console.print(Text(f"\n{len(items) - limit} more prompts", style="dim"))
@@ -58,7 +63,7 @@ def show_prompts(
 
 def legend() -> Text:
     """What the colours mean."""
-    words = [(str(v), _STYLE[v]) for v in (Verdict.RECOVERED, Verdict.WRONG, Verdict.ABSTAINED)]
+    words = [(str(v), _STYLE[v]) for v in (TokenVerdict.RECOVERED, TokenVerdict.WRONG, TokenVerdict.ABSTAINED)]
     return Text.assemble(*_spaced([*words, ("secret", "underline")]))
 
 
@@ -79,7 +84,9 @@ def truth_text(item: Item) -> Text:
 
 def guess_text(item: Item) -> Text:
     """The guess, abstentions as dots."""
-    return Text.assemble(*((_ABSTAINED if m.verdict is Verdict.ABSTAINED else m.guess, _style(m)) for m in marks(item)))
+    return Text.assemble(
+        *((_ABSTAINED if m.verdict is TokenVerdict.ABSTAINED else m.guess, _style(m)) for m in marks(item))
+    )
 
 
 def _style(mark: Mark) -> str:

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from smd_research.reports.figures.table import save_png
 from smd_research.reports.render.latex import latex
-from smd_research.reports.tables.table import Entry, Table, broken
+from smd_research.reports.tables.table import Table, TableEntry, broken
 
 _NARROW = 14
 """Names wider than this are broken at underscores and spaces in terminal columns and in headings."""
@@ -122,7 +122,7 @@ def write_table(table: Table, folder: Path, name: str, claims: Table | None = No
     return tuple(folder / f"{name}.{ending}" for ending in (*texts, "png"))
 
 
-def _terminal_entry(cell: Entry) -> Text:
+def _terminal_entry(cell: TableEntry) -> Text:
     text = Text(broken(cell.text, _NARROW), style=_leak_style(cell.shade))
     if cell.interval and cell.shade is not None:
         text.append(f"\n{cell.interval}", style="dim")
@@ -135,7 +135,7 @@ def _leak_style(shade: float | None) -> str:
     return "bold red" if shade >= 0.5 else "yellow" if shade >= 0.1 else "green"
 
 
-def _with_interval(cell: Entry) -> str:
+def _with_interval(cell: TableEntry) -> str:
     text = f"{cell.text} ({cell.interval})" if cell.interval else cell.text
     return _escape(text)
 
@@ -148,7 +148,7 @@ def _markdown_row(texts: list[str]) -> str:
     return "| " + " | ".join(texts) + " |"
 
 
-def _csv_entry(cell: Entry) -> list[object]:
+def _csv_entry(cell: TableEntry) -> list[object]:
     if math.isnan(cell.value):
         return [cell.text, "", "", "", " ".join(cell.ids)]
     bounds = ["" if math.isnan(x) else x for x in (cell.low, cell.high)]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from smd_research.records.bench import BenchCase
 from smd_research.reports.render import numbers
-from smd_research.reports.tables.table import Column, Entry, Table
+from smd_research.reports.tables.table import Column, Table, TableEntry
 
 
 def bench_table(cases: Sequence[BenchCase], title: str) -> Table:
@@ -13,11 +13,11 @@ def bench_table(cases: Sequence[BenchCase], title: str) -> Table:
     columns = (Column("case", align="left"), Column("median"), Column("baseline"), Column("ratio"), Column("n"))
     rows = tuple(
         (
-            Entry(case.case),
+            TableEntry(case.case),
             _measured(case.value, case.unit, case.n),
             _measured(case.baseline, case.unit, case.n),
-            Entry(numbers.MISSING if math.isnan(case.ratio) else f"{case.ratio:.2f}x", value=case.ratio, n=case.n),
-            Entry(str(case.n)),
+            TableEntry(numbers.MISSING if math.isnan(case.ratio) else f"{case.ratio:.2f}x", value=case.ratio, n=case.n),
+            TableEntry(str(case.n)),
         )
         for case in cases
     )
@@ -25,6 +25,6 @@ def bench_table(cases: Sequence[BenchCase], title: str) -> Table:
     return Table(title, columns, rows, (note,))
 
 
-def _measured(value: float, unit: str, n: int) -> Entry:
+def _measured(value: float, unit: str, n: int) -> TableEntry:
     text = numbers.MISSING if math.isnan(value) else f"{numbers.quantity(value)} {unit}"
-    return Entry(text, value=value, n=n)
+    return TableEntry(text, value=value, n=n)

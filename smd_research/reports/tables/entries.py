@@ -6,13 +6,13 @@ from typing import Literal
 
 from smd_research.reports.points import Point
 from smd_research.reports.render import numbers
-from smd_research.reports.tables.table import Entry
+from smd_research.reports.tables.table import TableEntry
 
 Show = Literal["share", "leak", "number", "ratio", "bytes", "count", "tiny"]
 """How a value is written."""
 
 
-def entry(point: Point | None, show: Show = "share") -> Entry:
+def entry(point: Point | None, show: Show = "share") -> TableEntry:
     """A point as it stands in a table, with its 95 % interval; ``–`` where there is none.
 
     Args:
@@ -20,7 +20,7 @@ def entry(point: Point | None, show: Show = "share") -> Entry:
         show: how its value is written; a leak is a share shaded by how much leaked.
     """
     if point is None:
-        return Entry(numbers.MISSING)
+        return TableEntry(numbers.MISSING)
     share = show in ("share", "leak")
     interval = ""
     if share:
@@ -28,7 +28,7 @@ def entry(point: Point | None, show: Show = "share") -> Entry:
     elif show in ("number", "ratio"):
         interval = numbers.interval(point.low, point.high, point.value)
     shade = min(max(point.value, 0.0), 1.0) if show == "leak" and not math.isnan(point.value) else None
-    return Entry(
+    return TableEntry(
         _WRITTEN[show](point.value), interval, point.value, point.low, point.high, point.n, (point.id,), shade=shade
     )
 

@@ -8,7 +8,7 @@ import pandas as pd
 
 from smd_research.records.store import read
 from smd_research.reports.render import numbers
-from smd_research.reports.tables.table import Column, Entry, Table
+from smd_research.reports.tables.table import Column, Table, TableEntry
 
 COLUMNS = (
     Column("model", align="left"),
@@ -38,10 +38,10 @@ def exactness(frame: pd.DataFrame, title: str = "Exactness") -> Table:
     return Table(title, COLUMNS, tuple(rows), (note,))
 
 
-def _row(cell: Mapping[Hashable, Any]) -> tuple[Entry, ...]:
-    labels = tuple(Entry(str(cell[name])) for name in ("model", "defense", "transport", "wire_dtype"))
+def _row(cell: Mapping[Hashable, Any]) -> tuple[TableEntry, ...]:
+    labels = tuple(TableEntry(str(cell[name])) for name in ("model", "defense", "transport", "wire_dtype"))
     if cell["status"] == "missing":
-        return (*labels, *[Entry(numbers.PENDING, note=str(cell["reason"]))] * (len(COLUMNS) - len(labels)))
+        return (*labels, *[TableEntry(numbers.PENDING, note=str(cell["reason"]))] * (len(COLUMNS) - len(labels)))
     items = read(Path(str(cell["path"]))).items
     ids = (str(cell["id"]),)
     tokens = items["scored_tokens"]
@@ -49,8 +49,8 @@ def _row(cell: Mapping[Hashable, Any]) -> tuple[Entry, ...]:
     figures = [float(items[column].max()) for column in ("logit_error", "kl")]
     return (
         *labels,
-        Entry(str(len(items)), n=len(items)),
-        Entry(f"{int(tokens.sum()):,}", n=len(items)),
-        *(Entry(f"{value:.1e}", value=value, n=len(items), ids=ids) for value in figures),
-        Entry(numbers.share(equal), value=equal, n=len(items), ids=ids),
+        TableEntry(str(len(items)), n=len(items)),
+        TableEntry(f"{int(tokens.sum()):,}", n=len(items)),
+        *(TableEntry(f"{value:.1e}", value=value, n=len(items), ids=ids) for value in figures),
+        TableEntry(numbers.share(equal), value=equal, n=len(items), ids=ids),
     )

@@ -14,7 +14,7 @@ from smd_research.reports.designs import Label
 from smd_research.reports.points import Point, Series, Source, Where, among, fits, points, same
 from smd_research.reports.render import numbers
 from smd_research.reports.tables.entries import Show, entry
-from smd_research.reports.tables.table import Column, Entry, Table
+from smd_research.reports.tables.table import Column, Table, TableEntry
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def layout(
     body = []
     for row in _rows(found, rows):
         members = [point for point in found if fits(point, row)]
-        labels = [Entry(numbers.label(value)) for value in row.values()]
+        labels = [TableEntry(numbers.label(value)) for value in row.values()]
         body.append((*labels, *(_entry(one, members, row) for one in figures)))
     return Table(title, heads, tuple(body), tuple(notes))
 
@@ -100,7 +100,7 @@ def _order(given: Sequence[Label] | None, met: Sequence[Label]) -> Callable[[Lab
     return place
 
 
-def _entry(column: Figures, members: Sequence[Point], row: Mapping[str, Label]) -> Entry:
+def _entry(column: Figures, members: Sequence[Point], row: Mapping[str, Label]) -> TableEntry:
     found = Series(column.quantity, column.where).points(members)
     if not found:
         return _absent([point for point in members if fits(point, column.where)])
@@ -114,15 +114,15 @@ def _entry(column: Figures, members: Sequence[Point], row: Mapping[str, Label]) 
     return entry(found[0], column.show)
 
 
-def _absent(cells: Sequence[Point]) -> Entry:
+def _absent(cells: Sequence[Point]) -> TableEntry:
     """What stands where there is no figure: a failed cell, one that does not apply or has no such figure, or none."""
     for status, text in ((Status.FAILED, "failed"), (Status.MISSING, numbers.PENDING)):
         for point in cells:
             if point.status is status:
-                return Entry(text, ids=(point.id,), note=point.reason)
+                return TableEntry(text, ids=(point.id,), note=point.reason)
     if not cells:
-        return Entry(numbers.PENDING, note="not measured yet")
-    return Entry(numbers.MISSING, ids=(cells[0].id,), note=cells[0].reason)
+        return TableEntry(numbers.PENDING, note="not measured yet")
+    return TableEntry(numbers.MISSING, ids=(cells[0].id,), note=cells[0].reason)
 
 
 def _readable(name: str) -> str:

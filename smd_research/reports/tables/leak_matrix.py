@@ -7,7 +7,7 @@ from smd_research.records.record import Status
 from smd_research.reports.batteries import BASELINES, batteries, is_baseline
 from smd_research.reports.render import numbers
 from smd_research.reports.tables.entries import entry
-from smd_research.reports.tables.table import Column, Entry, Table
+from smd_research.reports.tables.table import Column, Table, TableEntry
 
 
 def leak_matrix(frame: pd.DataFrame, metric: str = "span_exact", title: str | None = None) -> Table:
@@ -30,21 +30,21 @@ def leak_matrix(frame: pd.DataFrame, metric: str = "span_exact", title: str | No
         columns += (Column("control", "another prompt's view"),)
     rows, notes = [], {}
     for battery, ended in zip(found, outcomes, strict=True):
-        row = [Entry(battery.label)]
+        row = [TableEntry(battery.label)]
         for attack in attacks:
             outcome = ended.get(attack)
             score = battery.score(metric, attack)
             if score is not None:
                 row.append(entry(score, "leak"))
             elif outcome is None:
-                row.append(Entry("", note="not run"))
+                row.append(TableEntry("", note="not run"))
             elif outcome.status is Status.MISSING:
-                row.append(Entry(numbers.PENDING, ids=(outcome.id,), note=outcome.reason))
+                row.append(TableEntry(numbers.PENDING, ids=(outcome.id,), note=outcome.reason))
             elif outcome.status is Status.FAILED:
-                row.append(Entry("failed", ids=(outcome.id,), note=outcome.reason))
+                row.append(TableEntry("failed", ids=(outcome.id,), note=outcome.reason))
                 notes[f"{battery.label}, {attack}: failed: {' '.join(outcome.reason.split())}"] = True
             else:
-                row.append(Entry(numbers.MISSING, ids=(outcome.id,), note=outcome.reason))
+                row.append(TableEntry(numbers.MISSING, ids=(outcome.id,), note=outcome.reason))
         if controlled:
             row.append(entry(battery.control(metric), "leak"))
         rows.append(tuple(row))

@@ -5,13 +5,13 @@ from collections import defaultdict
 import pandas as pd
 
 from smd_research.metrics import aggregate
-from smd_research.records.frame import record_of
+from smd_research.records.frame import read_record
 from smd_research.records.items import Item, read_items
 from smd_research.reports.batteries import Battery, Score, batteries
-from smd_research.reports.marks import Verdict, marks
+from smd_research.reports.marks import TokenVerdict, marks
 from smd_research.reports.points import Point
 from smd_research.reports.tables.entries import entry
-from smd_research.reports.tables.table import Column, Entry, Table
+from smd_research.reports.tables.table import Column, Table, TableEntry
 
 
 def secrets_by_type(frame: pd.DataFrame, title: str = "Secrets recovered by the best attack, by type") -> Table:
@@ -30,10 +30,14 @@ def secrets_by_type(frame: pd.DataFrame, title: str = "Secrets recovered by the 
     for battery in batteries(frame):
         best = battery.best("span_exact")
         if best is not None and battery.tested:
-            found.append((battery, best, recovered_spans(read_items(record_of(frame, best.id).items))))
+            found.append((battery, best, recovered_spans(read_items(read_record(frame, best.id).items))))
     types = sorted({kind for _, _, spans in found for kind in spans})
     rows = tuple(
-        (Entry(battery.label), Entry(best.attack, ids=(best.id,)), *(_entry(spans.get(t, []), best) for t in types))
+        (
+            TableEntry(battery.label),
+            TableEntry(best.attack, ids=(best.id,)),
+            *(_entry(spans.get(t, []), best) for t in types),
+        )
         for battery, best, spans in found
     )
     columns = (Column("defense", align="left"), Column("best attack", align="left"), *(Column(kind) for kind in types))
@@ -44,13 +48,13 @@ def recovered_spans(items: list[Item]) -> dict[str, list[bool]]:
     """For each type of secret, whether each of its spans was recovered whole."""
     hits: dict[str, list[bool]] = defaultdict(list)
     for item in items:
-        verdicts = [mark.verdict is Verdict.RECOVERED for mark in marks(item)]
+        verdicts = [mark.verdict is TokenVerdict.RECOVERED for mark in marks(item)]
         for span in item.spans:
             hits[span.type].append(all(verdicts[span.start : span.end]))
     return hits
 
 
-def _entry(hits: list[bool], best: Score) -> Entry:
+def _entry(hits: list[bool], best: Score) -> TableEntry:
     estimate = aggregate([float(hit) for hit in hits], "rate")
     if not estimate.n:
         return entry(None)

@@ -9,7 +9,7 @@ from smd_research.reports.batteries import Battery, Score, batteries
 from smd_research.reports.render import numbers
 from smd_research.reports.samples import sample_of_frame
 from smd_research.reports.tables.entries import entry
-from smd_research.reports.tables.table import Column, Entry, Table
+from smd_research.reports.tables.table import Column, Table, TableEntry
 
 
 def summary(frame: pd.DataFrame, title: str = "Attacks against defenses") -> Table:
@@ -34,8 +34,8 @@ def summary(frame: pd.DataFrame, title: str = "Attacks against defenses") -> Tab
     rows = []
     for battery in found:
         chance = (battery.chance("span_exact"), battery.chance("token_accuracy"))
-        row = [Entry(value) for value in battery.setting.values()]
-        row += [Entry(battery.defense), _best_attack(battery)]
+        row = [TableEntry(value) for value in battery.setting.values()]
+        row += [TableEntry(battery.defense), _best_attack(battery)]
         row += [entry(battery.best(name), "leak") for name in ("span_exact", "token_accuracy")]
         row.append(_pair(chance))
         row += [entry(battery.common(n), "bytes" if CARDS[n].unit == "B" else "number") for n in (*utility, *cost)]
@@ -43,22 +43,22 @@ def summary(frame: pd.DataFrame, title: str = "Attacks against defenses") -> Tab
     return Table(title, tuple(columns), tuple(rows), _footnotes(frame, found), sample_of_frame(frame))
 
 
-def _best_attack(battery: Battery) -> Entry:
+def _best_attack(battery: Battery) -> TableEntry:
     spans, tokens = battery.best("span_exact"), battery.best("token_accuracy")
     best = [score for score in (spans, tokens) if score is not None]
     names = list(dict.fromkeys(score.attack for score in best))
     if not names and any(outcome.status is Status.MISSING for outcome in battery.outcomes):
-        return Entry(numbers.PENDING)
+        return TableEntry(numbers.PENDING)
     if not names:
-        return Entry(numbers.MISSING if battery.tested else f"{numbers.MISSING} *")
+        return TableEntry(numbers.MISSING if battery.tested else f"{numbers.MISSING} *")
     text = names[0] if len(names) == 1 else f"{names[0]} (secrets), {names[1]} (tokens)"
-    return Entry(text if battery.tested else f"{text} *", ids=tuple(dict.fromkeys(score.id for score in best)))
+    return TableEntry(text if battery.tested else f"{text} *", ids=tuple(dict.fromkeys(score.id for score in best)))
 
 
-def _pair(scores: tuple[Score | None, Score | None]) -> Entry:
+def _pair(scores: tuple[Score | None, Score | None]) -> TableEntry:
     texts = [numbers.MISSING if score is None else numbers.share(score.value) for score in scores]
     ids = tuple(dict.fromkeys(score.id for score in scores if score is not None))
-    return Entry(" / ".join(texts) if ids else numbers.MISSING, ids=ids)
+    return TableEntry(" / ".join(texts) if ids else numbers.MISSING, ids=ids)
 
 
 def _footnotes(frame: pd.DataFrame, found: list[Battery]) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Entry:
+class TableEntry:
     """One place of a table.
 
     Attributes:
@@ -55,7 +55,7 @@ class Table:
 
     title: str
     columns: tuple[Column, ...]
-    rows: tuple[tuple[Entry, ...], ...]
+    rows: tuple[tuple[TableEntry, ...], ...]
     footnotes: tuple[str, ...] = ()
     sample: str = ""
     command: str = ""

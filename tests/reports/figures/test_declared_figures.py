@@ -13,7 +13,7 @@ from smd_research.core.errors import RecordError
 from smd_research.metrics import Estimate
 from smd_research.records import Record, Status, frame_of
 from smd_research.reports.designs import Label
-from smd_research.reports.figures.breakdown import Bar, breakdown, breakdown_figure
+from smd_research.reports.figures.breakdown import StackedBar, breakdown, breakdown_figure
 from smd_research.reports.figures.decoys import judges_figure
 from smd_research.reports.figures.lines import Axis, Curve, lines, lines_figure
 from smd_research.reports.points import Point
@@ -35,7 +35,12 @@ def stage(quantity: str, value: float, mode: Label) -> Point:
 
 STEPS = [stage("q_ms", 1, "none"), stage("mlp_ms", 3, "none"), stage("q_ms", 1, "smd"), stage("mlp_ms", 4, "smd")]
 STEPS += [stage("link_cc_on_ms", 10, "smd")]
-BARS = [Bar("No protection", "none"), Bar("SMD, CC on", "smd", "cc_on"), Bar("SMD", "smd"), Bar("later", "later")]
+BARS = [
+    StackedBar("No protection", "none"),
+    StackedBar("SMD, CC on", "smd", "cc_on"),
+    StackedBar("SMD", "smd"),
+    StackedBar("later", "later"),
+]
 
 
 def texts(figure: Figure) -> list[str]:

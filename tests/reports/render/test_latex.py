@@ -12,12 +12,12 @@ from smd_research.records import frame_of
 from smd_research.reports.render.latex import _SPECIAL, escaped, latex
 from smd_research.reports.tables.leak_matrix import leak_matrix
 from smd_research.reports.tables.summary import summary
-from smd_research.reports.tables.table import Column, Entry, Table
+from smd_research.reports.tables.table import Column, Table, TableEntry
 
 HOSTILE = Table(
     r"50 % of \input{x} & $more$",
     (Column("a_b", "kB", align="left"), Column("[c]", "#")),
-    ((Entry("x^2 ~ {y}"), Entry("1", "0–2")), (Entry("[first]"), Entry("…"))),
+    ((TableEntry("x^2 ~ {y}"), TableEntry("1", "0–2")), (TableEntry("[first]"), TableEntry("…"))),
     ("A note with 100 % & a # \\",),
     sample="n = 5, seed 0",
     command="smd table table=a_b defense.name='x'",
@@ -41,7 +41,7 @@ def test_escaping_loses_nothing_and_leaves_no_command(text: str) -> None:
 
 @given(st.lists(st.text(), min_size=4, max_size=4))
 def test_any_texts_give_the_rows_and_columns_of_the_table(texts: list[str]) -> None:
-    table = Table(texts[0], (Column(texts[1]), Column("b")), ((Entry(texts[2]), Entry(texts[3])),))
+    table = Table(texts[0], (Column(texts[1]), Column("b")), ((TableEntry(texts[2]), TableEntry(texts[3])),))
     body = latex(table).split("\\midrule")[1].split("\\bottomrule")[0].strip()
     assert len(re.findall(r"(?<!\\)&", body)) == 1
     assert body.endswith(r"\\")

@@ -10,7 +10,7 @@ from rich.console import Console
 from smd_research.core.errors import RecordError
 from smd_research.data.prompts import TokenSpan
 from smd_research.records import Item, Record, Status, Store
-from smd_research.reports.marks import Verdict, marks
+from smd_research.reports.marks import TokenVerdict, marks
 from smd_research.reports.render.page import prompt_html, write_report
 from smd_research.reports.render.prompt_view import guess_text, show_prompts, truth_text
 
@@ -36,7 +36,7 @@ def test_ids_decide_before_texts() -> None:
 
 
 def test_an_unattacked_prompt_is_untried() -> None:
-    assert [mark.verdict for mark in marks(Item("p", {}, ["a"]))] == [Verdict.UNTRIED]
+    assert [mark.verdict for mark in marks(Item("p", {}, ["a"]))] == [TokenVerdict.UNTRIED]
 
 
 def test_terminal_colours() -> None:
