@@ -1,10 +1,11 @@
 # make demo   one command from a fresh clone to the table and the figure
-# make test   lint, types and every test
-# Both make a virtual environment in .venv first; a second call finds it ready.
+# make test   lint, types, documentation and every test
+# make docs   the documentation alone, into build/docs
+# All make a virtual environment in .venv first; a second call finds it ready.
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint clean
+.PHONY: help demo test lint docs clean
 
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -18,7 +19,7 @@ export HF_DATASETS_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
 help:
-	@sed -n '1,3s/^# //p' Makefile
+	@sed -n '1,4s/^# //p' Makefile
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "error: Python 3.11, 3.12 or 3.13 is needed and none is on the path (PYTHON=... names one)" >&2; exit 1; }
@@ -31,7 +32,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "installing smd-research and its tests' tools into $(VENV) (a few minutes the first time)"
-	@$(INSTALL) -e '.[dev,joblib]'
+	@$(INSTALL) -e '.[dev,docs,joblib]'
 	@touch $(VENV)/.installed $@
 
 demo: $(VENV)/.installed
@@ -42,7 +43,11 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test: lint
+docs: $(VENV)/.installed-dev
+	$(BIN)/python docs/run_times.py --check
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --builder html docs build/docs
+
+test: lint docs
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -q
 
 clean:

@@ -51,12 +51,14 @@ def _serve(factory: UntrustedFactory, sock: socket.socket, control: Connection, 
 class Control(Protocol):
     """Carries calls of the party's measurement methods, and their answers."""
 
-    def fileno(self) -> int: ...
+    def fileno(self) -> int:
+        """The file descriptor that says when a call has come."""
 
     def recv(self) -> tuple[str, Sequence[Any]]:
         """The next call; EOFError when the caller has left."""
 
-    def send(self, value: Any, /) -> None: ...
+    def send(self, value: Any, /) -> None:
+        """Answer a call."""
 
 
 def serve(party: Untrusted, channel: StreamChannel, control: Control | None) -> None:

@@ -76,7 +76,7 @@ REFUSED_SHARE = Card(
 
 
 def logit_error(plain: "Tensor", defended: "Tensor") -> float:
-    """Largest relative error over positions: max |defended - plain| / max |plain|, both over the vocabulary."""
+    """Largest relative error over positions: ``max |defended - plain| / max |plain|``, both over the vocabulary."""
     _check(plain, defended)
     if plain.shape[0] == 0:
         return math.nan

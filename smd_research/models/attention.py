@@ -192,7 +192,7 @@ class KVStore:
         return partial_attention(q, k, v, spec.scale, spec.softcap, visible(positions, key_positions, spec.window))
 
 
-class LocalAttention:
+class LocalAttention(AttentionRuntime):
     """Ordinary causal attention over a store of one's own."""
 
     def __init__(self, store: KVStore | None = None) -> None:
@@ -215,7 +215,7 @@ class LocalAttention:
         )
 
 
-class SharedPrefixAttention:
+class SharedPrefixAttention(AttentionRuntime):
     """Attention of many one-token candidates after one prefix, whose keys and values are stored once.
 
     The candidate's own key is a second shard, so that the prefix is never copied for the batch. What each candidate

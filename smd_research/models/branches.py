@@ -10,7 +10,7 @@ from copy import copy
 import torch
 from torch import Tensor
 
-from smd_research.models.attention import AttentionSpec, KVStore, LocalAttention
+from smd_research.models.attention import AttentionRuntime, AttentionSpec, KVStore, LocalAttention
 from smd_research.models.bundle import Bundle
 from smd_research.models.hooked import HookedModel
 from smd_research.models.partial_attention import Partial, merge
@@ -28,7 +28,7 @@ def over_prefix(prefix: KVStore, layer: int, q: Tensor, positions: Tensor, spec:
     return Partial(m, g, shard.a.view(heads, batch, rows, d).transpose(0, 1))
 
 
-class BranchAttention:
+class BranchAttention(AttentionRuntime):
     """Causal attention of branches ``[batch, ...]`` over a shared prefix and over what each of them added."""
 
     def __init__(self, prefix: KVStore) -> None:

@@ -12,13 +12,13 @@ from torch import Tensor
 from smd_research.boundary.messages import HiddenStates, PartialAttention, StartDecode, Tokens
 from smd_research.boundary.view import AdversaryView
 from smd_research.core.errors import NotApplicableError
-from smd_research.models.attention import AttentionSpec, KVStore, LocalAttention
+from smd_research.models.attention import AttentionRuntime, AttentionSpec, KVStore, LocalAttention
 from smd_research.models.bundle import Bundle
 from smd_research.models.hooked import HookedModel
 from smd_research.models.partial_attention import Partial, merge
 
 
-class ReplayAttention:
+class ReplayAttention(AttentionRuntime):
     """The provider's attention over again: its own keys as they come, the vault's shards as recorded.
 
     Args:

@@ -1,4 +1,4 @@
-"""What README shows works: every command composes, and the example attack runs."""
+"""What README and the pages of the systems show works: every command composes, and the example of the service runs."""
 
 import ast
 import re
@@ -11,27 +11,22 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from experiments.commands.cli import COMMANDS
-from experiments.commands.cli import main as smd
 from experiments.commands.table import expand
 from experiments.composing.app import VERSION_BASE
 from experiments.composing.overrides import check_choices, parse
 from smd_research.core.paths import conf_dir
-from smd_research.records import load
 
-README = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
-COMMAND_LINES = [shlex.split(line, comments=True)[1:] for line in re.findall(r"^    (smd .+)$", README, re.MULTILINE)]
-
-
-def block(language: str) -> str:
-    (text,) = re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
-    return str(text)
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in ("serving", "weights", "keyed-shaking"))]
+TEXT = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
+COMMAND_LINES = [shlex.split(line, comments=True)[1:] for line in re.findall(r"^    (smd .+)$", TEXT, re.MULTILINE)]
 
 
 @pytest.mark.parametrize("words", COMMAND_LINES, ids=" ".join)
-def test_every_command_of_the_readme_composes(words: list[str]) -> None:
+def test_every_command_composes(words: list[str]) -> None:
     command, *rest = words
     assert command in COMMANDS
-    if "-cd" in rest or command in ("list", "train"):
+    if command in ("list", "train"):
         return
     check_choices(rest, conf_dir())
     overrides = [word for word in rest if "=" in word]
@@ -41,20 +36,11 @@ def test_every_command_of_the_readme_composes(words: list[str]) -> None:
             compose(config, overrides=cell)
 
 
-def test_the_example_attack_runs_as_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "my_conf" / "attack").mkdir(parents=True)
-    (tmp_path / "my_conf" / "attack" / "repeat.yaml").write_text(block("yaml"))
-    (tmp_path / "my_attack.py").write_text(block("python"))
-    monkeypatch.chdir(tmp_path)
-    (example,) = (words for words in COMMAND_LINES if "-cd" in words)
-    assert smd([*example, "n_prompts=2", "prompt_tokens=6", "max_new_tokens=3"]) == 0
-    assert load("results")["attack"].unique().tolist() == ["repeat"]
-
-
 @pytest.mark.slow
 def test_the_example_of_the_service_runs(tmp_path: Path) -> None:
     script = tmp_path / "service.py"
-    script.write_text(block("py"))
+    (example,) = re.findall(r"```py\n(.*?)```", TEXT, re.DOTALL)
+    script.write_text(example)
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     assert len(ast.literal_eval(done.stdout.splitlines()[-1])) == 2

@@ -162,7 +162,7 @@ class Po(Defense):
             the text after a secret and gives the authentic stream away.
         sticky: a secret keeps its fakes, over requests and prompts; else every request draws new ones.
         spans: ``gold`` (the marks that came with the data) or ``tagger`` (rules; see ``data.tagger``).
-        unmarked: a prompt without a secret is treated as secret as a ``whole``, or ``refuse``d.
+        unmarked: a prompt without a secret is treated as a secret (``whole``) or refused (``refuse``).
         requests: how often the user sends each prompt.
         secrets: ``given`` by the data, or drawn from the sampler's own ``law`` in their place, as the bound supposes.
         wire_dtype: as for ``smd``.

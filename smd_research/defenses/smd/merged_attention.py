@@ -10,12 +10,12 @@ from smd_research.boundary.messages import Message, PartialAttention, Query
 from smd_research.core.errors import ProtocolError
 from smd_research.defenses.smd.requests import Request, SendOrder, ServiceOptions, guarded
 from smd_research.defenses.smd.stages import Stage, StageClock
-from smd_research.models.attention import AttentionSpec
+from smd_research.models.attention import AttentionSpec, QueryFirstRuntime
 from smd_research.models.partial_attention import NEGATIVE_INFINITY, Partial, merge
 from smd_research.models.ragged import RaggedKV
 
 
-class MergedAttention:
+class MergedAttention(QueryFirstRuntime):
     """The service's attention: its own output keys here, each prompt's keys at its vault."""
 
     def __init__(self, kv: RaggedKV, options: ServiceOptions, clock: StageClock | None) -> None:

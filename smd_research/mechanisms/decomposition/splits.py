@@ -43,18 +43,21 @@ class Split:
 def split(weight: Tensor, rank: int, kind: Kind, rng: np.random.Generator) -> Split:
     """Divide a matrix.
 
-    ===================  ==============================================================================================
-    ``svd``              secret: the top ``k`` singular components (SLIP)
-    ``svd_fill``         the same, but the hole they leave is filled: ``exposed = W - U_k (S_k - R) V_k^T`` with a
-                         secret core ``R`` between random orthonormal bases, its singular values drawn between
-                         ``sigma_{k+1}`` and the median of those that stay (reconstructed; a Gaussian core would leave
-                         one direction in ``k`` all but empty, and that one shows)
-    ``random_lowrank``   secret: ``k`` random directions on either side with the singular values ``sigma_1 .. sigma_k``:
-                         a mask of the same size that has nothing to do with the matrix
-    ``none``             nothing is secret, whatever ``k``
-    ``bottom``           control: the ``k`` smallest singular components
-    ``random_directions``  control: what the matrix does to ``k`` random input directions
-    ===================  ==============================================================================================
+    ``svd``
+        secret: the top ``k`` singular components (SLIP)
+    ``svd_fill``
+        the same, but the hole they leave is filled: ``exposed = W - U_k (S_k - R) V_k^T`` with a secret core ``R``
+        between random orthonormal bases, its singular values drawn between ``sigma_{k+1}`` and the median of those that
+        stay (reconstructed; a Gaussian core would leave one direction in ``k`` all but empty, and that one shows)
+    ``random_lowrank``
+        secret: ``k`` random directions on either side with the singular values ``sigma_1 .. sigma_k``: a mask of the
+        same size that has nothing to do with the matrix
+    ``none``
+        nothing is secret, whatever ``k``
+    ``bottom``
+        control: the ``k`` smallest singular components
+    ``random_directions``
+        control: what the matrix does to ``k`` random input directions
 
     Args:
         weight: ``[m, n]`` of any floating type.

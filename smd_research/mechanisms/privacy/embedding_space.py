@@ -73,10 +73,12 @@ class EmbeddingSpace:
 
     @property
     def vocab_size(self) -> int:
+        """Number of tokens."""
         return len(self.rows)
 
     @property
     def width(self) -> int:
+        """Entries of a row."""
         return int(self.rows.shape[1])
 
     @cached_property

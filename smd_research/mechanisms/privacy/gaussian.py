@@ -164,6 +164,7 @@ class GaussianMechanism:
         return GaussianParameters(self.unit, self.epsilon, self.delta, self.clip, self.sigma(1))
 
     def guarantee(self) -> Guarantee:
+        """What one release is promised, and what a prompt costs."""
         examples = ", ".join(f"n={n}: {self.composed_epsilon(n):.4g}" for n in (1, 16, 64))
         counted = {
             "token": "a prompt of n tokens (every row one release)",

@@ -33,6 +33,7 @@ class TokenChannel(ABC):
 
     @property
     def vocab_size(self) -> int:
+        """Number of tokens."""
         return self.space.vocab_size
 
     @abstractmethod

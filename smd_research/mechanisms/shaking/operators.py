@@ -3,16 +3,20 @@
 The operators' names are the paper's, their formulas ours. With ``e`` a row of width ``d``, ``sigma`` the standard
 deviation of all entries of the table before any operator, and a strength ``a``:
 
-===========  =========================================================================================================
-``addv``     ``e + a sigma r``, one ``r ~ N(0, I)`` for the whole table
-``inflate``  ``e (I + a diag(u))``, ``u ~ U(-1, 1)``; invertible for ``a < 1``
-``tilt``     ``e R``, ``R = expm(a (A - A^T) / sqrt(2 d))``, ``A`` standard normal: an orthogonal matrix
-``dx_fixp``  ``e + G v / |v|``, ``v ~ N(0, I)``, ``G ~ Gamma(d, a sigma / sqrt(d))``: the noise of metric differential
-             privacy of ``eps = sqrt(d) / (a sigma)`` per unit of distance, of mean norm ``a sigma sqrt(d)``; drawn once
-             for a row and then fixed, so that the promise of that privacy does not hold
-``gaussian`` ``e + N(0, (a sigma)^2 I)``, fixed for a row
-``laplace``  ``e + Lap(a sigma / sqrt(2))`` in every entry, fixed for a row; of deviation ``a sigma`` too
-===========  =========================================================================================================
+``addv``
+    ``e + a sigma r``, one ``r ~ N(0, I)`` for the whole table
+``inflate``
+    ``e (I + a diag(u))``, ``u ~ U(-1, 1)``; invertible for ``a < 1``
+``tilt``
+    ``e R``, ``R = expm(a (A - A^T) / sqrt(2 d))``, ``A`` standard normal: an orthogonal matrix
+``dx_fixp``
+    ``e + G v / |v|``, ``v ~ N(0, I)``, ``G ~ Gamma(d, a sigma / sqrt(d))``: the noise of metric differential privacy of
+    ``eps = sqrt(d) / (a sigma)`` per unit of distance, of mean norm ``a sigma sqrt(d)``; drawn once for a row and then
+    fixed, so that the promise of that privacy does not hold
+``gaussian``
+    ``e + N(0, (a sigma)^2 I)``, fixed for a row
+``laplace``
+    ``e + Lap(a sigma / sqrt(2))`` in every entry, fixed for a row; of deviation ``a sigma`` too
 
 The first three are affine and the same for every row: they keep the geometry of the table, up to an affine map.
 """

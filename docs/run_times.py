@@ -1,0 +1,174 @@
+"""What commands and benches take on two cores, from committed records: writes docs/run-times.md, or checks it.
+
+python docs/run_times.py            writes the page
+python docs/run_times.py --check    fails where the page is not what the records say
+"""
+
+import csv
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+REFERENCE, SAMPLE, CONF = ROOT / "results" / "reference", ROOT / "results" / "sample", ROOT / "conf"
+PAGE = Path(__file__).with_name("run-times.md")
+UNKNOWN = "not measured"
+
+SAMPLES = {
+    "smd run experiment=demo": SAMPLE,
+    "smd run experiment=confidential_prompting": SAMPLE / "confidential_prompting",
+    "smd table table=weight_decomposition": SAMPLE / "weight_decomposition",
+    "smd table table=keyed_shaking": SAMPLE / "keyed_shaking",
+}
+"""Commands whose records are committed, some of them with fewer prompts; each record says what its phases took."""
+
+HEAD = """\
+# Run times
+
+<!-- Written by docs/run_times.py from committed records: edit that, not this. -->
+
+What was recorded on {machine}, one thread a party, without an accelerator. Seconds of different machines are never
+compared: these say which commands are for a coffee and which for a night. "{unknown}" means that no committed record
+holds the figure. A command that is given again takes seconds, since every cell is known; `experiment=smoke` cuts any of
+them down to seconds, to see that it runs.
+"""
+
+COMMANDS = """\
+## Commands whose records are committed
+
+Seconds in which cells were observed, attacked and scored; loading is extra.
+"""
+
+PHASES = """\
+## Private tuning, by phase
+
+From table `shaking_phases`: implanting is the user's work, tuning and inference the provider's.
+"""
+
+TABLES = """\
+## Tables
+
+What the attacks of the reference took, summed over its prompts; observing, training and timing come on top. The small
+size of a table is made for an hour on two cores, `size=full` for a night or an accelerator.
+"""
+
+BENCHES = """\
+## Benches
+
+Benches record medians of what they measure, and not how long they took.
+"""
+
+
+def wall(folder: Path) -> tuple[float, int, Counter[str]]:
+    """Seconds of all cells of a results folder that say so, how many do, and prompts a cell."""
+    seconds, cells, prompts = 0.0, 0, Counter[str]()
+    for path in sorted(folder.glob("cells/*/environment.json")):
+        phases = json.loads(path.read_text(encoding="utf-8")).get("wall_s")
+        if phases:
+            seconds, cells = seconds + sum(phases.values()), cells + 1
+            prompts[json.loads((path.parent / "metrics.json").read_text(encoding="utf-8"))["cell"]["n_prompts"]] += 1
+    return seconds, cells, prompts
+
+
+def said(seconds: float) -> str:
+    """Seconds as a person says them."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def command_rows() -> Iterator[list[str]]:
+    """The commands of which all records are committed."""
+    for command, folder in SAMPLES.items():
+        seconds, cells, prompts = wall(folder)
+        counts = " or ".join(map(str, sorted(prompts)))
+        yield [f"`{command}`", said(seconds) if cells else UNKNOWN, f"{cells} cells of {counts} prompts or texts"]
+
+
+def bench_rows() -> Iterator[list[str]]:
+    """Every bench: the work that its recorded medians and repetitions add up to, where they are times."""
+    names = {path.stem for path in (ROOT / "experiments" / "benches").glob("*.py") if not path.stem.startswith("_")}
+    for name in sorted(names - {"case", "measuring"}):
+        path = REFERENCE / "bench" / f"{name}.json"
+        if not path.is_file():
+            yield [f"`smd bench bench={name}`", UNKNOWN, ""]
+            continue
+        document = json.loads(path.read_text(encoding="utf-8"))
+        size, rows = document["settings"].get("size", "small"), len(document["cases"])
+        yield [f"`smd bench bench={name}`", UNKNOWN, f"{rows} rows in the reference, size={size}"]
+
+
+def table_rows() -> Iterator[list[str]]:
+    """Every table: what its attacks took, summed over prompts, where its reference shows that."""
+    for path in sorted((CONF / "table").glob("*.yaml")):
+        reference = REFERENCE / f"{path.stem}.csv"
+        seconds = attack_seconds(reference) if reference.is_file() else None
+        yield [f"`smd table table={path.stem}`", UNKNOWN if seconds is None else said(seconds)]
+
+
+def attack_seconds(path: Path) -> float | None:
+    """Seconds of attack over all rows of a reference table: a mean a prompt times prompts, or a figure a cell."""
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    for column, per_prompt in (("time (s a prompt)", True), ("attack (s a prompt)", True), ("attack (s)", False)):
+        if rows and column in rows[0]:
+            known = [row for row in rows if _number(row[column]) is not None]
+            counts = [_number(row[f"{column} n"]) or 1 if per_prompt else 1 for row in known]
+            return sum((_number(row[column]) or 0) * n for row, n in zip(known, counts, strict=True)) if known else None
+    return None
+
+
+def phase_rows() -> Iterator[list[str]]:
+    """What the phases of private tuning took, by row of table shaking_phases."""
+    with (REFERENCE / "shaking_phases.csv").open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            setting = " ".join(f"{key}={row[key]}" for key in ("tilt", "head", "tuning") if row[key] != "none")
+            phases = (_number(row.get(f"{phase} (s)", "")) for phase in ("implant", "tune", "infer"))
+            yield [f"{row['defense']} {setting}", *("–" if one is None else said(one) for one in phases)]
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def markdown(head: list[str], rows: Iterator[list[str]]) -> str:
+    """A table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def page() -> str:
+    """The whole page."""
+    records = [json.loads(path.read_text(encoding="utf-8")) for path in SAMPLE.rglob("environment.json")]
+    processors = {f"{cpu['name']}, {cpu['usable']} cores" for cpu in (record.get("cpu") for record in records) if cpu}
+    parts = [
+        HEAD.format(machine=", ".join(sorted(processors)), unknown=UNKNOWN),
+        COMMANDS,
+        markdown(["command", "took", "records"], command_rows()) + "\n",
+        PHASES,
+        markdown(["setting", "implant", "tune", "infer"], phase_rows()) + "\n",
+        TABLES,
+        markdown(["command", "attacks of the reference"], table_rows()) + "\n",
+        BENCHES,
+        markdown(["command", "took", "records"], bench_rows()) + "\n",
+    ]
+    return "\n".join(parts)
+
+
+def main(argv: list[str]) -> int:
+    """Write the page, or with ``--check`` compare it."""
+    if "--check" not in argv:
+        PAGE.write_text(page(), encoding="utf-8")
+    elif PAGE.read_text(encoding="utf-8") != page():
+        print("error: docs/run-times.md is not what the records say: run python docs/run_times.py", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,136 @@
+"""The recipes of docs/adding.md work: written and applied in a copy of the tree, then run as they say."""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+TEXT = (ROOT / "docs" / "adding.md").read_text(encoding="utf-8")
+PARTS = ("attacks", "conf", "experiments", "smd_research", "tests")
+MOST_FILES = {
+    "An attack": 2,
+    "An attack outside this repository": 2,
+    "A new kind of secret": 5,
+    "A defense": 3,
+    "A metric": 2,
+    "A model family": 1,
+    "A table": 1,
+    "A bench": 1,
+}
+"""Files a recipe may touch besides its test."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A section with its fenced blocks, language first."""
+
+    title: str
+    blocks: tuple[tuple[str, str], ...]
+
+    @property
+    def files(self) -> dict[str, str]:
+        """Whole files by path."""
+        named = (re.match(r"# (\S+/\S+\.(?:py|yaml))\n(.*)", text, re.DOTALL) for _, text in self.blocks)
+        return {found[1]: found[2] for found in named if found}
+
+    @property
+    def diffs(self) -> list[tuple[str, str, str]]:
+        """Path, the lines that are replaced, and those in their place."""
+        diffs = []
+        for language, text in self.blocks:
+            if language == "diff":
+                head, *lines = text.splitlines(keepends=True)
+                old, new = ("".join(line[1:] for line in lines if line[0] in (" ", sign)) for sign in "-+")
+                diffs.append((head.split()[1], old, new))
+        return diffs
+
+    @property
+    def commands(self) -> list[list[str]]:
+        return [shlex.split(line) for kind, text in self.blocks if kind == "sh" for line in text.splitlines()]
+
+    @property
+    def touched(self) -> set[str]:
+        paths = {*self.files, *(path for path, _, _ in self.diffs)}
+        return {path for path in paths if not path.startswith("tests/")}
+
+
+def recipes() -> list[Recipe]:
+    sections = re.split(r"^## ", TEXT, flags=re.MULTILINE)[1:]
+    found = []
+    for section in sections:
+        title, _, body = section.partition("\n")
+        found.append(Recipe(title, tuple(re.findall(r"^```(\w+)\n(.*?)^```", body, re.MULTILINE | re.DOTALL))))
+    return found
+
+
+RECIPES = {recipe.title: recipe for recipe in recipes()}
+
+
+def copy_tree(to: Path) -> None:
+    """The tree with hard links: what a recipe writes replaces a link, so that the original stays."""
+    for part in PARTS:
+        shutil.copytree(ROOT / part, to / part, copy_function=link, ignore=shutil.ignore_patterns("__pycache__"))
+    link(str(ROOT / "pyproject.toml"), str(to / "pyproject.toml"))
+
+
+def link(source: str, to: str) -> None:
+    try:
+        os.link(source, to)
+    except OSError:  # another file system
+        shutil.copy2(source, to)
+
+
+def write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    path.write_text(text, encoding="utf-8")
+
+
+def apply(recipe: Recipe, to: Path) -> None:
+    for name, text in recipe.files.items():
+        assert not (to / name).exists(), f"{name} is there already: it needs a diff"
+        write(to / name, text)
+    for name, old, new in recipe.diffs:
+        before = (to / name).read_text(encoding="utf-8")
+        assert before.count(old) == 1, f"{name} has these lines {before.count(old)} times:\n{old}"
+        write(to / name, before.replace(old, new))
+
+
+def run(words: list[str], folder: Path) -> None:
+    module = {"smd": "experiments", "pytest": "pytest"}[words[0]]
+    extra = ["-q", "-p", "no:cacheprovider"] if words[0] == "pytest" else []
+    done = subprocess.run(
+        [sys.executable, "-m", module, *words[1:], *extra],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, f"{shlex.join(words)}\n{done.stdout}\n{done.stderr}"
+
+
+def test_every_recipe_is_known() -> None:
+    assert RECIPES.keys() == MOST_FILES.keys()
+
+
+@pytest.mark.parametrize("title", MOST_FILES)
+def test_a_recipe_touches_few_files(title: str) -> None:
+    assert 0 < len(RECIPES[title].touched) <= MOST_FILES[title]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("title", MOST_FILES)
+def test_a_recipe_works(title: str, tmp_path: Path) -> None:
+    copy_tree(tmp_path)
+    apply(RECIPES[title], tmp_path)
+    for words in RECIPES[title].commands:
+        run(words, tmp_path)
