@@ -21,7 +21,7 @@ _ROWS = 8  # rows in one batch
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class Reading:
+class JudgedReading:
     """What the model made of the text under one mapping.
 
     Attributes:
@@ -54,7 +54,7 @@ class Judge:
         self.tokens = tokens
         self.spent = Spent()
 
-    def read(self, mapping: Ids, types: Ids) -> Reading:
+    def read(self, mapping: Ids, types: Ids) -> JudgedReading:
         """Read the text under a mapping.
 
         Args:
@@ -79,7 +79,7 @@ class Judge:
             occurrences += torch.bincount(where, minlength=len(occurrences))
             total += float(expected.gather(1, plain[following][:, None]).sum())
         mean = total / max(float(occurrences.sum()), 1)
-        return Reading(found[:-1].numpy(), occurrences[:-1].numpy(), mean)
+        return JudgedReading(found[:-1].numpy(), occurrences[:-1].numpy(), mean)
 
     def likelihood(self, mapping: Ids) -> float:
         """Mean log probability of the text as read, in nats a token."""

@@ -8,7 +8,7 @@ import numpy as np
 from attacks.base import Ids
 from attacks.cryptanalysis.annealing import Soft, assigned
 from attacks.cryptanalysis.bigrams import Puzzle
-from attacks.cryptanalysis.judging import Judge, Reading
+from attacks.cryptanalysis.judging import Judge, JudgedReading
 from smd_research.core.guess import MappingGuess
 from smd_research.models.bundle import Bundle
 
@@ -35,7 +35,7 @@ def refined(found: MappingGuess, puzzle: Puzzle, judge: Judge, capacity: Soft, r
     return replace(best, spent=found.spent + judge.spent)
 
 
-def _scores(puzzle: Puzzle, reading: Reading, mapping: Ids) -> Soft:
+def _scores(puzzle: Puzzle, reading: JudgedReading, mapping: Ids) -> Soft:
     """Scores ``[k, V]`` of every choice, all others as they are."""
     right, left = puzzle.beside(mapping[puzzle.types])
     seen = reading.occurrences[:, None]

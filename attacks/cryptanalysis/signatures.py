@@ -68,7 +68,7 @@ def _recurrence(texts: Sequence[Ids], counts: Floats) -> Floats:
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class Comparison:
+class SignatureComparison:
     """How well each cipher id's signature fits each plain id's: learned on public text cut in two.
 
     Attributes:
@@ -80,7 +80,7 @@ class Comparison:
     features: Floats
 
     @classmethod
-    def learned(cls, texts: Sequence[Ids], size: int, tokens: int) -> "Comparison":
+    def learned(cls, texts: Sequence[Ids], size: int, tokens: int) -> "SignatureComparison":
         """Compare a part of about ``tokens`` tokens with the rest.
 
         Args:

@@ -16,7 +16,7 @@ from attacks.cryptanalysis.bigrams import BigramModel, Puzzle, unigram_counts
 from attacks.cryptanalysis.ciphertext import ciphertext
 from attacks.cryptanalysis.judging import Judge
 from attacks.cryptanalysis.refining import certificate, refined
-from attacks.cryptanalysis.signatures import Comparison, signatures
+from attacks.cryptanalysis.signatures import SignatureComparison, signatures
 from attacks.substitutions.rank_frequency import by_rank
 from smd_research.boundary import AdversaryView
 from smd_research.core.errors import ConfigError, NotApplicableError
@@ -115,7 +115,7 @@ class Decipherment(MappingAttack):
 
     def _first(self, puzzle: Puzzle, texts: Sequence[Ids]) -> Soft:
         """First scores ``[k, V]``: by signature, where there is enough of one, else by count."""
-        comparison = Comparison.learned(self._texts, self.plains, int(puzzle.counts.sum()))
+        comparison = SignatureComparison.learned(self._texts, self.plains, int(puzzle.counts.sum()))
         features = signatures(texts, self.ciphers)[puzzle.types]
         scores = _TRUST * comparison.scores(features, puzzle.counts)
         first: Soft = np.where(puzzle.counts[:, None] >= _CONTEXT, scores, puzzle.prior).astype(np.float32)

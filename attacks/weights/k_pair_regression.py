@@ -29,14 +29,14 @@ _PROVED = 1e-3  # largest relative error of an answer that the solution predicts
 
 
 @dataclass(frozen=True, repr=False)
-class Pairs:
+class ObservedPairs:
     """Inputs ``[rows, n]`` of one product and the answers ``[rows, m]``, float64, no input twice."""
 
     x: Tensor
     y: Tensor
 
     @classmethod
-    def distinct(cls, x: Tensor, y: Tensor) -> "Pairs":
+    def distinct(cls, x: Tensor, y: Tensor) -> "ObservedPairs":
         """Of equal inputs the first: the rest say nothing new."""
         _, first = np.unique(x.numpy(), axis=0, return_index=True)
         kept = torch.from_numpy(np.sort(first))
@@ -135,7 +135,7 @@ def _error(secret: Tensor, x: Tensor, y: Tensor) -> float:
     return float((x @ secret.T - y).norm() / y.norm().clamp(min=1e-300))
 
 
-def _plain(views: Sequence[AdversaryView]) -> dict[int, Pairs]:
+def _plain(views: Sequence[AdversaryView]) -> dict[int, ObservedPairs]:
     """Pairs in the clear by product, in the order they passed."""
     found: dict[int, list[tuple[Tensor, Tensor]]] = {}
     for view in views:
@@ -148,7 +148,7 @@ def _plain(views: Sequence[AdversaryView]) -> dict[int, Pairs]:
     return {number: _joined(pairs) for number, pairs in found.items()}
 
 
-def _masked(views: Sequence[AdversaryView], field: str) -> dict[int, Pairs]:
+def _masked(views: Sequence[AdversaryView], field: str) -> dict[int, ObservedPairs]:
     """Masked inputs and answers, as if they were pairs, in units of the prime."""
     ring = FIELDS[field]
     found: dict[int, list[tuple[Tensor, Tensor]]] = {}
@@ -168,5 +168,5 @@ def _real(values: Tensor, ring: Field) -> Tensor:
     return values if values.is_floating_point() else ring.lift(values) / ring.prime
 
 
-def _joined(pairs: Sequence[tuple[Tensor, Tensor]]) -> Pairs:
-    return Pairs.distinct(*(torch.cat(side).double() for side in zip(*pairs, strict=True)))
+def _joined(pairs: Sequence[tuple[Tensor, Tensor]]) -> ObservedPairs:
+    return ObservedPairs.distinct(*(torch.cat(side).double() for side in zip(*pairs, strict=True)))

@@ -71,7 +71,7 @@ class TamperingOracle(WeightAttack):
     def impostor(self, public: Public) -> Impostor:
         return partial(_instead, self._planned(public))
 
-    def _planned(self, public: Public) -> "Plan":
+    def _planned(self, public: Public) -> "TamperingPlan":
         protocol, points = public.published(ProtocolParameters), public.published(FixedPointParameters)
         if protocol is None or points is None or protocol.masking == "float":
             raise NotApplicableError("tampers with products of masked residues: this defense asks for none")
@@ -81,11 +81,11 @@ class TamperingOracle(WeightAttack):
         if number > head:
             raise NotApplicableError(f"attack.product={number}: the products are numbered 0 to {head}")
         if self._product is None:
-            return Plan(field, number, bits[number], _pairs(public))
+            return TamperingPlan(field, number, bits[number], _pairs(public))
         height = sum(weight_of(public.bundle.model.get_submodule(name)).shape[0] for name in products[number])
         if self._coordinate >= height:
             raise NotApplicableError(f"attack.coordinate={self._coordinate}: product {number} has {height} outputs")
-        return Plan(field, number, bits[number], (), {self._coordinate: self._magnitude})
+        return TamperingPlan(field, number, bits[number], (), {self._coordinate: self._magnitude})
 
     def restore(self, views: Sequence[AdversaryView], rng: np.random.Generator) -> WeightGuess:
         """Read what the outputs answer; the weights stay as they are."""
@@ -96,7 +96,7 @@ class TamperingOracle(WeightAttack):
 
 
 @dataclass(frozen=True)
-class Plan:
+class TamperingPlan:
     """What an impostor adds to which replies, fixed before a session.
 
     Attributes:
@@ -124,7 +124,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class LogitComparison:
     """What one token told: the logit of ``larger`` exceeds that of ``smaller`` at a step of the generation."""
 
     step: int
@@ -132,13 +132,13 @@ class Comparison:
     smaller: int
 
 
-def comparisons(view: AdversaryView, plan: Plan) -> list[Comparison]:
+def comparisons(view: AdversaryView, plan: TamperingPlan) -> list[LogitComparison]:
     """What the tokens of a request tell of hidden logits."""
     found = []
     for step, token in enumerate(view.output_ids if plan.pairs else ()):
         one, other = plan.pairs[step % len(plan.pairs)]
         if token in (one, other):
-            found.append(Comparison(step, token, other if token == one else one))
+            found.append(LogitComparison(step, token, other if token == one else one))
     return found
 
 
@@ -149,7 +149,7 @@ def _pairs(public: Public) -> tuple[tuple[int, int], ...]:
     return tuple((int(a), int(b)) for a, b in (rng.choice(ordinary, 2, False) for _ in range(bundle.geometry.context)))
 
 
-def _instead(plan: Plan, honest: UntrustedFactory) -> UntrustedFactory:
+def _instead(plan: TamperingPlan, honest: UntrustedFactory) -> UntrustedFactory:
     return partial(TamperingDevice, plan, honest)
 
 
@@ -162,7 +162,7 @@ class TamperingDevice(Impersonation):
         channel: to the trusted side.
     """
 
-    def __init__(self, plan: Plan, honest: UntrustedFactory, channel: Channel) -> None:
+    def __init__(self, plan: TamperingPlan, honest: UntrustedFactory, channel: Channel) -> None:
         super().__init__(honest(channel))
         self._plan = plan
         self._scales: list[Tensor] = []

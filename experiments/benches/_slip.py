@@ -51,7 +51,7 @@ class ClockedDevice(Untrusted):
 
 
 @dataclass(frozen=True)
-class Request:
+class BenchRequest:
     """What is asked of either side: the first token is measured, or, where there are more, all that follow it.
 
     Attributes:
@@ -74,7 +74,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Parties:
+class SlipParties:
     """Both deployments of one model, and one request to either.
 
     Attributes:
@@ -88,7 +88,7 @@ class Parties:
     plain: Deployment
     slip: SlipDeployment
     prompt: Prompt
-    request: Request
+    request: BenchRequest
     trusted_flops_share: float
 
     def baseline(self) -> float:
@@ -115,7 +115,7 @@ class Parties:
         return 1e3 * (generation.ttft_s if generation.tpot_s is None else generation.tpot_s)
 
 
-def pairs(settings: Settings, request: Request, forms: Mapping[str, int]) -> Iterator[Case]:
+def pairs(settings: Settings, request: BenchRequest, forms: Mapping[str, int]) -> Iterator[Case]:
     """Both models, each form of the exposed weights (bits by field): strict, in process, beside the plain model.
 
     A case also says how many milliseconds passed at the device and at the trusted side (the wire counted with it), how
@@ -134,15 +134,15 @@ def pairs(settings: Settings, request: Request, forms: Mapping[str, int]) -> Ite
             )
 
 
-def _value(parties: Callable[[], Parties]) -> Measured:
+def _value(parties: Callable[[], SlipParties]) -> Measured:
     return parties().value()
 
 
-def _baseline(parties: Callable[[], Parties]) -> float:
+def _baseline(parties: Callable[[], SlipParties]) -> float:
     return parties().baseline()
 
 
-def _deploy(stack: ExitStack, settings: Settings, request: Request, name: str, defense: Slip) -> Parties:
+def _deploy(stack: ExitStack, settings: Settings, request: BenchRequest, name: str, defense: Slip) -> SlipParties:
     bundle = model(settings, name)
     clocked = Boundary(record=False, impostor=lambda factory: partial(ClockedDevice, factory))
     plain = stack.enter_context(NoDefense().prepare(bundle).deploy(Boundary(record=False)))
@@ -150,4 +150,4 @@ def _deploy(stack: ExitStack, settings: Settings, request: Request, name: str, d
     assert isinstance(slip, SlipDeployment)
     whole = cost(Sizes.of(bundle), slip.parts.ranks, request.context, repetitions=defense.verify)
     prompt = Prompt("bench", "", prompts(bundle, 1, request.prompt, settings.seed)[0])
-    return Parties(plain, slip, prompt, request, whole.trusted_share)
+    return SlipParties(plain, slip, prompt, request, whole.trusted_share)

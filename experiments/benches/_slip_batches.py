@@ -9,7 +9,7 @@ from torch import Tensor
 from smd_research.models import Bundle
 
 
-class Runner(Protocol):
+class BatchRunner(Protocol):
     """What decodes batches."""
 
     def start(self, max_new_tokens: int) -> None:
@@ -25,7 +25,7 @@ def random_prompts(bundle: Bundle, batch: int, tokens: int, seed: int) -> Tensor
     return torch.randint(5, bundle.geometry.vocab, (batch, tokens), generator=generator)
 
 
-def steps(runner: Runner, prompts: Tensor, new: int) -> Iterator[Tensor]:
+def steps(runner: BatchRunner, prompts: Tensor, new: int) -> Iterator[Tensor]:
     """Decode greedily.
 
     Args:

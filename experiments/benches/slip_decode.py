@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from experiments.benches._slip import Request, pairs
+from experiments.benches._slip import BenchRequest, pairs
 from experiments.benches.case import Case, Settings
 
 PROMPT = 64
@@ -11,4 +11,4 @@ NEW = {"small": 32, "full": 128}
 
 def cases(settings: Settings) -> Iterator[Case]:
     """Milliseconds per output token after the first, exposed weights of 16 bits."""
-    yield from pairs(settings, Request(PROMPT, NEW[settings.size]), {"wide": 16})
+    yield from pairs(settings, BenchRequest(PROMPT, NEW[settings.size]), {"wide": 16})

@@ -7,7 +7,7 @@ from functools import cache, partial
 import torch
 
 from experiments.benches._pipelines import Pipeline, pipelines
-from experiments.benches._slip_batches import Runner, random_prompts, steps
+from experiments.benches._slip_batches import BatchRunner, random_prompts, steps
 from experiments.benches.case import Case, Measured, Settings
 from smd_research.data.prompts import Prompt
 from smd_research.defenses.slip import SlipDeployment
@@ -46,7 +46,7 @@ def compared(settings: Settings, pipeline: Pipeline, batch: int, new: int) -> Me
     return Measured(tokens, {"compared_tokens": batch * new, "differing_logits": values})
 
 
-def differing(one: Runner, other: Runner, prompts: torch.Tensor, new: int) -> tuple[int, int]:
+def differing(one: BatchRunner, other: BatchRunner, prompts: torch.Tensor, new: int) -> tuple[int, int]:
     """Tokens with a logit that differs in any bit, and such logits, over a batch decoded by either."""
     tokens = values = 0
     for first, second in zip(steps(one, prompts, new), steps(other, prompts, new), strict=True):

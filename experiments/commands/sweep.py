@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Entry:
+class JournalEntry:
     """One finished cell as the journal keeps it."""
 
     defense: str
@@ -47,16 +47,16 @@ class Journal:
         os.close(handle)
         return cls(Path(name))
 
-    def enter(self, entry: Entry) -> None:
+    def enter(self, entry: JournalEntry) -> None:
         """Append one cell."""
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(asdict(entry)) + "\n")
 
-    def close(self) -> list[Entry]:
+    def close(self) -> list[JournalEntry]:
         """All entries, in the order in which they finished; the file is removed."""
         lines = self.path.read_text(encoding="utf-8").splitlines()
         self.path.unlink()
-        return [Entry(**json.loads(line)) for line in lines]
+        return [JournalEntry(**json.loads(line)) for line in lines]
 
 
 def position(job: Any, words: Sequence[str]) -> tuple[int, int] | None:
@@ -116,7 +116,7 @@ def attempt(
 def _enter(journal: Journal, plan: Plan, status: str, reason: str, folder: str, *, reused: bool, single: bool) -> None:
     cell = plan.cell
     defense, attack = str(cell.defense["name"]), str(cell.attack["name"])
-    journal.enter(Entry(defense, attack, status, reason, folder, str(plan.results_dir), reused, single))
+    journal.enter(JournalEntry(defense, attack, status, reason, folder, str(plan.results_dir), reused, single))
 
 
 def title_of(cell: Cell) -> str:
@@ -149,7 +149,7 @@ def finish(journal: Journal, command: str) -> int:
     return verdict(entries, command)
 
 
-def verdict(entries: Sequence[Entry], command: str) -> int:
+def verdict(entries: Sequence[JournalEntry], command: str) -> int:
     """Name the cells that failed or do not apply, and the command that retries the failed ones.
 
     Returns:
@@ -169,7 +169,7 @@ def verdict(entries: Sequence[Entry], command: str) -> int:
     return 1 if failed else 0
 
 
-def _by_reason(entries: Sequence[Entry]) -> list[str]:
+def _by_reason(entries: Sequence[JournalEntry]) -> list[str]:
     """One line for each attack and reason, naming the defenses."""
     defenses: dict[tuple[str, str], list[str]] = {}
     for entry in entries:

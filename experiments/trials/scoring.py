@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from experiments.trials.items import token_texts
 from experiments.trials.pursuit import Findings, Found
-from experiments.trials.seen import Request, Seen
+from experiments.trials.seen import Seen, ServedRequest
 from smd_research import metrics
 from smd_research.boundary import Link
 from smd_research.data.prompts import Prompt
@@ -37,7 +37,7 @@ def score(seen: Seen, findings: Findings, link: Link) -> tuple[dict[str, Estimat
     return kept | dict(findings.metrics), [*served, *seen.utility.items, *findings.items]
 
 
-def request_cost(request: Request, link: Link) -> dict[str, float]:
+def request_cost(request: ServedRequest, link: Link) -> dict[str, float]:
     """Time, traffic and memory of one prompt."""
     ledger, timed = request.ledger, request.timed
     return {

@@ -72,7 +72,7 @@ class Utility:
 
 
 @dataclass(frozen=True, repr=False)
-class Request:
+class ServedRequest:
     """What one prompt took.
 
     Attributes:
@@ -95,7 +95,7 @@ class Cost:
         means: of the cell as a whole.
     """
 
-    requests: tuple[Request, ...] = ()
+    requests: tuple[ServedRequest, ...] = ()
     means: Mapping[str, Estimate] = field(default_factory=dict)
 
 

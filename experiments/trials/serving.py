@@ -11,7 +11,7 @@ from experiments.progress import track
 from experiments.trials.pairing import remote
 from experiments.trials.plain import Plain
 from experiments.trials.plan import Plan
-from experiments.trials.seen import Cost, Request, Seen, Truth, Utility
+from experiments.trials.seen import Cost, Seen, ServedRequest, Truth, Utility
 from experiments.trials.workbench import Workbench
 from smd_research import metrics
 from smd_research.boundary import AdversaryView, Boundary
@@ -48,18 +48,18 @@ class _Recorded:
     prompt: Prompt
     view: AdversaryView
     utility: dict[str, float]
-    request: Request
+    request: ServedRequest
 
 
 def live(plan: Plan, workbench: Workbench, prepared: Prepared) -> Seen:
     """Serve the cell's prompts."""
     prompts, plain = workbench.staged(plan, prepared)
-    place = Place(plan.cell.transport, plan.threads, remote(plan, prepared.bundle))
+    place = Opening(plan.cell.transport, plan.threads, remote(plan, prepared.bundle))
     return serve(prepared, prompts, plain, plan.cell.max_new_tokens, place)
 
 
 @dataclass(frozen=True)
-class Place:
+class Opening:
     """Where the untrusted party lives: what a boundary is opened with."""
 
     transport: str = "inproc"
@@ -72,7 +72,7 @@ class Place:
 
 
 def serve(
-    prepared: Prepared, prompts: Sequence[Prompt], plain: Sequence[Plain], max_new_tokens: int, place: Place
+    prepared: Prepared, prompts: Sequence[Prompt], plain: Sequence[Plain], max_new_tokens: int, place: Opening
 ) -> Seen:
     """Deploy a defense and serve every prompt that it does not refuse.
 
@@ -160,7 +160,7 @@ def _record(
     view, ledger, held = boundary.view(deployment.shows), boundary.ledger, deployment.memory()
     facts = dict(deployment.facts)
     utility = _utility(deployment, prompt, plain)
-    request = Request(ledger, timed, (held.kv_trusted, held.kv_untrusted))
+    request = ServedRequest(ledger, timed, (held.kv_trusted, held.kv_untrusted))
     return _Recorded(prompt, view, utility | facts, request)
 
 

@@ -15,7 +15,7 @@ from attacks.baselines.prior import Prior
 from attacks.prompts.output_inversion.attack import LogitInversion, OutputInversion
 from attacks.prompts.output_inversion.inverter import Inverter, Scribe, Whitening, fitted
 from attacks.prompts.output_inversion.pairs import Block, Coordinates, Recipe, blocks
-from attacks.prompts.output_inversion.search import Effort, search
+from attacks.prompts.output_inversion.search import InversionEffort, search
 from attacks.prompts.output_inversion.verifier import Verifier
 from smd_research.boundary import AdversaryView, Boundary
 from smd_research.core.errors import ConfigError, NotApplicableError
@@ -253,7 +253,7 @@ def test_the_search_keeps_what_is_known_and_only_gets_better(tiny: Bundle) -> No
     scribe = Scribe(Inverter(tiny.model, Optimisation(1e-3, 1, 1), None).eval(), answer, None)
     fixed = torch.tensor([True, False, False, True, False])
     first = float(verifier.weigh(prompt).total(1.0))
-    effort = Effort(200, 16, 2, 1.0, 1.0, 1e-6)
+    effort = InversionEffort(200, 16, 2, 1.0, 1.0, 1e-6)
     found = search(scribe, verifier, prompt, fixed, effort, np.random.default_rng(0))
     assert (found.prompts[:, [0, 3]] == torch.tensor([5, 8])).all()
     assert float(found.scores[0]) > first
@@ -262,7 +262,7 @@ def test_the_search_keeps_what_is_known_and_only_gets_better(tiny: Bundle) -> No
 
 
 def test_the_evidence_gains_weight_while_the_budget_is_spent() -> None:
-    effort = Effort(100, 10, 2, 1000.0, 10.0, 1e-6)
+    effort = InversionEffort(100, 10, 2, 1000.0, 10.0, 1e-6)
     assert effort.weight_after(0) == pytest.approx(10)
     assert effort.weight_after(50) == pytest.approx(100)
     assert effort.weight_after(200) == pytest.approx(1000)

@@ -7,7 +7,7 @@ from typing import Any, cast
 from attacks.base import Attack, Public
 from experiments.trials.pursuing import pursue
 from experiments.trials.pursuit import Findings, Pursuit
-from experiments.trials.seen import Cost, Request, Seen, Truth, Utility
+from experiments.trials.seen import Cost, Seen, ServedRequest, Truth, Utility
 from smd_research.boundary import AdversaryView, Ledger
 from smd_research.data.prompts import Prompt
 from smd_research.defenses.base import Generation
@@ -20,7 +20,7 @@ def seen(
     utility = {"kl": 0.5, "greedy_equal": 1.0, "logit_error": 0.1, "nll": 2.0, "nll_tokens": 2.0}
     sent = [4 * len(prompt.ids) for prompt in prompts]
     ledgers = [Ledger(messages=3, rounds=1, bytes_to_untrusted=n, bytes_to_trusted=12, frame_bytes=60) for n in sent]
-    requests = [Request(ledger, Generation((1, 2, 3), 0.01, 0.05), (1000, 2000)) for ledger in ledgers]
+    requests = [ServedRequest(ledger, Generation((1, 2, 3), 0.01, 0.05), (1000, 2000)) for ledger in ledgers]
     return Seen(
         prepared,
         bundle,

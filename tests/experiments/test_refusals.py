@@ -13,7 +13,7 @@ from experiments.trials.plain import plain_answers
 from experiments.trials.pursuit import Findings
 from experiments.trials.scoring import score
 from experiments.trials.seen import Seen
-from experiments.trials.serving import Place, serve
+from experiments.trials.serving import Opening, serve
 from smd_research.boundary import Boundary, Link
 from smd_research.core.errors import LabError, PromptError, ProtocolError, RefusedError
 from smd_research.data.prompts import Prompt
@@ -60,7 +60,7 @@ class PickyDeployment(PlainDeployment):
 
 def served(defense: NoDefense) -> Seen:
     bundle = sources.random("llama")
-    return serve(defense.prepare(bundle), PROMPTS, plain_answers(bundle, PROMPTS, 2), 2, Place())
+    return serve(defense.prepare(bundle), PROMPTS, plain_answers(bundle, PROMPTS, 2), 2, Opening())
 
 
 @pytest.mark.parametrize("refused", [{"p0"}, {"p1", "p3"}])

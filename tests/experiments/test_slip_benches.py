@@ -5,7 +5,7 @@ from contextlib import ExitStack
 import pytest
 
 from experiments.benches import slip_decode, slip_prefill
-from experiments.benches._slip import Request, _deploy
+from experiments.benches._slip import BenchRequest, _deploy
 from experiments.benches.case import Settings
 from experiments.commands.bench import names
 from smd_research.defenses.slip import Slip
@@ -13,7 +13,7 @@ from smd_research.defenses.slip import Slip
 
 @pytest.mark.parametrize(("new", "unit"), [(1, "ms"), (5, "ms/token")])
 def test_the_time_of_a_request_is_divided_by_party(new: int, unit: str) -> None:
-    request = Request(prompt=8, new=new)
+    request = BenchRequest(prompt=8, new=new)
     assert request.unit == unit
     with ExitStack() as stack:
         parties = _deploy(stack, Settings(), request, "llama", Slip(rank=2))

@@ -7,15 +7,15 @@ from typing import Any
 import pytest
 
 from experiments.commands import sweep
-from experiments.commands.sweep import Entry, Journal, attempt, position, verdict
+from experiments.commands.sweep import Journal, JournalEntry, attempt, position, verdict
 from experiments.trials.running import one_line
 from smd_research.core.cell import Cell
 from smd_research.core.errors import ConfigError, RecordError
 from smd_research.records import Record, Status
 
 
-def entry(name: str, status: str, reason: str = "", reused: bool = False) -> Entry:
-    return Entry(name, "prior", status, reason, "", "results", reused, False)
+def entry(name: str, status: str, reason: str = "", reused: bool = False) -> JournalEntry:
+    return JournalEntry(name, "prior", status, reason, "", "results", reused, False)
 
 
 def planned() -> Any:

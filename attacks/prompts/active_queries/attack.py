@@ -102,7 +102,9 @@ class ActiveQueries(PromptAttack):
             bounds = (SpreadBound.of(queries, slack), NormBound.of(queries, slack))
             bounds = bounds if self._stealth == AuditLevel.RANK else bounds[1:]
         wire_dtype = DTYPES[public.parameters_of(ExchangeParameters).wire_dtype]
-        plan = Plan(self._queries, self._per_token, self._norm, self._stealth != AuditLevel.NONE, bounds, wire_dtype)
+        plan = QueryPlan(
+            self._queries, self._per_token, self._norm, self._stealth != AuditLevel.NONE, bounds, wire_dtype
+        )
         return partial(_instead, public.bundle, plan)
 
     @torch.inference_mode()
@@ -138,7 +140,7 @@ def _check(public: Public) -> None:
 
 
 @dataclass(frozen=True)
-class Plan:
+class QueryPlan:
     """What an impostor asks, fixed before it sees a request.
 
     Attributes:
@@ -158,7 +160,7 @@ class Plan:
     wire_dtype: torch.dtype
 
 
-def _instead(bundle: Bundle, plan: Plan, honest: UntrustedFactory) -> UntrustedFactory:
+def _instead(bundle: Bundle, plan: QueryPlan, honest: UntrustedFactory) -> UntrustedFactory:
     return partial(QueryingProvider, bundle, plan, honest)
 
 
@@ -172,7 +174,7 @@ class QueryingProvider(Impersonation):
         channel: to the vault.
     """
 
-    def __init__(self, bundle: Bundle, plan: Plan, honest: UntrustedFactory, channel: Channel) -> None:
+    def __init__(self, bundle: Bundle, plan: QueryPlan, honest: UntrustedFactory, channel: Channel) -> None:
         super().__init__(honest(_Line(channel, self)))
         self._plan = plan
         self._layer = LayerZero(bundle)

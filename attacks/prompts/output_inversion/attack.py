@@ -17,7 +17,7 @@ from attacks.baselines.prior import Prior
 from attacks.baselines.random import public_length
 from attacks.prompts.output_inversion.inverter import Scribe, fitted
 from attacks.prompts.output_inversion.pairs import Coordinates, Recipe
-from attacks.prompts.output_inversion.search import Effort, Found, search
+from attacks.prompts.output_inversion.search import Inversion, InversionEffort, search
 from attacks.prompts.output_inversion.verifier import Verifier
 from smd_research.boundary import AdversaryView
 from smd_research.boundary.messages import StartDecode
@@ -77,7 +77,7 @@ class OutputInversion(PromptAttack):
         if proposals < 1 or candidates < 1 or length < 1 or outputs < 1:
             raise ConfigError("attack: proposals, candidates, length and outputs are at least 1")
         self._recipe = Recipe(length, outputs, windows, samples, epochs, batch, learning_rate, self.reads_laws)
-        self._effort = Effort(candidates, round_size, branches, weight, first_weight, tolerance)
+        self._effort = InversionEffort(candidates, round_size, branches, weight, first_weight, tolerance)
         self._seed, self._proposals, self._ranked = seed, proposals, ranked
         self._retrieval = Prior()
 
@@ -134,7 +134,7 @@ class OutputInversion(PromptAttack):
         readings[1 : 1 + len(read)] = read
         return readings.to(self.public.bundle.device)
 
-    def _guess(self, found: Found, verifier: Verifier) -> Guess:
+    def _guess(self, found: Inversion, verifier: Verifier) -> Guess:
         """Marginals of the posterior over all simulated prompts, position by position."""
         spent = verifier.spent
         weights = torch.softmax(found.scores.double(), 0)

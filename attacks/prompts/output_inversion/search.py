@@ -15,7 +15,7 @@ from attacks.prompts.output_inversion.verifier import Verifier, Weighed
 
 
 @dataclass(frozen=True)
-class Effort:
+class InversionEffort:
     """Budget of one search.
 
     Attributes:
@@ -42,7 +42,7 @@ class Effort:
 
 
 @dataclass(frozen=True)
-class Found:
+class Inversion:
     """What was simulated, best first; the one prompt that proved itself, if there is one.
 
     Attributes:
@@ -92,8 +92,13 @@ class Pool:
 
 
 def search(
-    scribe: Scribe, verifier: Verifier, proposals: Tensor, fixed: Tensor, effort: Effort, rng: np.random.Generator
-) -> Found:
+    scribe: Scribe,
+    verifier: Verifier,
+    proposals: Tensor,
+    fixed: Tensor,
+    effort: InversionEffort,
+    rng: np.random.Generator,
+) -> Inversion:
     """Search from ``proposals [c, n]``.
 
     Args:
@@ -113,14 +118,14 @@ def search(
         prompts, scores, divergence = pool.ordered(weight)
         if verifier.sees_laws and float(divergence.min()) <= effort.tolerance:
             proof = slice(int(divergence.argmin()), int(divergence.argmin()) + 1)
-            return Found(prompts[proof], scores[proof], divergence[proof], False, rounds)
+            return Inversion(prompts[proof], scores[proof], divergence[proof], False, rounds)
         if before + effort.round_size > effort.candidates:
-            return Found(*pool.ordered(effort.weight), True, rounds)
+            return Inversion(*pool.ordered(effort.weight), True, rounds)
         start = prompts[rounds % min(effort.branches, len(prompts))]
         pool.add(neighbours(scribe, verifier, start, fixed, weight, effort.round_size, rng))
         rounds += 1
         if len(pool) == before:  # every move is known already
-            return Found(*pool.ordered(effort.weight), True, rounds)
+            return Inversion(*pool.ordered(effort.weight), True, rounds)
 
 
 def neighbours(

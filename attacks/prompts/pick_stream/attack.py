@@ -20,7 +20,7 @@ from attacks.prompts.pick_stream.discriminator import Discriminator
 from attacks.prompts.pick_stream.evidence import Evidence, Witness
 from attacks.prompts.pick_stream.language import DomainModel, ServedModel
 from attacks.prompts.pick_stream.lineup import verdict
-from attacks.prompts.pick_stream.reading import Reader, Reading
+from attacks.prompts.pick_stream.reading import Reader, StreamReading
 from smd_research.boundary import AdversaryView
 from smd_research.boundary.messages import StartDecode
 from smd_research.core.errors import ConfigError, NotApplicableError
@@ -29,13 +29,15 @@ from smd_research.core.observable import Observable
 from smd_research.mechanisms.decoys.quantiser import Quantiser
 from smd_research.models import sources
 
-Judge = Callable[["Seen"], Tensor]
+Judge = Callable[["StreamsSeen"], Tensor]
 
 
-class Seen:
+class StreamsSeen:
     """What the judges see: the streams' prompts, the transcript, what models say of them; and what the judges found."""
 
-    def __init__(self, readings: Sequence[Reading], requests: Sequence[AdversaryView], evidence: Evidence) -> None:
+    def __init__(
+        self, readings: Sequence[StreamReading], requests: Sequence[AdversaryView], evidence: Evidence
+    ) -> None:
         self.lineups = [reading.lineup for reading in readings]
         self.lineup = self.lineups[0]
         self.view = requests[0]
@@ -123,7 +125,7 @@ class PickStream(PromptAttack):
             verdicts = tuple(verdict(judge, torch.zeros(lineup.size), rng) for judge in self._asked)
         else:
             complete = [reading for reading in readings if reading.complete]
-            seen = Seen(complete, requests, self._witness.evidence(lineup))
+            seen = StreamsSeen(complete, requests, self._witness.evidence(lineup))
             verdicts = tuple(self._verdict(judge, seen, rng) for judge in self._asked)
         candidates = tuple(tuple(row) for row in lineup.ids.tolist())
         return Guess(
@@ -136,27 +138,27 @@ class PickStream(PromptAttack):
             verdicts=verdicts,
         )
 
-    def _verdict(self, judge: str, seen: Seen, rng: np.random.Generator) -> Verdict:
+    def _verdict(self, judge: str, seen: StreamsSeen, rng: np.random.Generator) -> Verdict:
         requests = repetition.weights(seen.lineups)[1] if judge == "intersection" else None
         return verdict(judge, self._weights(judge, seen), rng, requests)
 
-    def _weights(self, judge: str, seen: Seen) -> Tensor:
+    def _weights(self, judge: str, seen: StreamsSeen) -> Tensor:
         """A judge's log weights ``[streams]``, computed once."""
         if judge not in seen.weights:
             seen.weights[judge] = self._judges[judge](seen).double()
         return seen.weights[judge]
 
-    def _joint(self, seen: Seen) -> Tensor:
+    def _joint(self, seen: StreamsSeen) -> Tensor:
         """Independent lines of evidence together: their log weights add up."""
         parts = ("likelihood_ratio", "retokenisation", "consistency", "intersection", "termination")
         return torch.stack([self._weights(part, seen) for part in parts]).sum(0)
 
-    def _termination(self, seen: Seen) -> Tensor:
+    def _termination(self, seen: StreamsSeen) -> Tensor:
         limit = max(start.max_new_tokens for start in seen.view.of(StartDecode)) + 1
         return termination.weights(seen.view.outputs, self.public.bundle.end_id, limit)
 
 
-def _likelihood_ratio(seen: Seen) -> Tensor:
+def _likelihood_ratio(seen: StreamsSeen) -> Tensor:
     """How likely the whole text is in its domain, times how likely the sampler made the others from it.
 
     ``P(r | prompts)`` is proportional to ``p(prompt r) Q(the others | prompt r)``: the ratio of honeywords, with fakes

@@ -13,7 +13,7 @@ from smd_research.core.guess import Guess, Spent
 
 
 @dataclass(frozen=True, repr=False)
-class Reading:
+class StreamReading:
     """The streams of one request as they were read.
 
     Attributes:
@@ -47,14 +47,14 @@ class Reader:
         self._inversion = PartialAttentionInversion(ranked=1)
         self._inversion.fit(public)
 
-    def read(self, view: AdversaryView, rng: np.random.Generator) -> Reading:
+    def read(self, view: AdversaryView, rng: np.random.Generator) -> StreamReading:
         """Read all streams of one request."""
         return _together([self._inversion.recover(view.stream(stream), rng) for stream in range(view.streams)])
 
 
-def _together(guesses: list[Guess]) -> Reading:
+def _together(guesses: list[Guess]) -> StreamReading:
     residuals = [guess.residual for guess in guesses if guess.residual is not None]
-    return Reading(
+    return StreamReading(
         lineup=Lineup(torch.tensor([guess.ids for guess in guesses])),
         certified=all(guess.certified for guess in guesses),
         residual=max(residuals, default=None),

@@ -38,14 +38,14 @@ class Budget:
 
 
 @dataclass(frozen=True)
-class Rows:
+class TrainingRows:
     """Packed rows ``[n, row_tokens]`` to train on, and those held back."""
 
     training: Tensor
     validation: Tensor
 
 
-def rows(public: Public, budget: Budget) -> Rows:
+def rows(public: Public, budget: Budget) -> TrainingRows:
     """``<bos> document <eos> <bos> document <eos> ...`` cut into rows; nothing beyond the budget is read.
 
     Raises:
@@ -64,4 +64,4 @@ def rows(public: Public, budget: Budget) -> Rows:
         )
     packed = torch.tensor(ids[: count * budget.row_tokens]).view(count, budget.row_tokens)
     held_back = min(count - 1, max(1, round(budget.validation * count)))
-    return Rows(packed[held_back:], packed[:held_back])
+    return TrainingRows(packed[held_back:], packed[:held_back])

@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from attacks.base import WeightAttack
-from attacks.weights.finetuning.text import Budget, Rows, rows
+from attacks.weights.finetuning.text import Budget, TrainingRows, rows
 from smd_research.boundary import AdversaryView
 from smd_research.core.errors import ConfigError, NotApplicableError
 from smd_research.core.guess import Spent, WeightGuess
@@ -138,14 +138,14 @@ class FineTuning(WeightAttack):
         }
         return WeightGuess(trained.trainee.weights(), spent=Spent(steps=self.budget.steps), facts=facts)
 
-    def _search(self, own: Rows, seed: int) -> float:
+    def _search(self, own: TrainingRows, seed: int) -> float:
         """The learning rate whose short run ends lowest on the rows held back."""
         if len(self.learning_rates) == 1:
             return self.learning_rates[0]
         steps = min(self.search_steps, self.budget.steps)
         return min(self.learning_rates, key=lambda rate: self._train(own, rate, steps, seed).loss)
 
-    def _train(self, own: Rows, rate: float, steps: int, seed: int) -> _Trained:
+    def _train(self, own: TrainingRows, rate: float, steps: int, seed: int) -> _Trained:
         optimisation = Optimisation(rate, max(1, steps // 20), steps, weight_decay=self.weight_decay)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)

@@ -39,7 +39,7 @@ class Sizes:
 
 
 @dataclass(frozen=True)
-class Cost:
+class SplitCost:
     """Costs of one token.
 
     Attributes:
@@ -94,7 +94,7 @@ def cost(
     repetitions: int = 2,
     head: bool = True,
     masked: bool = True,
-) -> Cost:
+) -> SplitCost:
     """The cost of one token (reconstructed: the papers' own counts could not be read).
 
     Args:
@@ -119,7 +119,7 @@ def cost(
             if any(ranks.get(name, 0) for name in names)
         ]
         moved = sum(m + n for m, n in asked)
-        return Cost(
+        return SplitCost(
             linear_params=linear,
             secure_params=secure,
             rank_flops=2 * secure,
@@ -136,7 +136,7 @@ def cost(
     if head:
         products.append((geometry.vocab, geometry.width))
     ends = sum(m + n for m, n in products)
-    return Cost(
+    return SplitCost(
         linear_params=linear,
         secure_params=secure,
         rank_flops=2 * secure,

@@ -27,7 +27,7 @@ from smd_research.defenses.slip.masking import (
     ReusedMasking,
     UniformMasking,
 )
-from smd_research.defenses.slip.parts import Parts, parts_of
+from smd_research.defenses.slip.parts import Halves, parts_of
 from smd_research.defenses.slip.products import discover
 from smd_research.defenses.slip.rounds import FixedPoint, Rounds
 from smd_research.defenses.slip.spec import SplitSpec
@@ -63,7 +63,7 @@ class SlipPrepared(Prepared):
     """
 
     defense: "Slip"
-    parts: Parts
+    parts: Halves
     points: Mapping[int, Scaling]
 
     def deploy(self, boundary: Boundary) -> SlipDeployment | BoundaryDeployment:
@@ -214,7 +214,7 @@ class Slip(Defense):
             points=points,
         )
 
-    def _parameters(self, parts: Parts, points: Mapping[int, Scaling]) -> tuple[object, ...]:
+    def _parameters(self, parts: Halves, points: Mapping[int, Scaling]) -> tuple[object, ...]:
         spec = {name: value for name, value in asdict(self.spec).items() if name != "kind"}
         chosen = DecompositionParameters(**spec, split=self.spec.kind, bits=self.bits)
         protocol = ProtocolParameters(

@@ -14,7 +14,7 @@ from smd_research.defenses.base import Deployment, Generation, Memory
 from smd_research.defenses.slip.clear_device import ClearDevice, shell_of
 from smd_research.defenses.slip.device import MaskedDevice
 from smd_research.defenses.slip.keeper import Keeper, LowRankKeeper
-from smd_research.defenses.slip.parts import Parts
+from smd_research.defenses.slip.parts import Halves
 from smd_research.defenses.slip.rounds import Rounds
 from smd_research.mechanisms.integers.field import Field
 from smd_research.models.bundle import Bundle
@@ -40,7 +40,7 @@ class SlipDeployment(Deployment):
         self,
         bundle: Bundle,
         boundary: Boundary,
-        parts: Parts,
+        parts: Halves,
         rounds: Rounds,
         field: Field,
         shows: frozenset[Observable],
@@ -130,7 +130,7 @@ class BoundaryDeployment(Deployment):
         shows: what the device sees.
     """
 
-    def __init__(self, bundle: Bundle, boundary: Boundary, parts: Parts, shows: frozenset[Observable]) -> None:
+    def __init__(self, bundle: Bundle, boundary: Boundary, parts: Halves, shows: frozenset[Observable]) -> None:
         secrets = {number: one for number, one in parts.secrets.items() if one.right is not None}
         self._keeper = LowRankKeeper(secrets, bundle.device)
         super().__init__(bundle, boundary, self._keeper, shows)

@@ -32,7 +32,7 @@ class Exposed:
 
 
 @dataclass(frozen=True, repr=False)
-class Parts:
+class Halves:
     """The two halves of every product, by its number.
 
     Attributes:
@@ -74,7 +74,7 @@ class Parts:
         return digest.hexdigest()
 
 
-def parts_of(bundle: Bundle, products: Sequence[Product], decomposed: Decomposed, bits: int | None) -> Parts:
+def parts_of(bundle: Bundle, products: Sequence[Product], decomposed: Decomposed, bits: int | None) -> Halves:
     """Arrange a decomposed model by products; the head is exposed whole, rounded like the rest.
 
     Args:
@@ -85,7 +85,7 @@ def parts_of(bundle: Bundle, products: Sequence[Product], decomposed: Decomposed
     """
     secrets = {product.number: _secret(bundle, product, decomposed) for product in products}
     exposed = {product.number: _exposed(bundle, product, decomposed, bits) for product in products}
-    return Parts(tuple(products), secrets, exposed, decomposed.exposed, decomposed.ranks)
+    return Halves(tuple(products), secrets, exposed, decomposed.exposed, decomposed.ranks)
 
 
 def _secret(bundle: Bundle, product: Product, decomposed: Decomposed) -> Secret:
