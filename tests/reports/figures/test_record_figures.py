@@ -11,8 +11,6 @@ from PIL import Image
 
 from smd_research.core.errors import RecordError
 from smd_research.records import frame_of
-from smd_research.records.bench import BenchCase
-from smd_research.reports.figures.bench import bench_bars, bench_figure
 from smd_research.reports.figures.epsilon import epsilon_figure, epsilon_sweep
 from smd_research.reports.figures.frontier import frontier, frontier_figure, frontier_points
 from smd_research.reports.figures.placing import place_labels
@@ -122,23 +120,10 @@ def test_mechanisms_are_drawn_apart() -> None:
     assert ["28", "56", "84", "112"] in ticks
 
 
-CASES = [
-    BenchCase("embedded smd/none", 6.3, 4.1, 1.54, "ms", 50),
-    BenchCase("100m smd/none", 61.0, float("nan"), float("nan"), "ms", 50),
-]
-
-
-def test_bench_bars_write_the_ratio(tmp_path: Path) -> None:
-    assert any("1.54x" in text for text in texts(bench_figure(CASES)))
-    with pytest.raises(RecordError, match="one unit"):
-        bench_figure([*CASES, replace(CASES[0], unit="s")])
-
-
 def test_figures_are_written_as_pictures(frame: pd.DataFrame, tmp_path: Path) -> None:
     paths = [
         frontier(frame, tmp_path / "new" / "frontier.png"),
         epsilon_sweep(frame, tmp_path / "epsilon.png", "dp_text"),
-        bench_bars(CASES, tmp_path / "bench.png"),
     ]
     for path in paths:
         with Image.open(path) as picture:
