@@ -15,7 +15,6 @@ from experiments.composing.overrides import nearest
 from smd_research.core.errors import ConfigError
 from smd_research.reports import claims, pooling
 from smd_research.reports.claims import Rule
-from smd_research.reports.figures.bench import bench_bars
 from smd_research.reports.figures.breakdown import breakdown
 from smd_research.reports.figures.decoys import judges
 from smd_research.reports.figures.epsilon import epsilon_sweep
@@ -52,7 +51,6 @@ VIEWS: Mapping[str, View] = {
 }
 
 FIGURES: Mapping[str, Figure] = {
-    "bench_bars": bench_bars,
     "breakdown": breakdown,
     "epsilon_sweep": epsilon_sweep,
     "frontier": frontier,

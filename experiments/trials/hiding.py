@@ -52,7 +52,7 @@ class Register:
             ConfigError: for a type that the generator does not know.
         """
         if isinstance(source, Synthetic):
-            values = register(kind, synthetic.Split.EVALUATION, size, seed)
+            values = register(kind, synthetic.CorpusSplit.EVALUATION, size, seed)
         else:
             documents = (d for split in (EVALUATION, TRAIN) for d in source.documents(split, size, seed))
             values = list(dict.fromkeys(d.text[s.start : s.end] for d in documents for s in d.spans if s.type == kind))

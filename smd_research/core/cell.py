@@ -123,7 +123,7 @@ class Cell:
     max_new_tokens: int = field(default=0, metadata=_IDENTITY)
     prompt_tokens: int | None = field(default=None, metadata=_IDENTITY)
     seed: int = field(default=0, metadata=_IDENTITY)
-    dtype: str = field(default="float32", metadata=_IDENTITY)
+    dtype: str = field(default="fp32", metadata=_IDENTITY)
     wire_dtype: str = field(default="fp32", metadata=_IDENTITY)
     transport: str = field(default="inproc", metadata=_IDENTITY)
     versions: Mapping[str, int] = field(default_factory=dict, metadata=_IDENTITY)

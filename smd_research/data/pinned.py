@@ -32,7 +32,7 @@ def checksum(documents: Sequence[Document]) -> str:
 
 @lru_cache(maxsize=len(CHECKSUMS))
 def check_pinned(register: str) -> None:
-    """Refuse to evaluate on other documents than everybody else.
+    """Checks that the evaluation documents are those that everybody else evaluates on.
 
     Raises:
         ConfigError: if the register is unknown or its evaluation set differs from the pinned one.

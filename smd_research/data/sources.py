@@ -127,7 +127,7 @@ class Text:
 
 
 @dataclass(frozen=True)
-class Hub:
+class HubTexts:
     """A data set of the Hugging Face hub, or of a folder that ``datasets`` reads."""
 
     name: str

@@ -42,7 +42,7 @@ class Rule:
     check: Callable[[str], bool] | None = None
 
     def spans(self, text: str) -> Iterator[Span]:
-        """What the rule finds, in order."""
+        """Finds the spans that the rule marks, in order."""
         for match in self.pattern.finditer(text):
             start, end = match.span(1 if match.re.groups else 0)
             if self.check is None or self.check(text[start:end]):

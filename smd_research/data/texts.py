@@ -30,7 +30,7 @@ class Texts:
 
     @property
     def tokens(self) -> int:
-        """Of all texts."""
+        """Number of tokens of all texts."""
         return sum(map(len, self.ids))
 
     def batch(self, rows: NDArray[np.int64]) -> Labelled:

@@ -23,7 +23,7 @@ from smd_research.defenses.tunable import TunablePrepared
 from smd_research.models.bundle import Bundle
 from smd_research.training.buckets import in_order
 from smd_research.training.classifier import Classifier
-from smd_research.training.kept import Request, tuned_once, tuned_weights
+from smd_research.training.kept import TuningRequest, tuned_once, tuned_weights
 from smd_research.training.methods import Machine, Tuning
 from smd_research.training.tuning import OnStep, Tuned, tune
 
@@ -66,7 +66,7 @@ class TuningProvider(Untrusted):
     def _tune(self, message: Tune) -> Tuned:
         training, held_out = (_joined(self._rows[part]) for part in (0, 1))
         start, words, tuning, folder = self._start, message.words, self._tuning, self._folder
-        request = Request(start.fingerprint(), training, held_out, tuning, message.classes, words, message.seed)
+        request = TuningRequest(start.fingerprint(), training, held_out, tuning, message.classes, words, message.seed)
         run = partial(
             tune,
             start.model,

@@ -125,7 +125,7 @@ class Bundle:
         return str(self.tokenizer.decode(kept, clean_up_tokenization_spaces=False))
 
     def check_prompt(self, length: int, new_tokens: int) -> None:
-        """Refuse what the model cannot take.
+        """Checks that a prompt is not empty and fits the context with the tokens to come.
 
         Raises:
             PromptError: for an empty prompt, or one that leaves no room in the context.

@@ -28,12 +28,6 @@ class Calibration:
     value_norm: Tensor
     log_weight: Tensor
 
-    @property
-    def query_norm(self) -> Tensor:
-        """Largest Euclidean norm of a query ``[layers, heads]``."""
-        largest: Tensor = self.queries.norm(dim=-1).amax(-1)
-        return largest
-
 
 class _Watched:
     """Causal attention that keeps every query and the sizes of values and weights."""

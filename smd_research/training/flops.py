@@ -10,12 +10,14 @@ def matrix_parameters(model: PreTrainedModel) -> int:
 
 
 def forward_flops(model: PreTrainedModel, tokens: int) -> float:
-    """Of reading so many tokens with the body."""
+    """Counts the operations of reading so many tokens with the body."""
     return 2.0 * matrix_parameters(model) * tokens
 
 
 def training_flops(model: PreTrainedModel, trained: int, tokens: int) -> float:
-    """Of training on so many tokens: forward, gradient of the states, and gradient of the weights that are trained.
+    """Counts the operations of training on so many tokens.
+
+    They are the forward pass, the gradient of the states, and that of the weights that are trained.
 
     Args:
         model: what is trained.

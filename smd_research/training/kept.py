@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 from smd_research.data.texts import Texts
 from smd_research.training.classifier import Classifier
 from smd_research.training.methods import Tuning
-from smd_research.training.tuning import Outcome, Tuned, module_of
+from smd_research.training.tuning import Tuned, TuningOutcome, module_of
 
 WEIGHTS = "tuned.safetensors"
 _REQUEST, _OUTCOME = "request", "outcome.json"
@@ -24,7 +24,7 @@ _HEAD = "readout."
 
 
 @dataclass(frozen=True, repr=False)
-class Request:
+class TuningRequest:
     """All that decides the result of a tuning run.
 
     Attributes:
@@ -54,7 +54,7 @@ class Request:
         return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
-def tuned_once(request: Request, start: PreTrainedModel, folder: Path, run: Callable[[], Tuned]) -> Tuned:
+def tuned_once(request: TuningRequest, start: PreTrainedModel, folder: Path, run: Callable[[], Tuned]) -> Tuned:
     """The result that ``folder`` holds of a request; else that of ``run``, which finds its own checkpoints there.
 
     Args:
@@ -96,7 +96,7 @@ def _save(tuned: Tuned, folder: Path) -> None:
         checkpoint.unlink()
 
 
-def _load(request: Request, start: PreTrainedModel, folder: Path) -> Tuned:
+def _load(request: TuningRequest, start: PreTrainedModel, folder: Path) -> Tuned:
     model = copy.deepcopy(start).float()
     model.load_state_dict(tuned_weights(folder), strict=False)
     with torch.random.fork_rng():
@@ -105,4 +105,4 @@ def _load(request: Request, start: PreTrainedModel, folder: Path) -> Tuned:
         stored = load_file(folder / WEIGHTS)
         module.readout.load_state_dict({name: stored[_HEAD + name] for name in module.readout.state_dict()})
     model.eval().requires_grad_(False)
-    return Tuned(model, module.eval(), Outcome(**json.loads((folder / _OUTCOME).read_text())))
+    return Tuned(model, module.eval(), TuningOutcome(**json.loads((folder / _OUTCOME).read_text())))

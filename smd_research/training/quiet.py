@@ -30,7 +30,7 @@ def quietly() -> Iterator[None]:
         log.setLevel(before)
 
 
-class Bar(lightning.Callback):  # type: ignore[misc]  # Lightning is untyped here
+class StepBar(lightning.Callback):  # type: ignore[misc]  # Lightning is untyped here
     """Steps done, on stderr at a terminal, once the training takes longer than ``PATIENCE_S``; gone when it ends."""
 
     def __init__(self, label: str, steps: int) -> None:

@@ -25,7 +25,7 @@ from smd_research.core.seeds import generator
 from smd_research.training.causal_lm import Optimisation, optimizers
 from smd_research.training.flops import forward_flops, training_flops
 from smd_research.training.loop import Stopwatch
-from smd_research.training.quiet import Bar, quietly
+from smd_research.training.quiet import StepBar, quietly
 from smd_research.training.short import Drawn
 
 CHECKPOINTS = 8
@@ -40,7 +40,7 @@ Encode = Callable[[NDArray[np.int64], np.random.Generator], NDArray[np.int64]]
 
 
 @dataclass(frozen=True)
-class Weights:
+class LossWeights:
     """What a phase minimises: the sum of three losses, each by its weight.
 
     Attributes:
@@ -54,7 +54,7 @@ class Weights:
     text: float
 
 
-FUNCTION = Weights(0.0, 1.0, 0.0)
+FUNCTION = LossWeights(0.0, 1.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Phase:
     """
 
     name: str
-    weights: Weights
+    weights: LossWeights
     steps: int
     batch: int
     learning_rate: float
@@ -81,14 +81,14 @@ class Phase:
 
 
 @dataclass(frozen=True)
-class Spent:
+class TrainingCost:
     """What a training took: seconds, all parts of a resumed run together, and floating-point operations."""
 
     seconds: float = 0.0
     flops: float = 0.0
 
-    def __add__(self, other: "Spent") -> "Spent":
-        return Spent(self.seconds + other.seconds, self.flops + other.flops)
+    def __add__(self, other: "TrainingCost") -> "TrainingCost":
+        return TrainingCost(self.seconds + other.seconds, self.flops + other.flops)
 
 
 class Distillation(lightning.LightningModule):  # type: ignore[misc]  # Lightning is untyped here
@@ -107,7 +107,7 @@ class Distillation(lightning.LightningModule):  # type: ignore[misc]  # Lightnin
         student: PreTrainedModel,
         teacher: PreTrainedModel,
         homophones: Tensor,
-        weights: Weights,
+        weights: LossWeights,
         optimisation: Optimisation,
     ) -> None:
         super().__init__()
@@ -204,7 +204,7 @@ def recover(
     encode: Encode,
     homophones: Tensor,
     folder: Path | None = None,
-) -> Spent:
+) -> TrainingCost:
     """Train a student for one phase, or go on with the phase whose checkpoint lies in ``folder``.
 
     Args:
@@ -218,11 +218,11 @@ def recover(
             that is finished is not trained again.
     """
     if not phase.steps:
-        return Spent()
+        return TrainingCost()
     optimisation = Optimisation(phase.learning_rate, max(1, phase.steps // 20), phase.steps, weight_decay=0.0)
     module = Distillation(student, teacher, homophones, phase.weights, optimisation)
     data, stopwatch = EncodedRows(rows, encode, phase), Stopwatch()
-    callbacks: list[Callback] = [stopwatch, Bar(f"{phase.name} recovery", phase.steps)]
+    callbacks: list[Callback] = [stopwatch, StepBar(f"{phase.name} recovery", phase.steps)]
     stored = None
     if folder is not None:
         checkpoint = ModelCheckpoint(
@@ -248,7 +248,7 @@ def recover(
         )
         trainer.fit(module, data, ckpt_path=stored if stored and stored.is_file() else None)
     student.to(device)
-    return Spent(stopwatch.seconds, _flops(student, teacher, phase.steps * phase.batch * rows.shape[1]))
+    return TrainingCost(stopwatch.seconds, _flops(student, teacher, phase.steps * phase.batch * rows.shape[1]))
 
 
 def _flops(student: PreTrainedModel, teacher: PreTrainedModel, tokens: int) -> float:

@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from smd_research.training.causal_lm import CausalLM
 from smd_research.training.choice import KeepBest
-from smd_research.training.quiet import Bar, quietly
+from smd_research.training.quiet import StepBar, quietly
 
 CHECKS = 8
 """How often the validation loss is looked at, besides before the first step."""
@@ -61,7 +61,7 @@ def fit(module: CausalLM, training: Tensor, validation: Tensor, batch: int, seed
             val_check_interval=max(1, steps // CHECKS),
             num_sanity_val_steps=-1,
             gradient_clip_val=1.0,
-            callbacks=[best, Bar(label, steps)],
+            callbacks=[best, StepBar(label, steps)],
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,

@@ -29,7 +29,7 @@ OnStep = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TuningOutcome:
     """What a tuning run took.
 
     Attributes:
@@ -57,7 +57,7 @@ class Tuned:
 
     model: PreTrainedModel
     module: Classifier | CausalLM
-    outcome: Outcome
+    outcome: TuningOutcome
 
 
 class _Patience(EarlyStopping):  # type: ignore[misc]  # Lightning is untyped here
@@ -140,7 +140,10 @@ def tune(
 
 
 def module_of(model: PreTrainedModel, tuning: Tuning, classes: int, words: Tensor) -> Classifier | CausalLM:
-    """What is trained: a classifier, or, without classes, the next token; its head comes from torch's own generator."""
+    """Builds what is trained: a classifier, or, without classes, a predictor of the next token.
+
+    A new head is drawn from torch's own generator.
+    """
     warmup = max(1, round(tuning.warmup * tuning.steps))
     optimisation = Optimisation(tuning.learning_rate, warmup, tuning.steps, weight_decay=tuning.weight_decay)
     head = model.get_output_embeddings()
@@ -161,7 +164,7 @@ def _fit(
     folder: Path,
     machine: Machine,
     on_step: OnStep | None,
-) -> Outcome:
+) -> TuningOutcome:
     """Train in place and leave the module in its best state."""
     stopwatch = Stopwatch()
     best = ModelCheckpoint(
@@ -179,7 +182,7 @@ def _fit(
     kept = torch.load(folder / "best.ckpt", map_location="cpu", weights_only=True)
     module.load_state_dict(kept["state_dict"])
     module.to(device)
-    return Outcome(trainer.global_step, stopwatch.seconds, float(best.best_model_score), 0.0)
+    return TuningOutcome(trainer.global_step, stopwatch.seconds, float(best.best_model_score), 0.0)
 
 
 def _trainer(tuning: Tuning, machine: Machine, folder: Path, callbacks: list[Callback]) -> lightning.Trainer:

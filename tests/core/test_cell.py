@@ -17,6 +17,7 @@ def make(**changes: Any) -> Cell:
         "data": {"name": "synthetic"},
         "defense": {"_target_": "smd_research.defenses.dp.DPText", "name": "dp_text", "epsilon": 8.0},
         "attack": {"name": "bayes_token", "beam": 4},
+        "dtype": "float32",  # as it was called when these ids were written down
     }
     return Cell(**(values | changes))
 

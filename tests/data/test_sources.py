@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from smd_research.core.errors import ConfigError
 from smd_research.core.paths import conf_dir
 from smd_research.data.prompts import Span
-from smd_research.data.sources import EVALUATION, TRAIN, Csv, DataSource, Hub, Jsonl, Synthetic, Text, select
+from smd_research.data.sources import EVALUATION, TRAIN, Csv, DataSource, HubTexts, Jsonl, Synthetic, Text, select
 
 
 def jsonl(folder: Path, *entries: object) -> str:
@@ -114,16 +114,16 @@ def test_hub_reads_a_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     rows = Dataset.from_dict({"text": [f"row {number}" for number in range(30)] + ["", "  "]})
     rows.to_parquet(str(tmp_path / "test.parquet"))
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
-    source = Hub(str(tmp_path))
+    source = HubTexts(str(tmp_path))
     found = source.documents(EVALUATION, 100, 0) + source.documents(TRAIN, 100, 0)
     assert {document.text for document in found} == {f"row {number}" for number in range(30)}
     with pytest.raises(ConfigError, match="no column 'body'"):
-        Hub(str(tmp_path), column="body").documents(EVALUATION, 1, 0)
+        HubTexts(str(tmp_path), column="body").documents(EVALUATION, 1, 0)
 
 
 def test_hub_that_cannot_be_reached_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot load") as caught:
-        Hub(str(tmp_path / "nowhere")).documents(EVALUATION, 1, 0)
+        HubTexts(str(tmp_path / "nowhere")).documents(EVALUATION, 1, 0)
     assert "\n" not in str(caught.value)
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from smd_research.core.errors import ConfigError
 from smd_research.data.prompts import Document
-from smd_research.data.synthetic import REGISTERS, Split, generate
+from smd_research.data.synthetic import REGISTERS, CorpusSplit, generate
 from smd_research.data.synthetic.grammar import families, families_of_split, parse, templates
 from smd_research.data.synthetic.pools import SECRET_KINDS, pools
 from smd_research.data.synthetic.values import SECRET_TYPE
@@ -43,8 +43,8 @@ def test_mixed_takes_the_registers_in_turn() -> None:
 
 
 @pytest.mark.parametrize("register", REGISTERS)
-@pytest.mark.parametrize("split", list(Split))
-def test_spans_mark_values_of_their_type(register: str, split: Split) -> None:
+@pytest.mark.parametrize("split", list(CorpusSplit))
+def test_spans_mark_values_of_their_type(register: str, split: CorpusSplit) -> None:
     seen = Counter()
     for document in generate(register, split, 150, seed=1):
         assert document.spans
@@ -73,11 +73,11 @@ def test_the_subject_keeps_one_name_in_a_document() -> None:
 
 @pytest.mark.parametrize("register", REGISTERS)
 def test_no_secret_value_is_in_two_splits(register: str) -> None:
-    values: dict[Split, set[str]] = {
+    values: dict[CorpusSplit, set[str]] = {
         split: {text.casefold() for document in generate(register, split, 1500, seed=5) for _, text in marked(document)}
-        for split in Split
+        for split in CorpusSplit
     }
-    for one, other in itertools.combinations(Split, 2):
+    for one, other in itertools.combinations(CorpusSplit, 2):
         assert values[one]
         assert not values[one] & values[other]
 
@@ -85,7 +85,7 @@ def test_no_secret_value_is_in_two_splits(register: str) -> None:
 def test_pools_of_secret_values_are_disjoint() -> None:
     kinds = (*SECRET_KINDS, "female", "male", "last", "street", "city", "employer")
     for kind in kinds:
-        for one, other in itertools.combinations(Split, 2):
+        for one, other in itertools.combinations(CorpusSplit, 2):
             assert not set(pools(one).values[kind]) & set(pools(other).values[kind])
 
 
@@ -93,13 +93,13 @@ def test_pools_of_secret_values_are_disjoint() -> None:
 def test_no_template_is_in_two_splits_and_every_section_has_some(register: str) -> None:
     everything = families(register)
     assert sum(len(patterns) for patterns in everything.values()) >= 170  # clause patterns
-    found: dict[Split, set[str]] = defaultdict(set)
-    for split in Split:
+    found: dict[CorpusSplit, set[str]] = defaultdict(set)
+    for split in CorpusSplit:
         for section, patterns in families_of_split(register, split).items():
             assert patterns, section
             found[split] |= {template for pattern in patterns for template in pattern}
     assert len(set.union(*found.values())) >= 1000
-    for one, other in itertools.combinations(Split, 2):
+    for one, other in itertools.combinations(CorpusSplit, 2):
         assert not found[one] & found[other]
 
 
@@ -112,7 +112,7 @@ def test_every_slot_and_section_of_the_grammar_exists(register: str) -> None:
             for piece in parse(template):
                 if type(piece).__name__ == "Section":
                     assert piece.name in sections  # type: ignore[union-attr]
-    for split in Split:
+    for split in CorpusSplit:
         generate(register, split, 300, seed=11)  # an unknown slot would raise
 
 
@@ -132,8 +132,8 @@ def test_pattern_notation() -> None:
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.sampled_from([*REGISTERS, "mixed"]), st.sampled_from(list(Split)), st.integers(0, 2**32))
-def test_any_seed_gives_documents_of_their_split(register: str, split: Split, seed: int) -> None:
+@given(st.sampled_from([*REGISTERS, "mixed"]), st.sampled_from(list(CorpusSplit)), st.integers(0, 2**32))
+def test_any_seed_gives_documents_of_their_split(register: str, split: CorpusSplit, seed: int) -> None:
     document = generate(register, split, 1, seed)[0]
     assert 40 < len(document.text) < 1200
     assert document.id == f"{register}-{split}-{seed}-0"

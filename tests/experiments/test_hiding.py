@@ -9,7 +9,7 @@ from experiments.trials.hiding import Hidden, Register, hide
 from smd_research.core.errors import ConfigError
 from smd_research.data.prompts import Prompt
 from smd_research.data.sources import Jsonl, Synthetic
-from smd_research.data.synthetic import Split, generate
+from smd_research.data.synthetic import CorpusSplit, generate
 from smd_research.data.synthetic.partition import split_of
 from smd_research.data.synthetic.registry import register
 from smd_research.data.tokenise import prompts as tokenised
@@ -69,7 +69,7 @@ def test_no_secret_of_the_type_hides_nothing() -> None:
 def test_a_register_is_distinct_and_of_its_split() -> None:
     found = register("drug", "evaluation", 30)
     assert len(set(found)) == len(found)
-    assert {split_of(value) for value in found} == {Split.EVALUATION}
+    assert {split_of(value) for value in found} == {CorpusSplit.EVALUATION}
     assert register("drug", "evaluation", 30) == found
     assert len(register("name", "evaluation", 500)) == 500
     with pytest.raises(ConfigError, match="no secret of type"):

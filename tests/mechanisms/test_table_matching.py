@@ -13,7 +13,7 @@ from scipy.linalg import expm
 from smd_research.core.errors import ConfigError
 from smd_research.core.seeds import generator
 from smd_research.mechanisms.embedding_matching.table_maps import fit_map, neighbours
-from smd_research.mechanisms.embedding_matching.table_matching import METHODS, Pairs, TableMatch, match_tables
+from smd_research.mechanisms.embedding_matching.table_matching import METHODS, RowPairs, TableMatch, match_tables
 from smd_research.models import sources
 
 Table = NDArray[np.float64]
@@ -103,7 +103,7 @@ def test_recovery_falls_with_noise_and_known_pairs_hold_it() -> None:
         table, truth = shaken(clustered(), any_rotation, noise)
         known = generator(2, "known").permutation(len(truth))[:60]
         blind.append(recovered(match_tables(clustered(), table, rounds=10), truth))
-        pairs = Pairs(known, truth[known])
+        pairs = RowPairs(known, truth[known])
         told.append(recovered(match_tables(clustered(), table, known=pairs, rounds=10), truth))
     assert blind[0] == told[0] == 1
     assert all(one >= other for one, other in pairwise(blind))
@@ -116,10 +116,10 @@ def test_recovery_falls_with_noise_and_known_pairs_hold_it() -> None:
 def test_fewer_pairs_than_dimensions_open_a_rotated_table() -> None:
     table, truth = shaken(clustered(), any_rotation)
     known = np.arange(8)
-    found = match_tables(clustered(), table, known=Pairs(known, truth[known]))
+    found = match_tables(clustered(), table, known=RowPairs(known, truth[known]))
     assert recovered(found, truth) == 1
     assert found.seed == "pairs"
-    wrong = match_tables(clustered(), table, known=Pairs(known, np.roll(truth[known], 1)))
+    wrong = match_tables(clustered(), table, known=RowPairs(known, np.roll(truth[known], 1)))
     assert wrong.seed != "pairs", "negative control: pairs that are wrong open nothing"
     assert recovered(wrong, truth) == 1 - 8 / 600, "what the tables alone give away stays"
 
@@ -129,7 +129,7 @@ def test_pairs_too_few_for_the_noise_do_not_keep_from_matching_the_tables(pairs:
     table, truth = shaken(clustered(), addv_inflate, 1.0)
     known = np.arange(pairs)
     blind = match_tables(clustered(), table)
-    told = match_tables(clustered(), table, known=Pairs(known, truth[known]))
+    told = match_tables(clustered(), table, known=RowPairs(known, truth[known]))
     assert told.seed != "pairs"
     assert recovered(told, truth) >= recovered(blind, truth) > 0.5
 

@@ -18,7 +18,7 @@ from smd_research.models import sources
 from smd_research.training.buckets import planned
 from smd_research.training.classifier import Classifier
 from smd_research.training.flops import forward_flops, matrix_parameters, training_flops
-from smd_research.training.kept import Request, tuned_once, tuned_weights
+from smd_research.training.kept import TuningRequest, tuned_once, tuned_weights
 from smd_research.training.methods import Full, Lora, Machine, Tuning
 from smd_research.training.tuning import Tuned, tune
 
@@ -160,7 +160,7 @@ def test_a_result_is_kept_for_its_request_alone(tmp_path: Path) -> None:
         calls.append(1)
         return run(tmp_path, replace(FULL, steps=2, checks=1))
 
-    request = Request("model", texts(3, 0), texts(3, 1), FULL, 2, NO_WORDS, 3)
+    request = TuningRequest("model", texts(3, 0), texts(3, 1), FULL, 2, NO_WORDS, 3)
     first = tuned_once(request, model(), tmp_path, count)
     again = tuned_once(request, model(), tmp_path, count)
     assert len(calls) == 1

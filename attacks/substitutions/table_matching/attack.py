@@ -11,7 +11,7 @@ from smd_research.boundary import AdversaryView
 from smd_research.core.errors import ConfigError
 from smd_research.core.guess import MappingGuess, Spent
 from smd_research.core.observable import Observable
-from smd_research.mechanisms.embedding_matching.table_matching import METHODS, Pairs, TableMatch, match_tables
+from smd_research.mechanisms.embedding_matching.table_matching import METHODS, RowPairs, TableMatch, match_tables
 
 HEADS = ("auto", "input", "head")
 
@@ -61,7 +61,9 @@ class TableMatching(MappingAttack):
         return guess_of(best, head=pair.name == "head", candidates=sum(one[0].public.shape[0] for one in found))
 
     def _match(self, pair: TablePair, anchors: KnownPairs) -> TableMatch:
-        return match_tables(pair.public, pair.shaken, self._method, Pairs(anchors.cipher, anchors.plain), self._rounds)
+        return match_tables(
+            pair.public, pair.shaken, self._method, RowPairs(anchors.cipher, anchors.plain), self._rounds
+        )
 
 
 def guess_of(match: TableMatch, head: bool, candidates: int) -> MappingGuess:

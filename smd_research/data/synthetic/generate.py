@@ -6,7 +6,7 @@ from smd_research.core.errors import ConfigError
 from smd_research.core.seeds import sequence
 from smd_research.data.prompts import Document
 from smd_research.data.synthetic.grammar import Expansion, families_of_split
-from smd_research.data.synthetic.partition import Split
+from smd_research.data.synthetic.partition import CorpusSplit
 from smd_research.data.synthetic.pools import pools
 from smd_research.data.synthetic.values import Values
 
@@ -32,18 +32,18 @@ def generate(register: str, split: str, n: int, seed: int = 0, start: int = 0) -
     """
     if register not in (*REGISTERS, MIXED):
         raise ConfigError(f"unknown register {register!r}; choose one of {', '.join((*REGISTERS, MIXED))}")
-    if split not in tuple(Split):
-        raise ConfigError(f"unknown split {split!r}; choose one of {', '.join(Split)}")
+    if split not in tuple(CorpusSplit):
+        raise ConfigError(f"unknown split {split!r}; choose one of {', '.join(CorpusSplit)}")
     base = int(sequence(seed, "synthetic", register, split).generate_state(1, "uint64")[0])
     documents = []
     for number in range(start, start + n):
         of = REGISTERS[number % len(REGISTERS)] if register == MIXED else register
         text_id = f"{register}-{split}-{seed}-{number}"
-        documents.append(_document(of, Split(split), Random(f"{base}/{number}"), text_id))
+        documents.append(_document(of, CorpusSplit(split), Random(f"{base}/{number}"), text_id))
     return documents
 
 
-def _document(register: str, split: Split, rng: Random, text_id: str) -> Document:
+def _document(register: str, split: CorpusSplit, rng: Random, text_id: str) -> Document:
     expansion = Expansion(families_of_split(register, split), Values(split, pools(split), rng).draw, rng)
     expansion.expand("shape")
     return Document(text_id, "".join(expansion.parts), tuple(expansion.spans), register)

@@ -15,7 +15,7 @@ from random import Random
 
 from smd_research.core.errors import ConfigError
 from smd_research.data.prompts import Span
-from smd_research.data.synthetic.partition import Split, split_of
+from smd_research.data.synthetic.partition import CorpusSplit, split_of
 
 _TOKEN = re.compile(r"\[|\]|\||[^\[\]|]+")
 _PIECE = re.compile(r"\{@?\w+!?\}|[^{}]+")
@@ -114,7 +114,7 @@ def families(register: str) -> dict[str, Families]:
 
 
 @lru_cache(maxsize=16)
-def families_of_split(register: str, split: Split) -> dict[str, Families]:
+def families_of_split(register: str, split: CorpusSplit) -> dict[str, Families]:
     """The templates of a register that belong to ``split``; patterns that have none there are left out."""
     kept = {}
     for name, patterns in families(register).items():

@@ -7,7 +7,7 @@ from importlib.resources import files
 
 from faker import Faker
 
-from smd_research.data.synthetic.partition import Split, values_of_split
+from smd_research.data.synthetic.partition import CorpusSplit, values_of_split
 
 # Latin-script locales, English twice: the text is English, the people are not all.
 _LOCALES = ("en_US", "en_GB", "en_IN", "de_DE", "fr_FR", "es_ES", "it_IT", "nl_NL", "pl_PL", "sv_SE")
@@ -61,7 +61,7 @@ SECRET_KINDS = ("diagnosis", "drug", "allergy")
 
 
 @lru_cache(maxsize=3)
-def pools(split: Split) -> Pools:
+def pools(split: CorpusSplit) -> Pools:
     """Every kind of value that ``split`` may use; secret kinds are disjoint between splits."""
     values = {kind: values_of_split(found, split) for kind, found in _faker_values().items()}
     for kind, entries in vocabulary().items():

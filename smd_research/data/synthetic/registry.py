@@ -5,7 +5,7 @@ from random import Random
 from smd_research.core.errors import ConfigError
 from smd_research.core.seeds import sequence
 from smd_research.data.synthetic.grammar import Slot
-from smd_research.data.synthetic.partition import Split
+from smd_research.data.synthetic.partition import CorpusSplit
 from smd_research.data.synthetic.pools import pools
 from smd_research.data.synthetic.values import SECRET_TYPE, Values
 
@@ -27,7 +27,7 @@ def register(kind: str, split: str, n: int, seed: int = 0) -> list[str]:
     slots = [Slot(name, bound=False) for name, secret in SECRET_TYPE.items() if secret == kind]
     if not slots:
         raise ConfigError(f"no secret of type {kind!r}: use one of {', '.join(sorted(set(SECRET_TYPE.values())))}")
-    part = Split(split)
+    part = CorpusSplit(split)
     rng = Random(int(sequence(seed, "register", kind, split).generate_state(1, "uint64")[0]))
     found: dict[str, None] = {}
     for number in range(_TRIES * n):

@@ -7,7 +7,7 @@ from random import Random
 
 from smd_research.core.errors import ConfigError
 from smd_research.data.synthetic.grammar import Slot
-from smd_research.data.synthetic.partition import Split, split_of
+from smd_research.data.synthetic.partition import CorpusSplit, split_of
 from smd_research.data.synthetic.pools import Pools
 
 # The type of the secret that a slot holds; slots that are absent hold ordinary words and are not marked.
@@ -54,7 +54,7 @@ class Values:
     stable hash places it in that split (:func:`split_of`), so that no secret value occurs in two splits.
     """
 
-    def __init__(self, split: Split, pools: Pools, rng: Random) -> None:
+    def __init__(self, split: CorpusSplit, pools: Pools, rng: Random) -> None:
         self._split = split
         self._pool = pools.values
         self._rng = rng

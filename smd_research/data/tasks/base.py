@@ -80,7 +80,7 @@ class Task(ABC):
 
 
 def check_split(split: str) -> None:
-    """Refuse a split that does not exist.
+    """Checks that a split exists.
 
     Raises:
         ConfigError: naming those that do.

@@ -12,7 +12,7 @@ from random import Random
 
 from smd_research.core.seeds import sequence
 from smd_research.data.synthetic.grammar import Expansion, families_of_split
-from smd_research.data.synthetic.partition import Split
+from smd_research.data.synthetic.partition import CorpusSplit
 from smd_research.data.synthetic.pools import pools
 from smd_research.data.synthetic.values import Values
 from smd_research.data.tasks.base import Example, Task, check_split
@@ -35,16 +35,16 @@ class _Generated(Task):
 
     def examples(self, split: str, n: int, seed: int) -> list[Example]:
         check_split(split)
-        return self._drawn(Split(split), n, seed, "private")
+        return self._drawn(CorpusSplit(split), n, seed, "private")
 
     def public(self, n: int, seed: int) -> list[Example]:
-        return self._drawn(Split.TRAIN, n, seed, "public")
+        return self._drawn(CorpusSplit.TRAIN, n, seed, "public")
 
-    def _drawn(self, split: Split, n: int, seed: int, purpose: str) -> list[Example]:
+    def _drawn(self, split: CorpusSplit, n: int, seed: int, purpose: str) -> list[Example]:
         base = int(sequence(seed, "task", type(self).__name__, split, purpose).generate_state(1, "uint64")[0])
         return [self._example(split, Random(f"{base}/{number}"), number) for number in range(n)]
 
-    def _example(self, split: Split, rng: Random, number: int) -> Example:
+    def _example(self, split: CorpusSplit, rng: Random, number: int) -> Example:
         label = int(rng.random() * len(self.labels))
         register, sections = self._sections(label, rng)
         values = Values(split, pools(split), rng)

@@ -30,7 +30,7 @@ from smd_research.mechanisms.shaking.operators import check_vertical
 from smd_research.mechanisms.shaking.parameters import RecoveryParameters, ShakingParameters
 from smd_research.models.bundle import Bundle
 from smd_research.models.tables import output_head
-from smd_research.training.recovery import Precision, Weights
+from smd_research.training.recovery import LossWeights, Precision
 
 
 class Shaking(Tunable):
@@ -116,7 +116,7 @@ class Shaking(Tunable):
         self._frequent = frequent
         self._fresh_epsilon = fresh_epsilon
         self._options = {"fraction": float(fraction), "homophones": homophones, "labels": labels}
-        weights = Weights(hidden_weight, logit_weight, text_weight)
+        weights = LossWeights(hidden_weight, logit_weight, text_weight)
         self.recovery = Recovery(
             awareness_steps, function_steps, batch, row_tokens, learning_rate, weights, freeze_tables, precision
         )

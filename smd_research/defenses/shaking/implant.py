@@ -23,7 +23,17 @@ from smd_research.mechanisms.shaking.streams import Floats
 from smd_research.models.bundle import Bundle
 from smd_research.models.hooked import sharing_copy
 from smd_research.models.tables import body_parameters, input_table, is_tied, output_head, with_tables, without_head
-from smd_research.training.recovery import FULL, FUNCTION, PRECISIONS, Phase, Precision, Spent, Weights, packed, recover
+from smd_research.training.recovery import (
+    FULL,
+    FUNCTION,
+    PRECISIONS,
+    LossWeights,
+    Phase,
+    Precision,
+    TrainingCost,
+    packed,
+    recover,
+)
 
 Head = Literal["shaken", "linear", "permuted", "drop"]
 HEADS: tuple[Head, ...] = get_args(Head)
@@ -54,7 +64,7 @@ class Recovery:
     batch: int
     row_tokens: int
     learning_rate: float
-    weights: Weights
+    weights: LossWeights
     freeze_tables: bool
     precision: Precision | None = None
 
@@ -124,7 +134,7 @@ def implanted(
     function_text: Sequence[Sequence[int]],
     seed: int,
     folder: Path | None = None,
-) -> tuple[Bundle, Spent]:
+) -> tuple[Bundle, TrainingCost]:
     """The model with the key in it, recovered; and what the training took.
 
     Args:
@@ -143,7 +153,7 @@ def implanted(
         UnsupportedModelError: see ``shaken``.
     """
     if not recovery.awareness_steps + recovery.function_steps:
-        return shaken(bundle, key, head), Spent()
+        return shaken(bundle, key, head), TrainingCost()
     # Without a head of the provider's the client's own judges the states: the public one, permuted like the ids.
     start = _tables(bundle, key, "permuted" if head == "drop" else head)
     student = _trainable(start, recovery)
@@ -187,13 +197,13 @@ def _train(
     function_text: Sequence[Sequence[int]],
     seed: int,
     folder: Path | None,
-) -> Spent:
+) -> TrainingCost:
     code = Substitution.of(key, bundle.special_ids)
     homophones = torch.from_numpy(code.homophones)
     # Its own module tree: transformers leaves hooks behind where hidden states were asked for.
     half = bundle.dtype != torch.float32
     teacher = copy.deepcopy(bundle.model).float() if half else sharing_copy(bundle.model)
-    spent = Spent()
+    spent = TrainingCost()
     for name, text, weights, steps in (
         ("awareness", awareness_text, recovery.weights, recovery.awareness_steps),
         ("function", function_text, FUNCTION, recovery.function_steps),
@@ -211,7 +221,7 @@ def _digest(*parts: object) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
-def _claim(folder: Path, identity: Mapping[str, str], student: PreTrainedModel) -> Spent | None:
+def _claim(folder: Path, identity: Mapping[str, str], student: PreTrainedModel) -> TrainingCost | None:
     """Mark a folder as that of one implant, named by its key and by all else; load a finished one, say what it took."""
     folder.mkdir(parents=True, exist_ok=True)
     mark = folder / _MARK
@@ -238,10 +248,10 @@ def _claim(folder: Path, identity: Mapping[str, str], student: PreTrainedModel) 
     with torch.no_grad():
         for name, values in load_file(folder / _WEIGHTS).items():
             parameters[name].copy_(values)
-    return Spent(**held["spent"])
+    return TrainingCost(**held["spent"])
 
 
-def _keep(folder: Path, identity: Mapping[str, str], student: PreTrainedModel, spent: Spent) -> None:
+def _keep(folder: Path, identity: Mapping[str, str], student: PreTrainedModel, spent: TrainingCost) -> None:
     """Weights first, then the word that they are whole; then the checkpoints have done their service."""
     part = folder / f"{_WEIGHTS}.part"
     save_file({name: one.detach().cpu().contiguous() for name, one in student.named_parameters()}, part)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from smd_research.core.seeds import generator
 from smd_research.defenses.slip.spec import SplitSpec
-from smd_research.mechanisms.decomposition.splits import Split, split
+from smd_research.mechanisms.decomposition.splits import SplitMatrix, split
 from smd_research.mechanisms.integers.fixed_point import Quantised, quantise_rows
 from smd_research.models.bundle import Bundle
 from smd_research.models.linears import linear_layers, weight_of, with_weights
@@ -21,7 +21,7 @@ class Decomposed:
         exposed: the model that the device holds: the exposed parts as stored, everything else as it is.
     """
 
-    splits: Mapping[str, Split]
+    splits: Mapping[str, SplitMatrix]
     quantised: Mapping[str, Quantised] | None
     exposed: Bundle
 

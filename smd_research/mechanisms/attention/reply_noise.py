@@ -94,7 +94,7 @@ class ReplyNoise:
         return torch.from_numpy(rng.standard_normal(tuple(like.shape)) * sigma).to(like.device)
 
     def guarantee(self, heads: int, delta: float) -> Guarantee | None:
-        """What one reply promises; None while anything of it is exact.
+        """The guarantee of one reply; None while anything of it is exact.
 
         Two Gaussians on ``A`` and ``l`` are one, of sensitivity over deviation
         ``mu = sqrt(1 / multiplier^2 + (2 B sqrt(heads) / sigma_l)^2)``; ``r`` replies multiply ``mu`` by ``sqrt(r)``.

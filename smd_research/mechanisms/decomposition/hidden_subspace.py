@@ -28,7 +28,7 @@ def null_space(exposed: Tensor, rank: int) -> Tensor:
 
 
 def hidden_directions(exposed: Tensor, rank: int) -> tuple[Tensor | None, Tensor | None]:
-    """What an exposed part tells of the directions that were taken out of it: those it does least in.
+    """Estimates the directions that were taken out of an exposed part: those that it does least in.
 
     Top components of ``W`` leave a hole: ``exposed @ V_k = 0`` and ``U_k^T @ exposed = 0``. The hole shows where the
     matrix has no other null space, that is on the input side of a matrix with at least as many rows as columns, and on

@@ -18,7 +18,7 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 @dataclass(frozen=True, repr=False)
-class Split:
+class SplitMatrix:
     """A matrix in two parts, float32.
 
     Attributes:
@@ -37,10 +37,10 @@ class Split:
         return self.right.shape[0]
 
     def __repr__(self) -> str:
-        return f"Split({tuple(self.exposed.shape)}, rank={self.rank})"
+        return f"SplitMatrix({tuple(self.exposed.shape)}, rank={self.rank})"
 
 
-def split(weight: Tensor, rank: int, kind: Kind, rng: np.random.Generator) -> Split:
+def split(weight: Tensor, rank: int, kind: Kind, rng: np.random.Generator) -> SplitMatrix:
     """Divide a matrix.
 
     ``svd``
@@ -82,9 +82,9 @@ def split(weight: Tensor, rank: int, kind: Kind, rng: np.random.Generator) -> Sp
     return _parts(exact, *_SECRETS[kind](exact, rank, rng))
 
 
-def _parts(weight: Tensor, left: Tensor, right: Tensor) -> Split:
+def _parts(weight: Tensor, left: Tensor, right: Tensor) -> SplitMatrix:
     exposed = weight - left @ right
-    return Split(*(part.float().contiguous() for part in (left, right, exposed)))
+    return SplitMatrix(*(part.float().contiguous() for part in (left, right, exposed)))
 
 
 def _svd(weight: Tensor, rank: int, _rng: np.random.Generator) -> tuple[Tensor, Tensor]:

@@ -15,7 +15,7 @@ LEAST = 1e-9
 
 
 @dataclass(frozen=True, repr=False)
-class Weights:
+class StreamEvidence:
     """What an attacker who knows the sampler can say about each virtual prompt being the authentic one.
 
     Attributes:
@@ -31,18 +31,13 @@ class Weights:
         """Probability of each stream to be the authentic one ``[streams]``."""
         return torch.softmax(self.log_prior + self.log_law, dim=0)
 
-    @property
-    def prior_posterior(self) -> Tensor:
-        """The same for an attacker who does not know how fakes are drawn: the prior alone ``[streams]``."""
-        return torch.softmax(self.log_prior, dim=0)
-
     @classmethod
-    def none(cls, rows: Tensor) -> "Weights":
+    def none(cls, rows: Tensor) -> "StreamEvidence":
         """Before any span of ``rows [streams, n]``."""
         return cls(*torch.zeros(2, len(rows), dtype=torch.float64, device=rows.device))
 
-    def __add__(self, other: "Weights") -> "Weights":
-        return Weights(self.log_prior + other.log_prior, self.log_law + other.log_law)
+    def __add__(self, other: "StreamEvidence") -> "StreamEvidence":
+        return StreamEvidence(self.log_prior + other.log_prior, self.log_law + other.log_law)
 
     @property
     def eps_eff(self) -> float:
@@ -60,8 +55,8 @@ def contexts(rows: Tensor, span: TokenSpan) -> Tensor:
 
 def judge(
     reader: PromptReader, span: TokenSpan, quantiser: Quantiser, levels: Sequence[int], log_class: Tensor | None = None
-) -> Weights:
-    """What one span of the reader's rows says of each stream.
+) -> StreamEvidence:
+    """Weighs each stream as the authentic one by one span of the reader's rows.
 
     Args:
         reader: the streams.
@@ -84,10 +79,10 @@ def judge(
             step, mass = _log_steps(quantiser, levels, log_p, own)
             paths, masses = paths + step, masses + mass
     if not levels:
-        return Weights(log_prior, torch.zeros_like(log_prior))
+        return StreamEvidence(log_prior, torch.zeros_like(log_prior))
     if quantiser.metric == "grid":
         paths = paths + masses - (_log_class(masses, alike) if log_class is None else log_class)
-    return Weights(log_prior, torch.logsumexp(_log_law(paths, alike), dim=0))
+    return StreamEvidence(log_prior, torch.logsumexp(_log_law(paths, alike), dim=0))
 
 
 def _log_steps(quantiser: Quantiser, levels: Sequence[int], log_p: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:

@@ -63,7 +63,7 @@ from torch import Tensor
 
 from smd_research.core.errors import PromptError, RefusedError
 from smd_research.data.prompts import TokenSpan
-from smd_research.mechanisms.decoys.decoy_law import LEAST, Weights, contexts, judge
+from smd_research.mechanisms.decoys.decoy_law import LEAST, StreamEvidence, contexts, judge
 from smd_research.mechanisms.decoys.prompt_reader import PromptReader
 from smd_research.mechanisms.decoys.quantiser import Quantiser
 from smd_research.models.bundle import Bundle
@@ -82,7 +82,7 @@ class Decoys:
     """
 
     ids: Tensor
-    weights: Weights
+    weights: StreamEvidence
     widened: tuple[int | None, ...]
 
 
@@ -117,7 +117,7 @@ def sample(
     # a prompt that the tokenizer would not have written gives no reason to ask it of the fakes
     spelling = bundle if quantiser.canonical and bool(canonical(bundle, rows[:1])) else None
     every = tuple(range(quantiser.widenings + 1))
-    weights, widened = Weights.none(rows), []
+    weights, widened = StreamEvidence.none(rows), []
     for index, span in enumerate(spans):
         here, source = slice(span.start, span.end), repeats(rows[:1], spans, index)
         level = log_class = None
@@ -131,13 +131,13 @@ def sample(
         levels = (level,) if level is not None else () if source is not None else every
         judged = judge(reader, span, quantiser, levels, log_class)
         # fakes drawn in another context may lie in none of this one's bins: then only the prior speaks
-        weights += judged if judged.log_law[0].isfinite() else Weights(judged.log_prior, weights.log_law * 0)
+        weights += judged if judged.log_law[0].isfinite() else StreamEvidence(judged.log_prior, weights.log_law * 0)
         widened.append(level)
     return Decoys(rows, weights, tuple(widened))
 
 
-def weigh(bundle: Bundle, prompts: Tensor, spans: Sequence[TokenSpan], quantiser: Quantiser) -> Weights:
-    """What the sampler's model and the sampler's law say of each virtual prompt: the strongest attack on the fakes.
+def weigh(bundle: Bundle, prompts: Tensor, spans: Sequence[TokenSpan], quantiser: Quantiser) -> StreamEvidence:
+    """Weighs each virtual prompt by the sampler's model and the sampler's law: the strongest attack on the fakes.
 
     The attacker does not know how far a bin was widened: the law is summed over the steps. A span that repeats an
     earlier one in every stream was not drawn.
@@ -149,7 +149,7 @@ def weigh(bundle: Bundle, prompts: Tensor, spans: Sequence[TokenSpan], quantiser
         quantiser: how the fakes were drawn.
     """
     reader = PromptReader(bundle, quantiser.temperature, prompts, spans[0].start)
-    weights = Weights.none(prompts)
+    weights = StreamEvidence.none(prompts)
     every = tuple(range(quantiser.widenings + 1))
     for index, span in enumerate(spans):
         reader.read_to(span.start)
@@ -194,7 +194,7 @@ def canonical(bundle: Bundle, rows: Tensor) -> Tensor:
 
 
 def check_spans(bundle: Bundle, ids: Sequence[int], spans: Sequence[TokenSpan]) -> None:
-    """Refuse what no fakes can be drawn for.
+    """Checks that fakes can be drawn.
 
     Raises:
         PromptError: without a span, for spans that overlap or leave the prompt, or for special tokens in one.

@@ -57,7 +57,7 @@ class TableMatch:
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class Pairs:
+class RowPairs:
     """Rows known to belong together: ``cipher [m]`` of the shaken table, ``plain [m]`` of the public one."""
 
     cipher: Ids
@@ -68,12 +68,12 @@ _CONVINCING = 0.8  # a vote that ends the search for a better seed
 _SETTLED = 0.002  # share of the pairs below which a change no longer matters
 _NEARLY = 1e-2  # residual below which rows may differ by less than single precision tells
 # A seed's name, its first pairs, and the kinds of map to fit from them, one after another.
-Start = tuple[str, Pairs, tuple[str, ...]]
-NO_PAIRS = Pairs(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64))
+Start = tuple[str, RowPairs, tuple[str, ...]]
+NO_PAIRS = RowPairs(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64))
 
 
 def match_tables(
-    public: Floats, shaken: Floats, method: str = "auto", known: Pairs = NO_PAIRS, rounds: int = 20
+    public: Floats, shaken: Floats, method: str = "auto", known: RowPairs = NO_PAIRS, rounds: int = 20
 ) -> TableMatch:
     """Match the rows of a shaken table to those of the public one.
 
@@ -97,7 +97,7 @@ def match_tables(
     return _best(x, y, _starts(x, y, method, known), known, rounds)
 
 
-def _best(x: Floats, y: Floats, starts: Iterable[Start], known: Pairs, rounds: int) -> TableMatch:
+def _best(x: Floats, y: Floats, starts: Iterable[Start], known: RowPairs, rounds: int) -> TableMatch:
     """The match that stands out most; the first that proves itself ends the search."""
     best: TableMatch | None = None
     for seed, first, kinds in starts:
@@ -110,7 +110,7 @@ def _best(x: Floats, y: Floats, starts: Iterable[Start], known: Pairs, rounds: i
     return best
 
 
-def _starts(x: Floats, y: Floats, method: str, known: Pairs) -> Iterator[Start]:
+def _starts(x: Floats, y: Floats, method: str, known: RowPairs) -> Iterator[Start]:
     """Seeds with the kinds of map to fit from them, cheapest first."""
     if len(known.cipher) > 1:
         features = seeds.from_pairs(x, y, known.cipher, known.plain)
@@ -125,21 +125,21 @@ def _starts(x: Floats, y: Floats, method: str, known: Pairs) -> Iterator[Start]:
         yield "whitened_profile", _paired(*seeds.whitened_profile(x, y), known), ("whitened", "affine")
 
 
-def _paired(a: Floats, b: Floats, known: Pairs) -> Pairs:
+def _paired(a: Floats, b: Floats, known: RowPairs) -> RowPairs:
     """Rows of features ``a [V, k]`` and ``b [V', k]`` by nearest neighbours, the clearer half, and what is known."""
     found = neighbours(a.astype(np.float32), b.astype(np.float32))
     cipher = np.flatnonzero(found.claimed)
     cipher = cipher[found.margin[cipher] >= np.median(found.margin[cipher])]
-    return _joined(Pairs(cipher, found.nearest[cipher]), known)
+    return _joined(RowPairs(cipher, found.nearest[cipher]), known)
 
 
-def _joined(pairs: Pairs, known: Pairs) -> Pairs:
+def _joined(pairs: RowPairs, known: RowPairs) -> RowPairs:
     free = ~(np.isin(pairs.cipher, known.cipher) | np.isin(pairs.plain, known.plain))
-    return Pairs(np.append(known.cipher, pairs.cipher[free]), np.append(known.plain, pairs.plain[free]))
+    return RowPairs(np.append(known.cipher, pairs.cipher[free]), np.append(known.plain, pairs.plain[free]))
 
 
 def _refine(
-    x: Floats, y: Floats, pairs: Pairs, kinds: tuple[str, ...], known: Pairs, rounds: int, seed: str
+    x: Floats, y: Floats, pairs: RowPairs, kinds: tuple[str, ...], known: RowPairs, rounds: int, seed: str
 ) -> TableMatch:
     """Fit, pair mutual neighbours, fit again: with each kind in turn, as far as there are pairs to fit it."""
     best = TableMatch(np.full(len(y), -1), np.zeros(len(y)), 1.0, 0.0, 0.5, seed, "none", 0)
@@ -155,7 +155,9 @@ def _refine(
     return best
 
 
-def _iterate(x: Floats, y: Floats, pairs: Pairs, kind: str, known: Pairs, rounds: int) -> tuple[TableMatch, Pairs]:
+def _iterate(
+    x: Floats, y: Floats, pairs: RowPairs, kind: str, known: RowPairs, rounds: int
+) -> tuple[TableMatch, RowPairs]:
     """One kind of map, until the pairs no longer change; in double precision where only that tells rows apart."""
     made = 0
     precision: type[np.floating] = np.float32
@@ -165,7 +167,7 @@ def _iterate(x: Floats, y: Floats, pairs: Pairs, kind: str, known: Pairs, rounds
         mapping = near.nearest
         mapping[known.cipher] = known.plain
         cipher = np.flatnonzero(near.claimed)
-        following = _joined(Pairs(cipher, mapping[cipher]), known)
+        following = _joined(RowPairs(cipher, mapping[cipher]), known)
         settled = _changed(pairs, following) <= (_SETTLED if precision == np.float32 else 0)
         pairs, made = following, made + 1
         if settled or made >= rounds:
@@ -178,7 +180,7 @@ def _iterate(x: Floats, y: Floats, pairs: Pairs, kind: str, known: Pairs, rounds
     ), pairs
 
 
-def _changed(before: Pairs, after: Pairs) -> float:
+def _changed(before: RowPairs, after: RowPairs) -> float:
     """Share of the pairs that were not there before."""
     size = int(max(before.cipher.max(initial=0), after.cipher.max(initial=0))) + 1
     held = np.full(size, -1)

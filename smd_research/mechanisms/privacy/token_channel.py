@@ -160,7 +160,7 @@ def scatter(space: EmbeddingSpace, given: Ids, values: Floats) -> Floats:
 
 
 def check_epsilon(epsilon: float) -> None:
-    """Refuse an epsilon that is not a positive finite number.
+    """Checks that epsilon is a positive finite number.
 
     Raises:
         ConfigError: with the value and how to mend it.

@@ -122,7 +122,7 @@ class Key:
         return hashlib.blake2b(_canonical(self.public), key=self.secret, digest_size=8).hexdigest()
 
     def check(self, bundle: Bundle) -> None:
-        """Refuse a model that this key does not belong to.
+        """Checks that the key belongs to a model.
 
         Raises:
             ConfigError: saying whether tokenizer or model is another.
