@@ -71,11 +71,10 @@ class Public:
 class Attack:
     """An attack by the untrusted party: honest but curious, or, with an ``impostor``, active.
 
-    It never sees the secret or the defense object. ``version`` is part of a cell's identity: raise it when a change may
-    change the attack's numbers.
+    It never sees the secret or the defense object. When a change may change its numbers, its YAML's ``version`` is
+    raised.
     """
 
-    version: ClassVar[int] = 1
     needs: ClassVar[frozenset[Observable]] = frozenset()
 
     def fit(self, public: Public) -> None:

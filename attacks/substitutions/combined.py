@@ -45,8 +45,6 @@ class Combined(MappingAttack):
         ConfigError: for an option out of range.
     """
 
-    version = 2
-
     def __init__(
         self,
         known: int = 0,

@@ -44,8 +44,6 @@ class Decipherment(MappingAttack):
         ConfigError: for an option out of range.
     """
 
-    version = 2
-
     def __init__(
         self,
         auxiliary: str = "same",

@@ -27,8 +27,6 @@ class KnownPlaintext(TableMatching):
         ConfigError: for an option out of range.
     """
 
-    version = 2
-
     def __init__(self, known: int = 30, rounds: int = 20) -> None:
         if known < 0 or rounds < 1:
             raise ConfigError("known_plaintext needs attack.known >= 0 and attack.rounds >= 1")

@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 
 from experiments.composing.app import launch
 from experiments.composing.cells import named, plain
-from experiments.composing.versions import version_of
+from experiments.composing.components import counted_options, version_of
 from experiments.progress import say
 from experiments.trials.pairing import card
 from smd_research.core.errors import ConfigError, LabError
@@ -113,7 +113,7 @@ def offer(cfg: DictConfig, choice: str) -> Offer:
     bundle: Bundle = build(plain(cfg.model), Bundle, device=cfg.device, dtype=cfg.dtype)
     parts = plain(cfg.defense)
     defense: Defense = build(parts, Defense)
-    shown = card(bundle, named(parts, choice), version_of(parts["_target_"]))
+    shown = card(bundle, named(counted_options(parts), choice), version_of(parts))
     return Offer(provider(defense, bundle), shown, cfg.tap, cfg.timeout_s)
 
 

@@ -125,7 +125,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     name, table, results_dir = chosen[0]
     folders = [Path(entry.folder) for entry in entries if entry.folder]
     again = shlex.join(["smd", "table", *(word for word in words if not word.startswith(("rerun=", "results_dir=")))])
-    cells = [plan.cell for plan in asked]
+    cells = list({plan.cell.id: plan.cell for plan in asked}.values())  # experiment=smoke may make one of several
     try:
         measured = of_sweep(cells, folders, again) if table.sweep else of_benches(table, results_dir)
         again = " && ".join([*bench_commands(table), again])

@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from experiments.composing import overrides
+from experiments.composing.smoke import bring_down
 from smd_research.core.errors import LabError
 from smd_research.core.paths import conf_dir
 
@@ -44,7 +45,7 @@ def launch(task: Callable[[DictConfig], None], config_name: str, program: str, a
         if raised:  # what stops one job stops the sweep
             return
         try:
-            task(cfg)
+            task(bring_down(cfg))
         except (LabError, overrides.UsageError, PermissionError) as error:
             raised.append(error)  # kept, since Hydra would print its own account of it
 

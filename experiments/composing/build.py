@@ -6,6 +6,7 @@ from typing import Any
 import hydra
 from hydra.errors import InstantiationException
 
+from experiments.composing.components import options_of
 from smd_research.core.errors import ConfigError, LabError
 
 
@@ -13,7 +14,7 @@ def build(node: Mapping[str, Any], kind: type[Any] | None = None, **more: Any) -
     """Instantiate the ``_target_`` of a component.
 
     Args:
-        node: its ``_target_`` and options.
+        node: its ``_target_`` and options; what its YAML notes besides (``version``, ``later``) is left out.
         kind: what the object has to be.
         more: options that stand elsewhere in the configuration.
 
@@ -23,7 +24,7 @@ def build(node: Mapping[str, Any], kind: type[Any] | None = None, **more: Any) -
     """
     target = str(node["_target_"])
     try:
-        made = hydra.utils.instantiate({**node, **more}, _convert_="all")
+        made = hydra.utils.instantiate({**options_of(node), **more}, _convert_="all")
     except InstantiationException as error:
         cause = error.__cause__
         if isinstance(cause, LabError):

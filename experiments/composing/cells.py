@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 from hydra import compose
 from omegaconf import DictConfig, OmegaConf
 
+from experiments.composing.components import counted_options, version_of
 from experiments.composing.parts import parts_of
-from experiments.composing.versions import version_of
+from experiments.composing.smoke import bring_down
 from experiments.trials.plan import Plan
 from smd_research.core.cell import COMPONENTS, OPTIONAL, Cell
 from smd_research.core.paths import PACKAGE
@@ -37,7 +38,7 @@ def plan(cfg: DictConfig, choices: Mapping[str, Any], overrides: Sequence[str]) 
     kinds = COMPONENTS if cfg.get("task") is None else (*COMPONENTS, *OPTIONAL)
     parts = {kind: plain(cfg[kind]) for kind in kinds}
     held: dict[str, Any] = {
-        **{kind: named(parts[kind], str(choices.get(kind, "none"))) for kind in kinds},
+        **{kind: named(counted_options(parts[kind]), str(choices.get(kind, "none"))) for kind in kinds},
         **sizes(cfg, parts.get("task")),
     }
     cell = Cell(
@@ -46,7 +47,7 @@ def plan(cfg: DictConfig, choices: Mapping[str, Any], overrides: Sequence[str]) 
         dtype=cfg.dtype,
         wire_dtype=cfg.wire_dtype,
         transport=cfg.transport,
-        versions={kind: version_of(parts[kind].get("_target_")) for kind in ("defense", "attack")},
+        versions={kind: version_of(parts[kind]) for kind in ("defense", "attack")},
         device=cfg.device,
         command=" ".join(["smd run", *map(shlex.quote, overrides)]),
     )
@@ -74,7 +75,7 @@ def composed(overrides: Sequence[str]) -> Plan:
     """Compose a cell inside a command that Hydra has started."""
     cfg: Any = compose("config", overrides=list(overrides), return_hydra_config=True)
     kept = [word for word in overrides if not word.startswith("rerun=")]
-    return plan(cfg, cfg.hydra.runtime.choices, kept)
+    return plan(bring_down(cfg), cfg.hydra.runtime.choices, kept)
 
 
 def beside(overrides: Sequence[str], rerun: "Rerun", changed: Sequence[str]) -> Plan:

@@ -95,6 +95,9 @@ def check_choices(arguments: Sequence[str], folder: Path) -> None:
 def _values(override: Override) -> list[str]:
     if override.is_sweep_override():
         return [str(value) for value in override.sweep_string_iterator()]
+    value = override.value()
+    if isinstance(value, list):  # experiment=[demo,smoke]: a later one over an earlier
+        return [str(one) for one in value]
     return [str(override.get_value_element_as_str())]
 
 

@@ -24,9 +24,6 @@ ID_VERSION = 1
 RUNTIME_KEYS = frozenset({"device", "num_workers", "progress", "timeout_s"})
 """Options of a component that cannot change a number, wherever they stand."""
 
-LATER_KEYS = frozenset({"fresh_epsilon", "precision"})
-"""Options that came when their component had records already: null, which those were made with, is no part of them."""
-
 _IDENTITY = {"role": "identity"}
 _WHERE_GIVEN = {"role": "identity", "optional": True}
 _RUNTIME = {"role": "runtime"}
@@ -81,12 +78,11 @@ def parameters(component: Mapping[str, Any]) -> dict[str, Any]:
 
     Hydra's own keys (``_target_``, ...) are left out, so that moving a class invalidates nothing: its ``version`` does.
     A ``path`` (or ``train_path``, ...) is left out where the ``sha256`` of its content is given, so that a moved file
-    keeps its records. An option that came later (``LATER_KEYS``) is left out where it is null.
+    keeps its records.
     """
     hidden = RUNTIME_KEYS | {"name"}
     if component.get("sha256"):
         hidden |= {key for key in component if key == "path" or key.endswith("_path")}
-    hidden |= {key for key in LATER_KEYS if component.get(key) is None}
     return {key: value for key, value in component.items() if key not in hidden and not key.startswith("_")}
 
 

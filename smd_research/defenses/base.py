@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import TracebackType
-from typing import ClassVar, Self
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -231,10 +231,8 @@ class Prepared(ABC):
 class Defense(ABC):
     """A configuration, which holds no state; what it comes to for a model is :class:`Prepared`.
 
-    ``version`` is part of a cell's identity: raise it when a change may change the defense's numbers.
+    When a change may change its numbers, its YAML's ``version`` is raised.
     """
-
-    version: ClassVar[int] = 1
 
     @property
     @abstractmethod

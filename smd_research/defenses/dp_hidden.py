@@ -101,7 +101,7 @@ class DpHidden(Defense):
         self,
         layer: int = 0,
         epsilon: float | None = None,
-        survival: float | None = None,
+        survival: float | None = 0.5,
         delta: float = 1e-5,
         clip: float | None = None,
         unit: Unit | None = None,

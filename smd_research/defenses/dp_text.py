@@ -88,7 +88,7 @@ class DpText(Defense):
         self,
         mechanism: TokenMechanism = "santext",
         epsilon: float | None = None,
-        survival: float | None = None,
+        survival: float | None = 0.5,
         space: Scale = "unit",
     ) -> None:
         if mechanism not in TOKEN_MECHANISMS:

@@ -12,6 +12,9 @@ import pandas as pd
 from smd_research.core.cell import Cell, without_home
 from smd_research.metrics import Estimate
 
+_HELD_UNCOUNTED = {"defense": ("fresh_epsilon", "precision")}
+"""Options that older records hold where they are null, without counting them; a cell holds only what counts."""
+
 
 class Status(StrEnum):
     """How a cell ended; ``MISSING`` is one that a table declares and nobody has run: it is shown, never written."""
@@ -62,7 +65,16 @@ def parse_metrics(document: Any) -> tuple[Status, str, Cell, dict[str, Estimate]
         KeyError, TypeError, ValueError, ConfigError: when the document does not follow the schema.
     """
     metrics = {name: _parse_estimate(value) for name, value in document["metrics"].items()}
-    return Status(document["status"]), str(document["reason"] or ""), Cell.from_dict(document["cell"]), metrics
+    return Status(document["status"]), str(document["reason"] or ""), _parse_cell(document["cell"]), metrics
+
+
+def _parse_cell(values: Mapping[str, Any]) -> Cell:
+    counted = dict(values)
+    for part, names in _HELD_UNCOUNTED.items():
+        options = values.get(part)
+        if isinstance(options, Mapping):
+            counted[part] = {k: v for k, v in options.items() if v is not None or k not in names}
+    return Cell.from_dict(counted)
 
 
 def _estimate_document(estimate: Estimate) -> dict[str, float | int | None]:

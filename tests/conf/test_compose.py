@@ -1,6 +1,7 @@
 """Every shipped configuration composes, says what it is, and fits what it configures."""
 
 import inspect
+import re
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
@@ -15,15 +16,18 @@ from experiments.commands.list import description
 from experiments.commands.table import plans
 from experiments.composing.app import VERSION_BASE
 from experiments.composing.cells import plain, plan
+from experiments.composing.components import NOTES, options_of
 from experiments.composing.declared import declared, resolve
 from experiments.composing.overrides import check_choices, groups, parse
 from smd_research.core.cell import COMPONENTS, OPTIONAL
+from smd_research.core.cell import plain as plain_value
 from smd_research.core.paths import conf_dir
 from smd_research.reports.tables.layout import Figures
 
 FOLDER = conf_dir()
 OPTIONS = [(group, option) for group, options in groups(FOLDER).items() for option in options]
 PARTS = [(group, option) for group, option in OPTIONS if group in (*COMPONENTS, *OPTIONAL)]
+BUILT = [(group, option) for group, option in PARTS if (group, option) != ("attack", "none")]
 NEEDED = {
     ("model", "hub"): ["model.name=gpt2"],
     ("model", "local"): ["model.path=/nowhere"],
@@ -60,29 +64,53 @@ def test_every_part_composes_into_a_cell(group: str, option: str) -> None:
     assert len(cell.id) == 16
 
 
-@pytest.mark.parametrize(("group", "option"), PARTS)
-def test_every_part_fits_its_constructor(group: str, option: str) -> None:
+def constructor(group: str, option: str) -> tuple[str, dict[str, Any], inspect.Signature]:
+    """The class that a part is built from, the options its YAML names, and what the class takes."""
     cfg = composed(f"{group}={option}", *NEEDED.get((group, option), []))
     node = OmegaConf.to_container(cfg[group], resolve=True)
     assert isinstance(node, dict)
-    target = node.pop("_target_")
-    if target is None:
-        assert (group, option) == ("attack", "none")
-        return
+    options = options_of({str(key): value for key, value in node.items()})
+    target = str(options.pop("_target_"))
     module, _, name = target.rpartition(".")
-    signature = inspect.signature(getattr(import_module(module), name))
-    options = {str(key): value for key, value in node.items() if not str(key).startswith("_")}
+    return target, options, inspect.signature(getattr(import_module(module), name))
+
+
+@pytest.mark.parametrize(("group", "option"), BUILT)
+def test_every_part_fits_its_constructor(group: str, option: str) -> None:
+    _, options, signature = constructor(group, option)
     signature.bind(**options)
     settable = {p.name for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD}
-    if group != "link":  # a link's unnamed costs are zero
-        # A default that stands only in the code could change without changing the identity of a cell.
-        given = {"device", "dtype"} if group == "model" else set()
-        assert settable - given <= set(options), "name every option in the YAML"
+    # A default that stands only in the code could change without changing the identity of a cell.
+    given = {"device", "dtype"} if group == "model" else set()
+    assert settable - given <= set(options), "name every option in the YAML"
+
+
+@pytest.mark.parametrize("group", sorted({group for group, _ in BUILT}))
+def test_a_default_of_the_code_is_that_of_the_configuration(group: str) -> None:
+    """Of several options with one class (``data=clinical``, ``data=synthetic``) the one that changes least."""
+    differ: dict[str, list[list[str]]] = {}
+    for option in (option for other, option in BUILT if other == group):
+        target, options, signature = constructor(group, option)
+        defaults = {p.name: p.default for p in signature.parameters.values() if p.default is not p.empty}
+        found = [name for name, value in defaults.items() if name in options and plain_value(value) != options[name]]
+        differ.setdefault(target, []).append(found)
+    assert {target: min(found, key=len) for target, found in differ.items() if all(found)} == {}
+
+
+@pytest.mark.parametrize("group", [*COMPONENTS, *OPTIONAL, "architecture", "logger"])
+def test_every_option_of_a_component_says_what_it_is(group: str) -> None:
+    for path in (FOLDER / group).glob("*.yaml"):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            option = re.match(r" *(\w+): *\S", line)
+            if option and option[1] not in ("_target_", *NOTES):
+                assert " # " in line, f"{path}: {line}"
 
 
 @pytest.mark.parametrize("experiment", groups(FOLDER)["experiment"])
 def test_every_experiment_composes_and_its_sweep_names_options_that_exist(experiment: str) -> None:
     cfg = composed(f"experiment={experiment}")
+    if experiment == "smoke":  # brings down what other words ask for
+        return
     swept = [f"{key}={value}" for key, value in (cfg.hydra.sweeper.params or {}).items()]
     check_choices(swept, FOLDER)
     assert parse(swept) or cfg.hydra.mode is None

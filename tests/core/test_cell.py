@@ -107,13 +107,6 @@ def test_a_file_with_a_checksum_may_move() -> None:
     assert parameters({"train_path": "a", "evaluation_path": "b", "sha256": "1"}) == {"sha256": "1"}
 
 
-def test_an_option_that_came_later_is_left_out_where_it_is_null() -> None:
-    old, new = {"name": "shaking", "head": "drop"}, {"name": "shaking", "head": "drop", "fresh_epsilon": None}
-    assert make(defense=new).id == make(defense=old).id
-    assert make(defense={**new, "fresh_epsilon": 4.0}).id != make(defense=old).id
-    assert make(defense={**old, "secret": None}).id != make(defense=old).id
-
-
 def test_the_home_folder_is_never_stored(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/ann")
     cell = make(model={"name": "local", "path": Path("/home/ann/models/x")}, command="smd run model.path=/home/ann/m")

@@ -161,11 +161,11 @@ def test_the_promise_of_states(llama: Bundle) -> None:
     ("make", "message"),
     [
         (lambda: DpText("snow", epsilon=1.0), "mechanism=snow is unknown"),
-        (lambda: DpText(), "defense.epsilon=E, or defense.survival=S"),
+        (lambda: DpText(survival=None), "defense.epsilon=E, or defense.survival=S"),
         (lambda: DpText(epsilon=0.0), "must be positive"),
         (lambda: DpText(survival=1.0), "between 0 and 1"),
         (lambda: DpHidden(layer=2, epsilon=1.0, unit="token"), "unsound at layer 2"),
-        (lambda: DpHidden(layer=2, survival=0.5), "needs defense.epsilon=E at layer 2"),
+        (lambda: DpHidden(layer=2), "needs defense.epsilon=E at layer 2"),
         (lambda: DpHidden(epsilon=-1.0), "epsilon > 0"),
         (lambda: DpHidden(epsilon=1.0, clip=0.0), "clip=0 is out of range"),
     ],

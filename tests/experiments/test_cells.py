@@ -1,9 +1,8 @@
-"""From configuration to cell: names, digests of files, versions."""
+"""From configuration to cell: names and digests of files."""
 
 from pathlib import Path
 
 from experiments.composing.cells import digest, named
-from experiments.composing.versions import version_of
 
 
 def test_a_part_is_named_by_its_option_and_what_tells_it_apart(tmp_path: Path) -> None:
@@ -35,27 +34,3 @@ def test_a_folder_is_known_by_names_and_contents(tmp_path: Path) -> None:
     for file in folder.iterdir():
         (copy / file.name).write_bytes(file.read_bytes())
     assert digest(copy) == digest(folder)
-
-
-def test_versions_are_read_without_importing(tmp_path: Path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
-    package = tmp_path / "somebodys"
-    (package / "deep").mkdir(parents=True)
-    (package / "__init__.py").write_text("raise RuntimeError('imported')\n")
-    (package / "deep" / "__init__.py").write_text("from somebodys.deep.mine import Mine as Ours\n")
-    (package / "deep" / "mine.py").write_text(
-        "from typing import ClassVar\n\nclass Mine:\n    version: ClassVar[int] = 3\n\nclass Plain:\n    pass\n"
-    )
-    monkeypatch.syspath_prepend(str(tmp_path))
-    assert version_of("somebodys.deep.mine.Mine") == 3
-    assert version_of("somebodys.deep.Ours") == 3
-    assert version_of("somebodys.deep.mine.Plain") == 1
-    assert version_of("nobodys.Thing") == 1
-    assert version_of(None) == 1
-
-
-def test_versions_of_shipped_components_are_those_of_their_classes() -> None:
-    from attacks.prompts.vocab_matching.attack import VocabMatching
-    from smd_research.defenses.smd import Smd
-
-    assert version_of("attacks.prompts.vocab_matching.attack.VocabMatching") == VocabMatching.version
-    assert version_of("smd_research.defenses.smd.Smd") == Smd.version

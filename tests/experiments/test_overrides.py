@@ -67,6 +67,12 @@ def test_options_of_a_users_own_folder_are_known(tmp_path: Path) -> None:
         check_choices(["attack=mine"], conf_dir())
 
 
+def test_every_option_of_a_list_is_looked_up() -> None:
+    check_choices(["experiment=[demo,smoke]"], conf_dir())
+    with pytest.raises(UsageError, match="unknown experiment 'smok': did you mean 'smoke'"):
+        check_choices(["experiment=[demo,smok]"], conf_dir())
+
+
 def test_nearest_names_the_options_when_nothing_is_near() -> None:
     assert nearest("xyz", ["lan", "wan"]) == "there is lan, wan"
 

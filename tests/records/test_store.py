@@ -1,4 +1,5 @@
 import errno
+import hashlib
 import json
 import os
 import signal
@@ -25,6 +26,26 @@ from smd_research.records.folders import clear_leftovers, replace_folder
 FILES = {"config.yaml", "metrics.json", "items.parquet", "environment.json"}
 RecordMaker = Callable[..., Record]
 CellMaker = Callable[..., Cell]
+
+
+def test_an_older_record_that_holds_an_uncounted_null_is_the_same_cell(
+    tmp_path: Path, record_with: RecordMaker, cell_with: CellMaker
+) -> None:
+    counted = {"name": "shaking", "secret": None}
+    store = Store(tmp_path)
+    written = store.write(record_with(cell_with(defense=counted)))
+    assert written.path is not None
+    for name in ("metrics.json", "environment.json"):
+        document = json.loads((written.path / name).read_text())
+        if name == "metrics.json":
+            document["cell"]["defense"] |= {"fresh_epsilon": None, "precision": None}
+        else:  # as they were written
+            content = (written.path / "metrics.json").read_bytes()
+            document["files"]["metrics.json"] = hashlib.sha256(content).hexdigest()
+        (written.path / name).write_text(json.dumps(document))
+    read_again = store.lookup(cell_with(defense=counted))
+    assert read_again is not None
+    assert read_again.cell == written.cell
 
 
 def test_layout_and_schema(tmp_path: Path, record_with: RecordMaker) -> None:

@@ -50,7 +50,6 @@ class PartialAttentionInversion(PromptAttack):
         replays: most guesses prefilled for that.
     """
 
-    version = 2
     needs = frozenset({Observable.QUERIES, Observable.PARTIAL_ATTENTION})
 
     def __init__(

@@ -45,6 +45,23 @@ class StreamsSeen:
         self.weights: dict[str, Tensor] = {}
 
 
+JUDGES = (
+    "joint",
+    "likelihood_ratio",
+    "likelihood",
+    "likelihood_domain",
+    "sampler_law",
+    "discriminator",
+    "plausibility",
+    "retokenisation",
+    "consistency",
+    "intersection",
+    "termination",
+    "random",
+)
+"""Every line of evidence; the guess follows the first."""
+
+
 class PickStream(PromptAttack):
     """Reads all streams of a request, and picks the real one by each of several lines of evidence.
 
@@ -68,7 +85,7 @@ class PickStream(PromptAttack):
 
     def __init__(
         self,
-        judges: Sequence[str] = ("joint",),
+        judges: Sequence[str] = JUDGES,
         model: str | None = None,
         training_sets: int = 32,
         layers: int = 3,

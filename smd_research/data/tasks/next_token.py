@@ -15,7 +15,7 @@ class NextToken(Task):
         register: of the generator, ``mixed`` for all, or ``reference``.
     """
 
-    register: str
+    register: str = "mixed"  # ABC has a method of this name, which a field without a default would take for one
 
     @property
     def labels(self) -> tuple[str, ...]:

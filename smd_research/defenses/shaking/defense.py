@@ -70,8 +70,6 @@ class Shaking(Tunable):
         ConfigError: for a value out of range, or options that do not go together.
     """
 
-    version = 1
-
     def __init__(
         self,
         secret: str | None = None,

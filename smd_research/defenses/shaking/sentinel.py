@@ -36,8 +36,6 @@ class Sentinel(Tunable):
         ConfigError: for a value out of range.
     """
 
-    version = 1
-
     def __init__(self, passkey: str | None = None, glides: int = 1) -> None:
         if glides < 0:
             raise ConfigError(f"defense.glides={glides} is out of range: it counts from 0")

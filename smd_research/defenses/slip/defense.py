@@ -130,8 +130,6 @@ class Slip(Defense):
         ConfigError: for a value out of range, or options that do not go together.
     """
 
-    version = 1
-
     def __init__(
         self,
         rank: int = 8,

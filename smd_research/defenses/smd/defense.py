@@ -117,8 +117,6 @@ class Smd(Defense):
         ConfigError: for a value out of range.
     """
 
-    version = 2
-
     def __init__(
         self,
         wire_dtype: str = "fp32",
