@@ -6,6 +6,7 @@ Both stop at the layer observed and both find the prompt; the bench refuses to c
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -82,8 +83,7 @@ def _cases_at(layer: int, settings: Settings, workbench: Workbench) -> Iterator[
     seen = lived(plan, workbench, life_of(plan), plan.parts.defense())
     (view,), (prompt,) = seen.views, seen.truth.prompts
     states = view.of(HiddenStates)[0].hidden.float()
-    attack = plan.parts.attack()
-    assert isinstance(attack, VocabMatching)
+    attack = cast(VocabMatching, plan.parts.attack())
     attack.fit(Public(bundle, "split", seen.prepared.parameters, workbench.corpus(plan)))
 
     guess = attack.recover(view, generator(settings.seed, "bench"))

@@ -57,7 +57,7 @@ class Declared:
 
 
 @dataclass(frozen=True)
-class Measured:
+class TableSource:
     """What is known for a table: a frame of records or the cases of benches, what it rests on, what is missing."""
 
     source: "Source"
@@ -118,7 +118,7 @@ def sized(value: Any, size: str) -> Any:
 
 
 @dataclass(frozen=True)
-class Shown:
+class Presentation:
     """What a declaration shows, its words ready to be applied.
 
     Attributes:
@@ -132,7 +132,7 @@ class Shown:
     claims: tuple["Claim", ...]
 
 
-def resolve(table: Declared) -> Shown:
+def resolve(table: Declared) -> Presentation:
     """The view, figure and claims that a table names; asked before anything runs, since a word may be misspelt.
 
     Raises:
@@ -144,10 +144,10 @@ def resolve(table: Declared) -> Shown:
     claims = (
         Claim(one["claim"], str(one["expected"]), one["source"], resolve_rule(one["rule"])) for one in table.claims
     )
-    return Shown(resolve_view(table.view), resolve_figure(table.figure) if table.figure else None, tuple(claims))
+    return Presentation(resolve_view(table.view), resolve_figure(table.figure) if table.figure else None, tuple(claims))
 
 
-def of_sweep(cells: Sequence["Cell"], folders: Sequence[Path], command: str) -> Measured:
+def of_sweep(cells: Sequence["Cell"], folders: Sequence[Path], command: str) -> TableSource:
     """What is known of a sweep.
 
     Args:
@@ -161,10 +161,10 @@ def of_sweep(cells: Sequence["Cell"], folders: Sequence[Path], command: str) -> 
     frame = frame_of_sweep(cells, [read(folder) for folder in folders])
     absent = int(frame["id"][frame["status"] == "missing"].nunique())
     remark = f"...: {absent} of {len(cells)} cells have not run yet; fill them with: {command}"
-    return Measured(frame, sample_of_frame(frame), (remark,) if absent else ())
+    return TableSource(frame, sample_of_frame(frame), (remark,) if absent else ())
 
 
-def of_benches(table: Declared, results_dir: Path) -> Measured:
+def of_benches(table: Declared, results_dir: Path) -> TableSource:
     """What is known of the benches of a table."""
     from smd_research.records.bench import read_bench
     from smd_research.reports.samples import sample_of_benches
@@ -180,7 +180,7 @@ def of_benches(table: Declared, results_dir: Path) -> Measured:
     if table.by_link:
         apart = [_link(name) for name in table.by_link]
         cases = tuple(on_link(case, link) for case in cases for link in apart)
-    return Measured(cases, sample_of_benches(found), tuple(remarks))
+    return TableSource(cases, sample_of_benches(found), tuple(remarks))
 
 
 def bench_commands(table: Declared) -> list[str]:
@@ -226,7 +226,7 @@ def on_link(case: "BenchCase", link: "Link") -> "BenchCase":
     return replace(case, case=f"{case.case} {link.name}", labels=labels, extra=extra)
 
 
-def write(table: Declared, measured: Measured, folder: Path, name: str, command: str) -> tuple[Path, ...]:
+def write(table: Declared, measured: TableSource, folder: Path, name: str, command: str) -> tuple[Path, ...]:
     """Render what was measured as Markdown, CSV, LaTeX and PNG; a declared figure takes the PNG's place.
 
     Args:

@@ -23,7 +23,7 @@ def command(*words: str) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    root = str(Path(__file__).resolve().parents[2])
+    root = str(Path(__file__).resolve().parents[3])
     return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": root}
 
 
