@@ -80,7 +80,7 @@ class Meter:
 
     def enter(self, direction: Direction, message: Message, frame: bytes | bytearray | memoryview, kind: int) -> None:
         """Enter one frame."""
-        reply = kind == wire.Kind.REPLY
+        reply = kind == wire.FrameKind.REPLY
         self.ledger.count(direction, type(message).__name__, message.nbytes, len(frame), reply=reply)
         if self.recorder:
             self.recorder.keep(direction, frame)
@@ -99,22 +99,22 @@ class InProcessChannel(Channel):
         """Name the party at the other end."""
         self._peer = peer
 
-    def _carry(self, message: Message, direction: Direction, kind: wire.Kind) -> Message:
+    def _carry(self, message: Message, direction: Direction, kind: wire.FrameKind) -> Message:
         frame = bytearray(wire.encode(message, kind))
         self._meter.enter(direction, message, frame, kind)
         return wire.decode(wire.decode_header(frame).type, memoryview(frame)[wire.HEADER.size :])
 
-    def _deliver(self, message: Message, kind: wire.Kind) -> Message | None:
+    def _deliver(self, message: Message, kind: wire.FrameKind) -> Message | None:
         if self._peer is None:
             raise ProtocolError("the channel is not connected: open it through Boundary.open")
         return self._peer.handle(self._carry(message, self._outgoing, kind))
 
     def notify(self, message: Message) -> None:
-        self._deliver(message, wire.Kind.NOTIFY)
+        self._deliver(message, wire.FrameKind.NOTIFY)
 
     def post(self, message: Message) -> Callable[[], Message]:
-        reply = self._deliver(message, wire.Kind.REQUEST)
+        reply = self._deliver(message, wire.FrameKind.REQUEST)
         if reply is None:
             raise ProtocolError(f"the peer did not answer {type(message).__name__}")
-        answer = self._carry(reply, self._incoming, wire.Kind.REPLY)
+        answer = self._carry(reply, self._incoming, wire.FrameKind.REPLY)
         return lambda: answer

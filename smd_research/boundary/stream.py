@@ -81,15 +81,15 @@ class StreamChannel(Channel):
     # -- sending -----------------------------------------------------------------------------------------------------
 
     def notify(self, message: Message) -> None:
-        self._send(message, wire.Kind.NOTIFY, 0)
+        self._send(message, wire.FrameKind.NOTIFY, 0)
 
     def post(self, message: Message) -> Callable[[], Message]:
         self._sequence += 1
         sequence = self._sequence
-        self._send(message, wire.Kind.REQUEST, sequence)
+        self._send(message, wire.FrameKind.REQUEST, sequence)
         return lambda: self._await_reply(sequence)
 
-    def _send(self, message: Message, kind: wire.Kind, sequence: int) -> None:
+    def _send(self, message: Message, kind: wire.FrameKind, sequence: int) -> None:
         frame = wire.encode(message, kind, sequence)
         if self._meter:
             self._meter.enter(Direction.TO_UNTRUSTED, message, frame, kind)
@@ -122,7 +122,7 @@ class StreamChannel(Channel):
         head = self._take(wire.HEADER.size)
         header = wire.decode_header(head, self._max_frame)
         body = self._take(header.length)
-        if header.kind is wire.Kind.FAILURE:
+        if header.kind is wire.FrameKind.FAILURE:
             raise ProtocolError(f"the peer refused: {bytes(body).decode(errors='replace')}")
         message = wire.decode(header.type, body)
         if self._meter:
@@ -131,7 +131,7 @@ class StreamChannel(Channel):
 
     def reply(self, message: Message, sequence: int) -> None:
         """Answer the request of that sequence number."""
-        self._send(message, wire.Kind.REPLY, sequence)
+        self._send(message, wire.FrameKind.REPLY, sequence)
 
     def refuse(self, reason: str, sequence: int) -> None:
         """Answer the request of that sequence number with one line of reason."""
@@ -140,7 +140,7 @@ class StreamChannel(Channel):
     def _await_reply(self, sequence: int) -> Message:
         while True:
             header, message = self.receive()
-            if header.kind is wire.Kind.REPLY:
+            if header.kind is wire.FrameKind.REPLY:
                 if header.sequence != sequence:
                     raise ProtocolError(f"reply {header.sequence} where reply {sequence} was expected")
                 return message
@@ -156,16 +156,16 @@ class StreamChannel(Channel):
             raise ProtocolError("a message arrived before a party was named to serve it")
         try:
             reply = self._party.handle(message)
-            if header.kind is wire.Kind.REQUEST and reply is None:
+            if header.kind is wire.FrameKind.REQUEST and reply is None:
                 raise ProtocolError(f"no answer to {type(message).__name__}")
         except PeerLostError:
             raise
         except LabError as error:
-            if header.kind is not wire.Kind.REQUEST:
+            if header.kind is not wire.FrameKind.REQUEST:
                 raise
             self.refuse(str(error), header.sequence)
             return
-        if header.kind is wire.Kind.REQUEST and reply is not None:
+        if header.kind is wire.FrameKind.REQUEST and reply is not None:
             self.reply(reply, header.sequence)
 
     def _take(self, count: int) -> bytearray:

@@ -43,7 +43,7 @@ _SHAPES = [struct.Struct(f"<{rank}I") for rank in range(MAX_RANK + 1)]
 _TYPE_NUMBERS = {kind: number for number, kind in enumerate(MESSAGES)}
 
 
-class Kind(IntEnum):
+class FrameKind(IntEnum):
     """What a frame is for."""
 
     NOTIFY = 0
@@ -55,7 +55,7 @@ class Kind(IntEnum):
 class Header(NamedTuple):
     """A decoded frame header."""
 
-    kind: Kind
+    kind: FrameKind
     type: int
     sequence: int
     length: int
@@ -75,7 +75,7 @@ def _layout(kind: type[Message]) -> _Layout:
 _LAYOUTS = {kind: _layout(kind) for kind in MESSAGES}
 
 
-def encode(message: Message, kind: Kind, sequence: int = 0) -> bytes:
+def encode(message: Message, kind: FrameKind, sequence: int = 0) -> bytes:
     """A message as one frame.
 
     Raises:
@@ -112,7 +112,7 @@ def _encode_tensor(tensor: Tensor) -> tuple[bytes, bytes | memoryview]:
 def encode_failure(reason: str, sequence: int) -> bytes:
     """A frame that tells the peer its request failed, with one line of reason."""
     body = reason.encode()[:1000]
-    return HEADER.pack(MAGIC, VERSION, Kind.FAILURE, 0, 0, sequence, len(body)) + body
+    return HEADER.pack(MAGIC, VERSION, FrameKind.FAILURE, 0, 0, sequence, len(body)) + body
 
 
 def decode_header(data: bytes | bytearray | memoryview, limit: int = MAX_FRAME_BYTES) -> Header:
@@ -126,11 +126,11 @@ def decode_header(data: bytes | bytearray | memoryview, limit: int = MAX_FRAME_B
         raise ProtocolError("malformed frame: wrong magic number; is the peer speaking this protocol?")
     if version != VERSION:
         raise ProtocolError(f"frame of version {version}, this side speaks {VERSION}: install the same release on both")
-    if kind > Kind.FAILURE:
+    if kind > FrameKind.FAILURE:
         raise ProtocolError(f"malformed frame: unknown kind {kind}")
     if length > limit:
         raise ProtocolError(f"oversized frame: {length} bytes, the limit is {limit}")
-    return Header(Kind(kind), number, sequence, length)
+    return Header(FrameKind(kind), number, sequence, length)
 
 
 def decode(number: int, body: bytearray | memoryview) -> Message:

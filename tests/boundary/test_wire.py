@@ -35,10 +35,10 @@ def _message(kind: type[Message], seed: int) -> Message:
 @settings(deadline=None, max_examples=150)
 def test_round_trip_is_exact(kind: type[Message], seed: int, sequence: int) -> None:
     message = _message(kind, seed)
-    frame = wire.encode(message, wire.Kind.REQUEST, sequence)
+    frame = wire.encode(message, wire.FrameKind.REQUEST, sequence)
     header = wire.decode_header(frame)
     back = wire.decode(header.type, bytearray(frame[wire.HEADER.size :]))
-    assert (header.kind, header.sequence) == (wire.Kind.REQUEST, sequence)
+    assert (header.kind, header.sequence) == (wire.FrameKind.REQUEST, sequence)
     assert type(back) is kind
     for field in fields(kind):
         sent, got = getattr(message, field.name), getattr(back, field.name)
@@ -61,7 +61,7 @@ def test_garbage_never_decodes_to_anything_but_a_protocol_error(data: bytes) -> 
 
 
 def _frame() -> bytearray:
-    return bytearray(wire.encode(Query(torch.zeros(1, 2, 4), 0, 0, 3), wire.Kind.REQUEST, 1))
+    return bytearray(wire.encode(Query(torch.zeros(1, 2, 4), 0, 0, 3), wire.FrameKind.REQUEST, 1))
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_trailing_bytes_are_refused() -> None:
 
 def test_what_the_wire_cannot_carry_is_named() -> None:
     with pytest.raises(ProtocolError, match="complex64"):
-        wire.encode(Tokens(torch.zeros(1, dtype=torch.complex64)), wire.Kind.NOTIFY)
+        wire.encode(Tokens(torch.zeros(1, dtype=torch.complex64)), wire.FrameKind.NOTIFY)
 
 
 def test_payload_counts_tensors_only() -> None:

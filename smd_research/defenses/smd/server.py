@@ -10,7 +10,7 @@ import torch
 from smd_research.boundary.addresses import accept
 from smd_research.boundary.messages import Done, OutputRequest, StartDecode
 from smd_research.boundary.stream import StreamChannel
-from smd_research.boundary.wire import Kind
+from smd_research.boundary.wire import FrameKind
 from smd_research.core.errors import LabError, PeerLostError, ProtocolError
 from smd_research.defenses.smd.batch import DecodeBatch
 from smd_research.defenses.smd.requests import Request, ServiceOptions
@@ -96,7 +96,7 @@ class Server:
         """Take one message of a user who has no request in the batch."""
         try:
             header, message = channel.receive()
-            if header.kind is not Kind.REQUEST:
+            if header.kind is not FrameKind.REQUEST:
                 raise ProtocolError(f"a user sent {type(message).__name__} where a request was expected")
         except LabError:
             self._drop(channel)
