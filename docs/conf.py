@@ -13,8 +13,9 @@ from typing import ClassVar
 
 from docutils import nodes
 from docutils.statemachine import StringList
-from sphinx.addnodes import pending_xref
+from sphinx.addnodes import pending_xref, pending_xref_condition
 from sphinx.application import Sphinx
+from sphinx.environment import BuildEnvironment
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
 
@@ -55,6 +56,7 @@ maximum_signature_line_length = 100
 
 # Every reference must resolve, but to what other projects define: nothing is fetched to build the site.
 nitpicky = True
+suppress_warnings = ["ref.python"]  # a field named as a builtin (``type``) is no second meaning of it
 PACKAGES = ("smd_research", "attacks", "experiments")
 OTHERS = {"NDArray", "Tensor", "hydra", "matplotlib", "np", "numpy", "omegaconf", "pandas", "pd", "scipy", "torch"}
 OUTSIDE = OTHERS | frozenset(sys.stdlib_module_names) | frozenset(dir(builtins))
@@ -118,7 +120,9 @@ class Modules(SphinxDirective):
 def keep_sentences(app: Sphinx, what: str, name: str, member: object, options: object, lines: list[str]) -> None:
     """Keep napoleon from taking the words before a sentence's first colon for a type."""
     if what in ("attribute", "data", "property"):
-        lines.insert(0, "")
+        first = next((i for i, line in enumerate(lines) if line.strip()), None)
+        if first is not None:
+            lines[first] = f": {lines[first].lstrip()}"
     for i, line in enumerate(lines[:-1]):
         if line.strip() in ("Returns:", "Yields:"):
             indent = re.match(r"\s*", lines[i + 1])
@@ -126,16 +130,55 @@ def keep_sentences(app: Sphinx, what: str, name: str, member: object, options: o
 
 
 def skip_outside(app: Sphinx, what: str, name: str, member: object, skip: bool, options: object) -> bool | None:
-    """Leave out imported functions that do not say where they are from."""
-    return True if inspect.isroutine(member) and getattr(member, "__module__", "") is None else None
+    """Leave out functions of other projects that a module imports."""
+    outside = not str(getattr(member, "__module__", "")).startswith(PACKAGES)
+    return True if what == "module" and inspect.isroutine(member) and outside else None
 
 
 def drop_outside(app: Sphinx, doctree: nodes.document) -> None:
-    """Turn references to other projects into plain code."""
+    """Turn references to other projects into plain code before anybody looks for them in this one."""
     for reference in list(doctree.findall(pending_xref)):
-        target = reference.get("reftarget", "").split(".")[0]
-        if reference.get("refdomain") == "py" and target in OUTSIDE:
-            reference.replace_self(reference.children)
+        root, dot, _ = str(reference.get("reftarget", "")).partition(".")
+        if reference.get("refdomain") == "py" and (root in OUTSIDE or (dot and root not in PACKAGES)):
+            short = [child for child in reference.children if isinstance(child, pending_xref_condition)]
+            reference.replace_self(short[0].children if short else reference.children)
+
+
+def find_elsewhere(
+    app: Sphinx, env: BuildEnvironment, node: pending_xref, content: nodes.Element
+) -> nodes.Element | None:
+    """Resolve a name that a package hands on to where it is defined; what is not of this project is plain code.
+
+    A name of this project that is nowhere stays unresolved, and so fails the build. Types of signatures may be private,
+    type variables, or known to a type checker alone.
+    """
+    target = str(node.get("reftarget", ""))
+    if node.get("refdomain") != "py":
+        return None
+    if target.split(".")[0] not in PACKAGES:
+        return content if node["reftype"] in ("class", "obj", "exc") else None
+    defined = where_defined(target)
+    if defined is None or defined == target or not is_public(defined):
+        return content if defined else None
+    domain = env.get_domain("py")
+    return domain.resolve_xref(env, node["refdoc"], app.builder, node["reftype"], defined, node, content) or content
+
+
+def where_defined(dotted: str) -> str | None:
+    """The module and name under which an object of this project is defined; None for what there is not."""
+    parts = dotted.split(".")
+    for cut in range(len(parts), 0, -1):
+        try:
+            found = importlib.import_module(".".join(parts[:cut]))
+        except ImportError:
+            continue
+        for part in parts[cut:]:
+            if not hasattr(found, part):
+                return None
+            found = getattr(found, part)
+        name = getattr(found, "__qualname__", None)
+        return f"{found.__module__}.{name}" if name and hasattr(found, "__module__") else dotted
+    return None
 
 
 def check_coverage(app: Sphinx, env: object) -> None:
@@ -154,4 +197,5 @@ def setup(app: Sphinx) -> None:
     app.connect("autodoc-process-docstring", keep_sentences, priority=400)  # before napoleon, at 500
     app.connect("autodoc-skip-member", skip_outside)
     app.connect("doctree-read", drop_outside)
+    app.connect("missing-reference", find_elsewhere)
     app.connect("env-check-consistency", check_coverage)

@@ -39,7 +39,7 @@ def _usage() -> str:
             "",
             *lines,
             "",
-            "  smd run experiment=demo          every shipped defense against every shipped attack",
+            "  smd run experiment=demo          six defenses against seven attacks",
             "  smd run --help                   the values a run takes",
         ]
     )

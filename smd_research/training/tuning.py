@@ -36,7 +36,7 @@ class TuningOutcome:
         steps: that were done.
         seconds: of training, all parts of a resumed run together.
         loss: smallest held-out loss in nats, that of the state that was kept.
-        flops: of all steps, by :func:`training_flops`.
+        flops: of all steps, by :func:`~smd_research.training.flops.training_flops`.
     """
 
     steps: int

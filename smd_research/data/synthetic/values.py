@@ -51,7 +51,7 @@ class Values:
     """Draws slot values for one document.
 
     Names are combined from first and last names of the document's split; every other secret is drawn again until the
-    stable hash places it in that split (:func:`split_of`), so that no secret value occurs in two splits.
+    stable hash places it in that split (``partition.split_of``), so that no secret value occurs in two splits.
     """
 
     def __init__(self, split: CorpusSplit, pools: Pools, rng: Random) -> None:

@@ -89,7 +89,7 @@ def _blocks(size: int, step: int = 256) -> Iterator[tuple[slice, slice]]:
 
 
 def sampler_p_value(channel: FiniteChannel, token: int, draws: int, rng: np.random.Generator) -> float:
-    """Chi-square p-value that :meth:`sample` draws from :meth:`log_prob`; outputs expected under 5 times are pooled."""
+    """Chi-square p-value that ``sample`` draws from ``log_prob``; outputs expected under 5 times are pooled."""
     expected = np.exp(channel.log_prob([token])[0]) * draws
     observed = np.bincount(channel.sample(np.full(draws, token), rng), minlength=channel.vocab_size).astype(float)
     common = expected >= 5
