@@ -1,11 +1,22 @@
 """Step-by-step decoding with a stock model, its own attention and its own cache."""
 
+import inspect
+
 import torch
 from torch import Tensor
-from transformers import DynamicCache
+from transformers import DynamicCache, PreTrainedModel
 
 from smd_research.models.bundle import Bundle
 from smd_research.models.sampling import GREEDY, Sampling
+
+
+def with_cache(model: PreTrainedModel, cache: DynamicCache) -> dict[str, DynamicCache]:
+    """The argument that hands a cache to a model, by the name that the installed transformers has for it.
+
+    Up to 5.23 it is ``past_key_values``, from 5.24 on ``cache``; the old name goes with 5.40.
+    """
+    name = "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
+    return {name: cache}
 
 
 class StockDecoder:
@@ -14,11 +25,12 @@ class StockDecoder:
     def __init__(self, bundle: Bundle) -> None:
         self._model = bundle.model
         self._cache = DynamicCache(config=self._model.config)
+        self._cached = with_cache(self._model, self._cache)
 
     @torch.inference_mode()
     def step(self, ids: Tensor) -> Tensor:
         """Feed ``ids [1, rows]`` and return the logits ``[vocab]`` of the last row."""
-        out = self._model(input_ids=ids, past_key_values=self._cache, use_cache=True, logits_to_keep=1)
+        out = self._model(input_ids=ids, **self._cached, use_cache=True, logits_to_keep=1)
         logits: Tensor = out.logits[0, -1]
         return logits
 

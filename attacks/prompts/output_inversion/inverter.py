@@ -21,6 +21,7 @@ from transformers import DynamicCache, PreTrainedModel
 from attacks.prompts.output_inversion.pairs import Block, Coordinates, Recipe, blocks
 from smd_research.core.seeds import generator
 from smd_research.models.bundle import Bundle
+from smd_research.models.decoding import with_cache
 from smd_research.training.causal_lm import Optimisation, optimizers
 from smd_research.training.quiet import quietly
 
@@ -160,9 +161,8 @@ class Inverter(lightning.LightningModule):  # type: ignore[misc]  # Lightning is
         """Logits ``[b, vocab]`` after feeding one more stretch."""
         held = cache.get_seq_length() + positions.shape[1]
         everything = torch.ones(len(positions), held, dtype=torch.long, device=positions.device)
-        out = self.model(
-            **fed, position_ids=positions, attention_mask=everything, past_key_values=cache, use_cache=True
-        )
+        cached = with_cache(self.model, cache)
+        out = self.model(**fed, position_ids=positions, attention_mask=everything, **cached, use_cache=True)
         logits: Tensor = out.logits[:, -1].float()
         return logits
 
