@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from experiments.commands import sweep
 from experiments.commands.sweep import Journal, JournalEntry, attempt, position, verdict
 from experiments.trials.running import one_line
 from smd_research.core.cell import Cell
@@ -107,10 +106,3 @@ def test_a_record_is_entered_with_its_status(tmp_path: Path) -> None:
 def test_reasons_are_one_line() -> None:
     assert one_line(ConfigError("no model\nat x")) == "no model at x"
     assert one_line(ValueError("a\nb")) == "ValueError: a b"
-
-
-def test_only_unforeseen_errors_show_their_stack(capsys: pytest.CaptureFixture[str]) -> None:
-    sweep.trace(ConfigError("foreseen"))
-    assert capsys.readouterr().err == ""
-    sweep.trace(ValueError("unforeseen"))
-    assert "ValueError: unforeseen" in capsys.readouterr().err

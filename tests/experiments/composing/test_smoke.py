@@ -64,8 +64,9 @@ def test_a_size_comes_down_to_its_ceiling_and_nothing_else_changes() -> None:
 def test_it_wins_over_every_other_word_and_leaves_small_ones() -> None:
     words = ["defense=shaking", "defense.awareness_steps=300", "tuning.steps=1", "task.train=2000", "task=note_type"]
     plan = composed([*words, "experiment=smoke"])
-    assert (plan.parts["defense"]["awareness_steps"], plan.parts["tuning"]["steps"]) == (1, 1)
-    assert plan.parts["task"]["train"] == 16
+    assert plan.cell.task
+    assert plan.cell.tuning
+    assert (plan.cell.defense["awareness_steps"], plan.cell.tuning["steps"], plan.cell.task["train"]) == (1, 1, 16)
     assert plan.results_dir == Path("results/smoke")
     assert composed(["experiment=smoke", "n_prompts=20", "prompt_tokens=null"]).cell.prompt_tokens == 8
 
