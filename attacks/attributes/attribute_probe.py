@@ -41,18 +41,6 @@ class AttributeProbe(AttributeAttack):
         self._table = public.bundle.embedding.detach().cpu().double().numpy()
 
     def probe(self, records: Sequence[Ids], told: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The attribute of every record.
-
-        Args:
-            records: cipher ids of each.
-            told: the attribute of each record that is known, ``-1`` where it is to be found ``[n]``.
-
-        Returns:
-            Attributes ``[n]``; those told stay.
-
-        Raises:
-            NotApplicableError: when fewer than two attributes are among those told.
-        """
         classes = np.unique(told[told >= 0])
         if len(classes) < 2:
             raise NotApplicableError("learns from labelled records: fewer than two attributes are among them")
