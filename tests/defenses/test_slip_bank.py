@@ -1,7 +1,9 @@
-"""Every mask is used once: in order, across aborts, restarts and crashes; what is stored really cancels."""
+"""Every mask is used once: in order, across aborts, restarts, crashes and rollbacks; what is stored really cancels."""
 
 import os
+import shutil
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ from torch import Tensor
 
 from smd_research.boundary.process import fork_server
 from smd_research.core.errors import ConfigError, ProtocolError
-from smd_research.defenses.slip.bank import BLOCK, LEASE, MaskBank, MasksExhaustedError
+from smd_research.defenses.slip.bank import BLOCK, MaskBank, Masks, MasksExhaustedError
 from smd_research.defenses.slip.storage import FolderStorage, MaskStorage, MemoryStorage
 from smd_research.mechanisms.integers.field import WIDE
 from smd_research.mechanisms.integers.masks import MaskStream
@@ -31,8 +33,8 @@ def _bank(storage: MaskStorage | None = None, limit: int | None = None) -> MaskB
     return MaskBank(MaskStream(KEY), WIDE, weights, storage or MemoryStorage(weights), limit)
 
 
-def _folder(path: Path, owner: str = "me") -> FolderStorage:
-    return FolderStorage(path, _weights(), owner, torch.device("cpu"))
+def _folder(path: Path) -> FolderStorage:
+    return FolderStorage(path, _weights(), torch.device("cpu"))
 
 
 @given(takes=st.lists(st.tuples(st.integers(0, 1), st.integers(1, 300)), max_size=8), ahead=st.integers(0, 400))
@@ -44,7 +46,7 @@ def test_masks_cancel_and_never_repeat(takes: list[tuple[int, int]], ahead: int)
         masks = bank.take(product, rows)
         for row, use in zip(masks.r, range(masks.use, masks.use + rows), strict=True):
             width = weights[product].shape[1]
-            block = MaskStream(KEY).uniform(use // BLOCK, product, BLOCK * width, WIDE.prime)
+            block = bank._stream.uniform(use // BLOCK, product, BLOCK * width, WIDE.prime)
             assert torch.equal(row, block.view(BLOCK, width)[use % BLOCK])
         exact = masks.r.numpy().astype(object) @ weights[product].numpy().astype(object).T % WIDE.prime
         assert (exact == masks.c.numpy()).all()
@@ -88,42 +90,80 @@ def test_an_abort_burns_every_mask() -> None:
             call()
 
 
-def test_a_folder_goes_on_after_the_last_row_used(tmp_path: Path) -> None:
-    bank = _bank(_folder(tmp_path))
-    bank.reserve({0: 20, 1: 20})
-    first = bank.take(0, 5)
-    bank.close()
-    again = _bank(_folder(tmp_path))
-    assert again.left(0) == 15
-    assert again.left(1) == 20
-    second = again.take(0, 5)
-    assert (first.use, second.use) == (0, 5)
-    assert again.offline.rows == 0
-    exact = second.r.numpy().astype(object) @ _weights()[0].numpy().astype(object).T % WIDE.prime
-    assert (exact == second.c.numpy()).all()
+def _rows(masks: Masks) -> list[bytes]:
+    """Every row of masks as bytes."""
+    return [row.numpy().tobytes() for row in masks.r]
 
 
-def test_a_folder_remembers_an_abort(tmp_path: Path) -> None:
+def _used(folder: Path, *takes: int, close: bool = True) -> list[bytes]:
+    """The masks that a session on a folder sends, row by row; without ``close`` it ends as a killed process does."""
+    bank = _bank(_folder(folder))
+    bank.reserve({0: 150, 1: 150})
+    found = [row for rows in takes for product in (0, 1) for row in _rows(bank.take(product, rows))]
+    bank.close() if close else os.close(bank._storage._lock)  # type: ignore[attr-defined]
+    return found
+
+
+def _restored(folder: Path, backup: Path) -> None:
+    shutil.rmtree(folder)
+    shutil.copytree(backup, folder)
+
+
+ROLLBACKS: dict[str, Callable[[Path, Path], object]] = {
+    "nothing": lambda folder, backup: None,
+    "a restored backup": _restored,
+    "a deleted folder": lambda folder, backup: shutil.rmtree(folder),
+    "runs that were put back": lambda folder, backup: shutil.copytree(backup, folder, dirs_exist_ok=True),
+}
+
+
+@pytest.mark.parametrize("rollback", ROLLBACKS)
+@pytest.mark.parametrize("close", [True, False])
+def test_no_mask_is_sent_twice_after(tmp_path: Path, rollback: str, close: bool) -> None:
+    folder, backup = tmp_path / "bank", tmp_path / "backup"
+    first = _bank(_folder(folder))
+    first.reserve({0: 150, 1: 150})
+    sent = _rows(first.take(0, 5)) + _rows(first.take(1, 5))
+    shutil.copytree(folder, backup)  # in mid-session, with all its runs
+    sent += _rows(first.take(0, 70)) + _rows(first.take(1, 70))
+    first.close() if close else os.close(first._storage._lock)  # type: ignore[attr-defined]
+    for _ in range(3):
+        ROLLBACKS[rollback](folder, backup)
+        sent += _used(folder, 5, 70, close=close)
+    assert len(sent) == 4 * 2 * 75
+    assert len(set(sent)) == len(sent)
+
+
+def test_banks_of_one_seed_share_no_mask(tmp_path: Path) -> None:
+    """In memory, in two folders, in a folder and a copy of it that are open at once."""
+    banks = [_bank(), _bank(), _bank(_folder(tmp_path / "one")), _bank(_folder(tmp_path / "two"))]
+    banks[2].reserve({0: 100, 1: 100})
+    shutil.copytree(tmp_path / "one", tmp_path / "copy")
+    banks.append(_bank(_folder(tmp_path / "copy")))
+    sent = [row for bank in banks for product in (0, 1) for row in _rows(bank.take(product, 100))]
+    assert len(set(sent)) == len(sent) == 5 * 200
+
+
+def test_what_an_earlier_session_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "run-0-0.npy").write_bytes(b"half")
+    (tmp_path / "notes.txt").write_text("mine")
     bank = _bank(_folder(tmp_path))
-    bank.reserve({0: 20, 1: 30})
-    bank.take(0, 1)
-    bank.abort("the device lied")
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+    bank.take(0, 3)
+    assert len(list(tmp_path.glob("*.npy"))) == 1
     bank.close()
-    assert not list(tmp_path.glob("*.npy"))
-    again = _bank(_folder(tmp_path))
-    assert (again.take(0, 1).use, again.take(1, 1).use) == (20, 30)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
 def _session(folder: Path, log: Path, steps: int, abort: bool) -> None:
-    """A session that notes every use and is killed in the middle."""
+    """A session that notes every mask and is killed in the middle."""
     bank = _bank(_folder(folder))
     bank.reserve({0: 150, 1: 150})
     with log.open("a") as file:
         for step in range(steps):
             for product in (0, 1):
-                masks = bank.take(product, 1 + step % 3)
-                for row in range(len(masks.r)):
-                    print(product, masks.use + row, file=file, flush=True)
+                for row in _rows(bank.take(product, 1 + step % 3)):
+                    print(row.hex(), file=file, flush=True)
     if abort:
         bank.abort("the device lied")
     os.kill(os.getpid(), signal.SIGKILL)
@@ -132,56 +172,54 @@ def _session(folder: Path, log: Path, steps: int, abort: bool) -> None:
 @pytest.mark.parametrize("abort", [False, True])
 def test_a_killed_session_never_gives_a_mask_twice(tmp_path: Path, abort: bool) -> None:
     """Three sessions on one folder, each killed in the middle, with or without an abort before."""
-    folder, log = tmp_path / "bank", tmp_path / "uses"
+    folder, log = tmp_path / "bank", tmp_path / "masks"
     for steps in (3, 40, 9):
         process = fork_server().Process(target=_session, args=(folder, log, steps, abort))
         process.start()
         process.join()
         assert process.exitcode == -signal.SIGKILL
-    seen = [tuple(map(int, line.split())) for line in log.read_text().splitlines()]
-    assert len(seen) > 100
-    assert len(seen) == len(set(seen))
-    bank = _bank(_folder(folder))
-    for product in (0, 1):
-        last = max(use for number, use in seen if number == product)
-        assert last < bank.take(product, 1).use <= last + 150 + LEASE
+    sent = log.read_text().splitlines() + [row.hex() for row in _used(folder, 100)]
+    assert len(sent) > 300
+    assert len(sent) == len(set(sent))
 
 
-def test_a_use_is_on_the_disk_before_its_mask_is_given_out(tmp_path: Path) -> None:
-    storage = _folder(tmp_path)
-    written: list[dict[int, int]] = []
-    burn = storage.burn
-    storage.burn = lambda burnt: (written.append(dict(burnt)), burn(burnt))  # type: ignore[method-assign,assignment]
-    bank = _bank(storage)
-    bank.reserve({0: 300, 1: 300})
-    for step in range(100):
-        masks = bank.take(step % 2, 2)
-        assert written[-1][step % 2] >= masks.use + 2
-    assert len(written) < 10, "one write serves many rows"
-
-
-def test_a_folder_is_refused_to_others(tmp_path: Path) -> None:
+def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
     bank = _bank(_folder(tmp_path))
     bank.reserve({0: 4, 1: 4})
-    with pytest.raises(ConfigError, match="another session uses it"):
-        _folder(tmp_path)
-    bank.close()
-    with pytest.raises(ConfigError, match="another key, model or split"):
-        _folder(tmp_path, owner="other")
-    (tmp_path / "state.json").unlink()
-    with pytest.raises(ConfigError, match="state is missing") as caught:
+    with pytest.raises(ConfigError, match="another session uses it") as caught:
         _folder(tmp_path)
     assert "\n" not in str(caught.value)
-
-
-def test_half_a_write_is_no_write(tmp_path: Path) -> None:
-    bank = _bank(_folder(tmp_path))
-    bank.take(0, 3)
+    assert bank.take(0, 4).use == 0
     bank.close()
-    (tmp_path / "state.json.tmp").write_bytes(b'{"owner"')
-    (tmp_path / "0-900.npy.tmp").write_bytes(b"half")
-    assert _bank(_folder(tmp_path)).take(0, 1).use == 3
-    assert not list(tmp_path.glob("*.tmp"))
+    _folder(tmp_path).close()
+
+
+def test_a_changed_run_is_noticed_again_and_again(tmp_path: Path) -> None:
+    bank = _bank(_folder(tmp_path))
+    bank.reserve({0: 300, 1: 300})
+    path = tmp_path / "run-0-256.npy"
+    with path.open("r+b") as file:
+        file.seek(-5, os.SEEK_END)
+        file.write(b"x")
+    assert bank.take(0, 200).use == 0
+    for _ in range(2):
+        with pytest.raises(ConfigError, match=r"run-0-256\.npy was changed; deploy again"):
+            bank.take(0, 40 + 30)
+    assert bank.take(1, 300).use == 0
+
+
+def test_a_disk_too_small_is_said_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bank = _bank(_folder(tmp_path))
+    monkeypatch.setattr("shutil.disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9, 10**3))
+    with pytest.raises(ConfigError, match="do not fit") as caught:
+        bank.reserve({0: 150, 1: 150})
+    assert "\n" not in str(caught.value)
+    assert bank.offline.rows == 0
+
+
+def test_only_its_owner_reads_a_folder(tmp_path: Path) -> None:
+    _folder(tmp_path / "bank")
+    assert (tmp_path / "bank").stat().st_mode & 0o077 == 0
 
 
 def test_nothing_of_a_mask_is_printed() -> None:

@@ -74,17 +74,18 @@ def _smallest_p(kind: str, repeats: int = 1, **options: object) -> list[float]:
 
 @pytest.mark.parametrize("kind", INPUTS)
 def test_residues_are_uniform_at_every_layer(kind: str) -> None:
+    """Masks differ from run to run: the level is one that chance does not reach, nor do broken masks miss it."""
     for repeats in (1, 2):
         found = _smallest_p(kind, repeats)
         assert len(found) == 17
-        assert min(found) * len(found) > 1e-3
+        assert min(found) * len(found) > 1e-9
 
 
 @pytest.mark.parametrize("kind", INPUTS)
 @pytest.mark.parametrize("guard", UNGUARDED)
 def test_without_a_guard_they_are_not(guard: str, kind: str) -> None:
     """Positive control: every layer shows it, in one message or, for reused masks, in the difference of two."""
-    assert max(_smallest_p(kind, 2 if guard == "reused" else 1, **UNGUARDED[guard])) < 1e-6
+    assert max(_smallest_p(kind, 2 if guard == "reused" else 1, **UNGUARDED[guard])) < 1e-12
 
 
 def _views(deployment: SlipDeployment, boundary: Boundary, prompts: list[tuple[int, ...]]) -> NDArray[np.float64]:
@@ -121,7 +122,7 @@ def _two_prompts(n: int, **options: object) -> tuple[int, int]:
 
 def test_two_prompts_cannot_be_told_apart() -> None:
     hits, n = _two_prompts(50)
-    low, high = stats.binom.interval(0.999, n, 0.5)
+    low, high = stats.binom.interval(1 - 1e-9, n, 0.5)
     assert low <= hits <= high
 
 
@@ -129,7 +130,7 @@ def test_two_prompts_cannot_be_told_apart() -> None:
 def test_without_a_guard_they_can(guard: str) -> None:
     """Positive control: the very same classifier; what a float mask lets through is faint but there."""
     hits, n = _two_prompts(50, **UNGUARDED[guard])
-    assert hits > stats.binom.ppf(0.9999, n, 0.5)
+    assert hits > stats.binom.ppf(1 - 1e-9, n, 0.5)
 
 
 def test_in_strict_no_float_crosses_to_the_device_and_none_comes_back_but_embeddings() -> None:

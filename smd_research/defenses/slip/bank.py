@@ -1,10 +1,13 @@
 """The bank of one-time masks: a mask is burnt before anything masked with it leaves, and never comes back.
 
 Row ``u`` of product ``i`` is masked with ``r``, row ``u mod 64`` of ``stream(i, u div 64)``, made again from the key
-when it is needed: 64 rows share a stream since starting one costs as much as drawing a thousand residues. What is
-stored is the cancellation ``c = W r`` modulo the prime, computed beforehand for many rows at once. That work is as
-large as the product it hides: it is counted apart, as offline work. Reconstructed: what arXiv 2407.10886 says of a bank
-was out of reach; the algebra is that of Slalom (arXiv 1806.03287).
+when it is needed: 64 rows share a stream since starting one costs as much as drawing a thousand residues. The key has a
+nonce in it that every opening of a bank draws anew, so that no other bank has its masks: none of the same seed, no
+copy, and none that follows a crash, a deleted folder or a restored backup.
+
+What is stored is the cancellation ``c = W r`` modulo the prime, computed beforehand for many rows at once. That work is
+as large as the product it hides: it is counted apart, as offline work. Reconstructed: what arXiv 2407.10886 says of a
+bank was out of reach; the algebra is that of Slalom (arXiv 1806.03287).
 """
 
 import time
@@ -22,8 +25,6 @@ PREPARED_AT_ONCE = 256
 """Rows whose cancellations one product computes together: bounds the memory it takes meanwhile."""
 BLOCK = 64
 """Rows that share a stream."""
-LEASE = 64
-"""Rows that one write to the storage burns in advance; a crash loses the rest of them."""
 
 
 class MasksExhaustedError(LabError):
@@ -67,7 +68,7 @@ class MaskBank:
     """Masks of all products of one deployment.
 
     Args:
-        stream: makes the masks; its key is the secret.
+        stream: the secret key's; the masks come from one opening of it.
         field: of the residues.
         weights: the exposed integers ``[m, n]`` of each product, for the cancellations.
         storage: where they are kept.
@@ -82,18 +83,17 @@ class MaskBank:
         storage: MaskStorage,
         limit: int | None = None,
     ) -> None:
-        self._stream = stream
+        self._stream = stream.opening()
         self._field = field
         self._weights = weights
         self._storage = storage
         self._limit = limit
-        self._next = storage.burnt()
-        self._leased = dict(self._next)
+        self._next = dict.fromkeys(weights, 0)
         self._masks: dict[int, tuple[int, Tensor]] = {}
         self._over: str | None = None
         self.offline = Offline()
         if limit is not None:
-            self._prepare({product: limit - self.left(product) for product in weights})
+            self._prepare(dict.fromkeys(weights, limit))
 
     def left(self, product: int) -> int:
         """Prepared rows of a product that were not used."""
@@ -136,9 +136,6 @@ class MaskBank:
             self.reserve({product: rows})
         use = self._next[product]
         self._next[product] = use + rows
-        if self._next[product] > self._leased[product]:
-            self._leased = {key: value + LEASE for key, value in self._next.items()}
-            self._storage.burn(self._leased)
         return Masks(use, self._made(product, use, rows), self._storage.take(product, use, rows))
 
     def abort(self, reason: str) -> None:
@@ -146,15 +143,11 @@ class MaskBank:
         if self._over is None:
             self._over = reason
             self._masks.clear()
-            self._next = {product: max(self._storage.end(product), use) for product, use in self._next.items()}
-            self._storage.burn(self._next)
-            self._storage.drop(self._next)
+            self._storage.drop()
 
     def close(self) -> None:
-        """Leave the storage to the next session, which goes on after the last row used."""
-        if self._over is None:
-            self._over = "it was closed"
-            self._storage.burn(self._next)
+        """End the session and let the storage go."""
+        self.abort("it was closed")
         self._storage.close()
 
     def _check_open(self) -> None:
@@ -172,6 +165,7 @@ class MaskBank:
 
     def _prepare(self, missing: Mapping[int, int]) -> None:
         began = time.perf_counter()
+        self._storage.admit(sum(8 * max(count, 0) * len(self._weights[product]) for product, count in missing.items()))
         total = flops = 0
         for product, count in missing.items():
             if count > 0:
@@ -184,7 +178,7 @@ class MaskBank:
     def _cancel(self, product: int, count: int) -> None:
         """Compute and store ``c = W r`` of the next ``count`` rows."""
         weights = self._field.admit(self._weights[product])
-        first = max(self._storage.end(product), self._next[product])
+        first = self._storage.end(product)
         for start in range(first, first + count, PREPARED_AT_ONCE):
             uses = range(start, min(start + PREPARED_AT_ONCE, first + count))
             held_from, held = mask_blocks(self._stream, self._field, product, weights, uses)

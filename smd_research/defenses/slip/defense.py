@@ -52,9 +52,7 @@ BANKS = ("memory", "folder")
 class SlipPrepared(Prepared):
     """A model in two parts, of which the device gets one (``public``).
 
-    The masks' key comes from the seed, so that a run in the laboratory repeats: two deployments of it use the same
-    masks, and whoever saw both could subtract them. A bank in a folder goes on where the last session stopped, whatever
-    the seed; nothing here secures production traffic by itself.
+    The secret key comes from the seed; uniform masks come also from a nonce that every deployment draws anew.
 
     Attributes:
         defense: the configuration.
@@ -96,14 +94,17 @@ class SlipPrepared(Prepared):
             return FloatMasking(limits, integers, generator(self.seed, "slip", "float masks"))
         storage: MaskStorage = MemoryStorage(integers)
         if defense.bank_folder is not None:
-            owner = self.parts.digest(stream.child("owner").uniform(0, 0, 4, field.prime).numpy().tobytes())
             at = next(iter(integers.values())).device
-            storage = FolderStorage(Path(defense.bank_folder).expanduser(), integers, owner, at)
+            storage = FolderStorage(Path(defense.bank_folder).expanduser(), integers, at)
         return UniformMasking(field, MaskBank(stream, field, integers, storage, defense.masks))
 
 
 class Slip(Defense):
     """Weight decomposition.
+
+    The secret key comes from the seed that ``prepare`` is given, uniform masks also from a nonce that every deployment
+    draws anew: no two send the same mask, and no number of a cell depends on one. Nothing here secures production
+    traffic by itself.
 
     Args:
         rank: secret components of each target (fixed rule), and of each layer that a budget buys.
@@ -124,7 +125,8 @@ class Slip(Defense):
         masks: rows of each product that masks are prepared for at deployment, after which the bank is exhausted; None
             prepares them request by request.
         bank: ``memory`` or ``folder``.
-        bank_folder: where, for ``bank=folder``; a session goes on where the last one stopped, also after a crash.
+        bank_folder: where, for ``bank=folder``: masks lie there while a session lasts; those of earlier ones are
+            removed.
 
     Raises:
         ConfigError: for a value out of range, or options that do not go together.
@@ -237,9 +239,10 @@ class Slip(Defense):
             notion="masked activations indistinguishable from uniform residues (computational, ChaCha20)",
             unit="session",
             epsilon=0.0,
-            composition=f"{integrity}; each mask is used once",
+            composition=f"{integrity}; each mask is used once, over all sessions: each draws its own nonce",
             assumptions=(
-                "the stream cipher, a secret key, non-linear steps at the trusted side; the exposed weights, the token "
+                "the stream cipher, a secret key, the operating system's randomness, no memory image of a running "
+                "session that is resumed twice, non-linear steps at the trusted side; the exposed weights, the token "
                 "ids and the outputs are the device's and may tell of the secret part: that is measured, not promised"
             ),
             verified="tests/defenses/test_slip_uniform.py",

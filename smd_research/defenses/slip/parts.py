@@ -1,6 +1,5 @@
 """A model as the protocol runs it: fused products with their secret and their exposed halves."""
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -62,16 +61,6 @@ class Halves:
                 torch.split(exposed.weights, rows), torch.split(exposed.scale, rows), strict=True
             ):
                 yield ExposedLayer(weights, scale, number)
-
-    def digest(self, *more: bytes) -> str:
-        """Names the exposed weights, and whatever else is given."""
-        digest = hashlib.blake2b(digest_size=16)
-        for part in more:
-            digest.update(part)
-        for exposed in self.exposed.values():
-            digest.update(str(list(exposed.weights.shape)).encode())
-            digest.update(exposed.weights.cpu().contiguous().numpy().data)
-        return digest.hexdigest()
 
 
 def parts_of(bundle: Bundle, products: Sequence[Product], decomposed: Decomposed, bits: int | None) -> Halves:

@@ -1,18 +1,25 @@
-"""Where cancellation masks are kept, and which uses are burnt: in memory, or in a folder that survives a crash."""
+"""Where cancellation masks are kept while a session lasts: in memory, or in a folder for those that memory cannot hold.
+
+Nothing outlives its session. Masks are made from a nonce that each opening of a bank draws anew (see ``bank``), and
+the nonce is kept nowhere: what a folder still holds of an earlier opening, or what a restored backup brought back, is
+of no use to any other and is removed. So there is no state that could be rolled back.
+"""
 
 import contextlib
 import fcntl
-import json
+import hashlib
 import os
+import shutil
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import NoReturn
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from smd_research.core.errors import ConfigError
@@ -32,7 +39,7 @@ class Cancellations:
 
 
 class MaskStorage(ABC):
-    """Cancellations of every product as runs of consecutive uses, and the uses that are burnt.
+    """Cancellations of every product as runs of consecutive uses.
 
     Args:
         products: their numbers.
@@ -41,10 +48,6 @@ class MaskStorage(ABC):
     def __init__(self, products: Iterable[int]) -> None:
         self._runs: dict[int, deque[Cancellations]] = {product: deque() for product in products}
         self._ends = dict.fromkeys(self._runs, 0)
-
-    def burnt(self) -> dict[int, int]:
-        """The first use of each product that no one has had."""
-        return dict.fromkeys(self._runs, 0)
 
     def end(self, product: int) -> int:
         """The use after the last that is stored; nothing is stored twice."""
@@ -71,16 +74,15 @@ class MaskStorage(ABC):
         parts = [run.c[max(use - run.first, 0) : max(use + rows - run.first, 0)] for run in runs]
         return torch.cat([part for part in parts if len(part)])
 
-    def drop(self, before: Mapping[int, int]) -> None:
-        """Drop what lies wholly before a use of each product."""
-        for product, use in before.items():
-            runs = self._runs[product]
-            while runs and runs[0].end <= use:
+    def drop(self) -> None:
+        """Drop all runs."""
+        for product, runs in self._runs.items():
+            while runs:
                 self._forget(product, runs.popleft())
 
     @abstractmethod
-    def burn(self, burnt: Mapping[int, int]) -> None:
-        """Make it last that all uses of each product before the given one are gone."""
+    def admit(self, nbytes: int) -> None:
+        """See to it that so many bytes fit, before they are computed."""
 
     @abstractmethod
     def close(self) -> None:
@@ -92,10 +94,10 @@ class MaskStorage(ABC):
 
 
 class MemoryStorage(MaskStorage):
-    """In memory: a session's end is the end of its masks."""
+    """In memory."""
 
-    def burn(self, burnt: Mapping[int, int]) -> None:
-        """Nothing outlives the session, so nothing has to last."""
+    def admit(self, nbytes: int) -> None:
+        """What memory holds is the operating system's to say."""
 
     def close(self) -> None:
         """Nothing to let go of."""
@@ -105,123 +107,100 @@ class MemoryStorage(MaskStorage):
 
 
 class FolderStorage(MaskStorage):
-    """In a folder: ``state.json`` says which uses are burnt, one file a run holds the cancellations.
+    """In a folder, one file a run, mapped into memory where it is read: for banks larger than memory.
 
-    Both are written aside, flushed to the disk and renamed, so that a crash leaves the old file or the new one. A
-    second session on the same folder is refused while the first one lives.
+    A run's checksum stays in memory, so that a file that changed meanwhile is noticed instead of giving wrong products.
+    A second session on the same folder is refused while the first one lives. A cancellation tells of its mask, so that
+    the folder is the owner's alone to read.
 
     Args:
-        folder: made where it is missing.
+        folder: made where it is missing; runs that lie in it already are removed.
         products: their numbers.
-        owner: digest of key, field and weights: a bank of another deployment is refused.
         device: where cancellations are wanted.
 
     Raises:
-        ConfigError: for a folder of another owner, one in use, or one that cannot be written or read.
+        ConfigError: for a folder that is in use, cannot be written, or has too little room.
     """
 
-    def __init__(self, folder: Path, products: Iterable[int], owner: str, device: torch.device) -> None:
+    def __init__(self, folder: Path, products: Iterable[int], device: torch.device) -> None:
         super().__init__(products)
         self._folder = folder
-        self._owner = owner
         self._device = device
+        self._checksums: dict[Path, bytes] = {}
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._lock = _locked(folder)
-            self._burnt = self._state()
-            self._load()
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ConfigError(f"the mask bank in {folder} cannot be used: {type(error).__name__}: {error}") from None
+            for left in folder.glob(_RUNS):
+                left.unlink()
+        except OSError as error:
+            self._refuse(error)
 
-    def burnt(self) -> dict[int, int]:
-        return dict(self._burnt)
-
-    def burn(self, burnt: Mapping[int, int]) -> None:
-        state = {"owner": self._owner, "burnt": {str(product): use for product, use in burnt.items()}}
-        with _replacing(self._folder / "state.json") as file:
-            file.write(json.dumps(state).encode())
+    def admit(self, nbytes: int) -> None:
+        try:
+            free = shutil.disk_usage(self._folder).free
+        except OSError as error:
+            self._refuse(error)
+        if nbytes > free:
+            self._refuse(f"{nbytes / 1e6:.0f} MB of masks do not fit, {free / 1e6:.0f} MB are free")
 
     def add(self, product: int, run: Cancellations) -> None:
         path = self._file(product, run)
-        with _replacing(path) as file:
-            np.save(file, run.c.cpu().numpy())
-        super().add(product, Cancellations(run.first, _mapped(path)))
+        values = run.c.cpu().numpy()
+        try:
+            np.save(path, values)
+            super().add(product, Cancellations(run.first, _mapped(path)))
+        except (OSError, ValueError) as error:
+            self._refuse(error)
+        self._checksums[path] = _checksum(values)
 
     def take(self, product: int, use: int, rows: int) -> Tensor:
-        return super().take(product, use, rows).to(self._device)
+        found = super().take(product, use, rows)
+        for run in self._runs[product]:
+            if run.first >= use + rows:
+                break
+            # Once is enough, when it is first read: hashing costs a small share of what computing the run did.
+            path = self._file(product, run)
+            if path in self._checksums:
+                if _checksum(run.c.numpy()) != self._checksums[path]:
+                    self._refuse(f"{path.name} was changed; deploy again")
+                del self._checksums[path]
+        return found.to(self._device)
 
     def close(self) -> None:
-        self._lock.close()
+        self.drop()
+        os.close(self._lock)
 
-    def _state(self) -> dict[int, int]:
-        """What earlier sessions burnt; a folder without a state is a new one."""
-        path = self._folder / "state.json"
-        if not path.is_file():
-            if any(self._folder.glob("*.npy")):
-                raise ValueError("its state is missing, so that no mask in it can be known to be fresh")
-            burnt = super().burnt()
-            self.burn(burnt)
-            return burnt
-        state = json.loads(path.read_text(encoding="utf-8"))
-        if state["owner"] != self._owner:
-            raise ValueError("it belongs to another key, model or split; give an empty folder")
-        return {product: int(state["burnt"][str(product)]) for product in self._runs}
-
-    def _load(self) -> None:
-        """Take over the runs of earlier sessions that have unburnt uses."""
-        for path in self._folder.glob("*.tmp"):
-            path.unlink()
-        for path in sorted(self._folder.glob("*.npy"), key=_place):
-            product, first = _place(path)
-            run = Cancellations(first, _mapped(path))
-            if run.end <= self._burnt[product]:
-                path.unlink()
-                continue
-            if self._runs[product] and run.first != self._ends[product]:
-                raise ValueError(f"masks of product {product} before use {run.first} are missing")
-            super().add(product, run)
-        self._ends = {product: max(end, self._burnt[product]) for product, end in self._ends.items()}
+    def _refuse(self, reason: OSError | ValueError | str) -> NoReturn:
+        raise ConfigError(f"the mask bank in {self._folder} cannot be used: {reason}") from None
 
     def _forget(self, product: int, run: Cancellations) -> None:
-        self._file(product, run).unlink(missing_ok=True)
+        path = self._file(product, run)
+        self._checksums.pop(path, None)
+        with contextlib.suppress(OSError):  # it is useless already; the next opening tries again
+            path.unlink(missing_ok=True)
 
     def _file(self, product: int, run: Cancellations) -> Path:
-        return self._folder / f"{product}-{run.first}.npy"
+        return self._folder / f"run-{product}-{run.first}.npy"
 
 
-def _locked(folder: Path) -> IO[bytes]:
-    """The folder's lock, held until the file is closed or its process ends."""
-    lock = (folder / "lock").open("wb")
+_RUNS = "run-*-*.npy"
+
+
+def _locked(folder: Path) -> int:
+    """A handle of the folder that locks it until it is closed or its process ends."""
+    handle = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
-        lock.close()
-        raise ValueError("another session uses it") from None
-    return lock
-
-
-def _place(path: Path) -> tuple[int, int]:
-    """Product and first use of a run's file."""
-    product, first = path.stem.split("-")
-    return int(product), int(first)
-
-
-@contextlib.contextmanager
-def _replacing(path: Path) -> Iterator[IO[bytes]]:
-    """A file that takes the place of ``path`` at once, and only when all of it is on the disk."""
-    aside = path.with_name(f"{path.name}.tmp")
-    with aside.open("wb") as file:
-        yield file
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+        os.close(handle)
+        raise OSError("another session uses it") from None
+    return handle
 
 
 def _mapped(path: Path) -> Tensor:
     """Cancellations ``[rows, m]`` that stay on the disk until they are read."""
-    return torch.from_numpy(np.load(path, mmap_mode="r+", allow_pickle=False))
+    return torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False))
+
+
+def _checksum(values: NDArray[np.int64]) -> bytes:
+    return hashlib.blake2b(np.ascontiguousarray(values).data, digest_size=16).digest()

@@ -6,6 +6,7 @@ they hide computationally, not information-theoretically.
 """
 
 import hashlib
+import secrets
 from collections.abc import Sequence
 
 import numpy as np
@@ -34,6 +35,10 @@ class MaskStream:
     def child(self, name: str) -> "MaskStream":
         """An independent stream for another purpose."""
         return MaskStream(hashlib.blake2b(name.encode(), key=self._key, digest_size=KEY_BYTES).digest())
+
+    def opening(self) -> "MaskStream":
+        """A stream that no one had before: a fresh nonce of the operating system goes into its key."""
+        return self.child(f"opening {secrets.token_hex(KEY_BYTES)}")
 
     def uniform(self, use: int, product: int, count: int, prime: int) -> Tensor:
         """The mask of one use, int64 ``[count]``: see ``rows``."""
