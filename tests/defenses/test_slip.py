@@ -203,14 +203,14 @@ def test_the_exposed_weights_arrive_before_any_request_and_the_secret_part_never
         assert (exposed - original).norm() / original.norm() > 0.1
 
 
-def test_a_seed_decides_the_masks(llama: Bundle) -> None:
+def test_no_seed_repeats_the_masks(llama: Bundle) -> None:
     received = []
     for seed in (0, 0, 1):
         boundary = Boundary()
         with Slip().prepare(llama, seed=seed).deploy(boundary) as deployment:
             deployment.generate(Prompt("p", "", (7, 8, 9)), 1)
             received.append(boundary.received_by_untrusted())
-    assert received[0] == received[1] != received[2]
+    assert len(set(received)) == 3, "nor does the same seed again"
 
 
 @pytest.mark.parametrize("bits", [16, None])
