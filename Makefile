@@ -6,9 +6,11 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint docs clean
+.PHONY: test-lowest lock
 
 VENV ?= .venv
 BIN := $(VENV)/bin
+LOWEST ?= .venv-lowest
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && { echo $$p; break; }; done)
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
@@ -50,5 +52,24 @@ docs: $(VENV)/.installed-dev
 test: lint docs
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -q
 
+# The fast tests at the lowest releases that pyproject.toml allows; notebooks need tools that are no dependency.
+test-lowest: $(LOWEST)/.installed
+	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -n 2 --dist worksteal -q -m 'not slow' --ignore=tests/notebooks
+
+$(LOWEST)/.installed: pyproject.toml constraints-lowest.txt
+	@echo "installing the lowest releases that are allowed into $(LOWEST) (a few minutes the first time)"
+	@$(PYTHON) -m venv $(LOWEST)
+	@$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-lowest.txt \
+		-e '.[joblib]' pytest pytest-xdist hypothesis
+	@touch $@
+
+# Renews constraints.txt below its comment, from the newest releases that pyproject.toml allows.
+lock:
+	rm -rf build/lock && $(PYTHON) -m venv build/lock
+	build/lock/bin/python -m pip install --quiet "$$(grep '^torch==' constraints.txt)" -e '.[dev,docs,joblib]'
+	{ sed '/^$$/q' constraints.txt; build/lock/bin/python -m pip freeze --all --exclude pip --exclude smd-research \
+		| sed 's/+cpu$$//'; } > build/constraints.txt
+	mv build/constraints.txt constraints.txt
+
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(LOWEST) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
