@@ -27,6 +27,7 @@ class Runner:
             RecordError: when the results folder cannot be written, or holds a corrupt record of this cell.
         """
         from smd_research.records import Store, decide
+        from smd_research.records.lease import Leases
 
         store = Store(plan.results_dir)
         known = store.lookup(plan.cell) if plan.rerun != "always" else None
@@ -34,9 +35,14 @@ class Runner:
             return known, known is not None
         store.prepare()
 
+        with Leases(plan.results_dir).held(plan.cell) as waited:
+            known = store.lookup(plan.cell) if waited or plan.rerun != "always" else None
+            if known is not None and (waited or decide(known, plan.rerun) != "run"):
+                return known, True  # another run had the cell meanwhile
+            record = store.write(self._try(plan))
+
         from experiments.trials.sinks import log
 
-        record = store.write(self._try(plan))
         log(plan.logger, record, plan.results_dir)
         return record, False
 
