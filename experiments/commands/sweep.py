@@ -1,9 +1,7 @@
 """What holds a sweep together: a journal that every job appends to, and what is said at its end."""
 
 import json
-import os
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from math import prod
@@ -15,6 +13,7 @@ from experiments.progress import say
 from experiments.trials.plan import Plan
 from smd_research.core.cell import Cell
 from smd_research.core.errors import RecordError
+from smd_research.core.scratch import Scratch
 
 if TYPE_CHECKING:
     from smd_research.records import Record
@@ -35,17 +34,26 @@ class JournalEntry:
 
 
 class Journal:
-    """One line a finished cell, in a temporary file: jobs of any launcher, in any process, append to it."""
+    """One line a finished cell, in a temporary file: jobs of any launcher, in any process, append to it.
+
+    The file goes with the command, however that ends: refused, interrupted, or after all its cells.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._scratch: Scratch | None = None
 
     @classmethod
     def new(cls) -> "Journal":
         """An empty journal of this command."""
-        handle, name = tempfile.mkstemp(prefix="smd-", suffix=".jsonl")
-        os.close(handle)
-        return cls(Path(name))
+        scratch = Scratch()
+        journal = cls(scratch.path / "journal.jsonl")
+        journal._scratch = scratch
+        journal.path.touch()
+        return journal
+
+    def __reduce__(self) -> tuple[type["Journal"], tuple[Path]]:
+        return Journal, (self.path,)  # a job in another process writes to it, and does not own it
 
     def enter(self, entry: JournalEntry) -> None:
         """Append one cell."""
@@ -55,7 +63,8 @@ class Journal:
     def close(self) -> list[JournalEntry]:
         """All entries, in the order in which they finished; the file is removed."""
         lines = self.path.read_text(encoding="utf-8").splitlines()
-        self.path.unlink()
+        if self._scratch is not None:
+            self._scratch.remove()
         return [JournalEntry(**json.loads(line)) for line in lines]
 
 

@@ -7,9 +7,7 @@ object is the laboratory's own hand on all processes; the parties themselves mee
 import contextlib
 import multiprocessing
 import socket
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -17,6 +15,7 @@ from smd_research.boundary.addresses import address_of, listen
 from smd_research.boundary.process import fork_server
 from smd_research.boundary.stream import SPIN_S
 from smd_research.core.errors import ConfigError, LabError, PeerLostError
+from smd_research.core.scratch import Scratch
 from smd_research.defenses.smd.requests import ServiceOptions
 from smd_research.defenses.smd.server import serve_users
 from smd_research.defenses.smd.users import Answer, Ask, Protection, UserOptions, live
@@ -149,7 +148,7 @@ class Service:
         self._spin_s = SPIN_S if users < multiprocessing.cpu_count() else 0.0
         self._clocked = clocked
         self.weights = SharedWeights.of(bundle)
-        self._folder = tempfile.TemporaryDirectory(prefix="smd-")
+        self._scratch = Scratch()
         self._provider: Child | None = None
         self.address = ""
         self.users: list[User] = []
@@ -157,7 +156,7 @@ class Service:
     def __enter__(self) -> Self:
         if self._protection is Protection.FULL_ISOLATION:
             return self
-        place = str(Path(self._folder.name) / "service") if self._transport == "unix" else "127.0.0.1:0"
+        place = str(self._scratch.path / "service") if self._transport == "unix" else "127.0.0.1:0"
         with contextlib.closing(listen(place)) as listener:
             self.address = address_of(listener)
             self._provider = self._start_provider(listener)
@@ -225,4 +224,4 @@ class Service:
             user.close()
         if self._provider:
             self._provider.close()
-        self._folder.cleanup()
+        self._scratch.remove()
