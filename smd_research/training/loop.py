@@ -19,6 +19,7 @@ from smd_research.data.synthetic import generate
 from smd_research.models.sources import EMBEDDED_DIR
 from smd_research.training.architecture import Architecture
 from smd_research.training.causal_lm import CausalLM, Optimisation
+from smd_research.training.checkpoints import resumable
 from smd_research.training.packing import TextStream
 from smd_research.training.tokenizer import train_tokenizer
 
@@ -208,7 +209,6 @@ def train(
         default_root_dir=folder,
     )
     stream = TextStream(tokenizer, run.register, run.seed, run.row_tokens, run.batch, run.epoch_steps)
-    last = folder / "last.ckpt"
-    trainer.fit(module, stream, ckpt_path=last if last.is_file() else None)
+    trainer.fit(module, stream, ckpt_path=resumable(folder / "last.ckpt"), weights_only=True)
     model = module.model.cpu().float().eval()
     return Trained(model, tokenizer, trainer.global_step, stopwatch.seconds, hardware())

@@ -23,6 +23,7 @@ from transformers import PreTrainedModel
 from smd_research.core.errors import ConfigError
 from smd_research.core.seeds import generator
 from smd_research.training.causal_lm import Optimisation, optimizers
+from smd_research.training.checkpoints import resumable
 from smd_research.training.flops import forward_flops, training_flops
 from smd_research.training.loop import Stopwatch
 from smd_research.training.quiet import StepBar, quietly
@@ -246,7 +247,7 @@ def recover(
             enable_model_summary=False,
             default_root_dir=folder,
         )
-        trainer.fit(module, data, ckpt_path=stored if stored and stored.is_file() else None)
+        trainer.fit(module, data, ckpt_path=resumable(stored), weights_only=True)
     student.to(device)
     return TrainingCost(stopwatch.seconds, _flops(student, teacher, phase.steps * phase.batch * rows.shape[1]))
 

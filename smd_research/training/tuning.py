@@ -18,6 +18,7 @@ from smd_research.core.seeds import sequence
 from smd_research.data.texts import Texts
 from smd_research.training.buckets import PlannedTexts, planned
 from smd_research.training.causal_lm import CausalLM, Optimisation
+from smd_research.training.checkpoints import load, resumable
 from smd_research.training.classifier import Classifier
 from smd_research.training.flops import training_flops
 from smd_research.training.loop import Stopwatch
@@ -177,10 +178,8 @@ def _fit(
     callbacks = [stopwatch, _Steps(on_step, tuning.steps, seed), *patience, best, last]
     trainer = _trainer(tuning, machine, folder, callbacks)
     device = next(module.parameters()).device
-    stored = folder / "last.ckpt"
-    trainer.fit(module, data, ckpt_path=stored if stored.is_file() else None)
-    kept = torch.load(folder / "best.ckpt", map_location="cpu", weights_only=True)
-    module.load_state_dict(kept["state_dict"])
+    trainer.fit(module, data, ckpt_path=resumable(folder / "last.ckpt"), weights_only=True)
+    module.load_state_dict(load(folder / "best.ckpt")["state_dict"])
     module.to(device)
     return TuningOutcome(trainer.global_step, stopwatch.seconds, float(best.best_model_score), 0.0)
 
