@@ -21,7 +21,7 @@ def chosen(results_dir: Path, wanted: str | None) -> list["Record"]:
     Raises:
         RecordError: there are none.
     """
-    from smd_research.records import Store, load, read
+    from smd_research.records import Store, load, readable
     from smd_research.reports.batteries import batteries
 
     folders = {folder.name: folder for folder in Store(results_dir).paths()}
@@ -31,10 +31,10 @@ def chosen(results_dir: Path, wanted: str | None) -> list["Record"]:
         found = [folder for name, folder in folders.items() if wanted in name]
         if not found:
             raise RecordError(f"no record in {results_dir} is named '{wanted}': {nearest(wanted, folders)}")
-        return [record for record in map(read, found) if record.status == "ok"]
+        return [record for record in readable(found) if record.status == "ok"]
     best = [battery.best("token_accuracy") for battery in batteries(load(results_dir))]
     ids = {score.id for score in best if score}
-    return [read(folder) for name, folder in folders.items() if name.rpartition("-")[2] in ids]
+    return list(readable(folder for name, folder in folders.items() if name.rpartition("-")[2] in ids))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

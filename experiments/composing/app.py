@@ -3,8 +3,10 @@
 import contextlib
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
@@ -51,7 +53,7 @@ def launch(task: Callable[[DictConfig], None], config_name: str, program: str, a
 
     try:
         overrides.check_choices(arguments, conf_dir())
-        with _arguments(program, arguments), _raised_errors(), _working_directory_on_path():
+        with _arguments(program, arguments), _raised_errors(), _working_directory_on_path(), _own_warnings_in_a_line():
             hydra.main(version_base=VERSION_BASE, config_path=str(conf_dir()), config_name=config_name)(entry)()
         if raised:
             raise raised[0]
@@ -103,6 +105,22 @@ def _raised_errors() -> Iterator[None]:
             del os.environ["HYDRA_FULL_ERROR"]
         else:
             os.environ["HYDRA_FULL_ERROR"] = before
+
+
+@contextlib.contextmanager
+def _own_warnings_in_a_line() -> Iterator[None]:
+    """Say what the lab itself warns of as a user reads it, without the line of source that Python adds."""
+    before = warnings.formatwarning
+
+    def in_a_line(message: Warning | str, category: type[Warning], *where: Any) -> str:
+        own = category.__module__.startswith("smd_research.")
+        return f"warning: {message}\n" if own else before(message, category, *where)
+
+    warnings.formatwarning = in_a_line
+    try:
+        yield
+    finally:
+        warnings.formatwarning = before
 
 
 @contextlib.contextmanager

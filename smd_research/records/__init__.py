@@ -1,7 +1,15 @@
 """Storage of what each cell and bench left, read back as one frame; how it is shown is the business of reports."""
 
 from smd_research.records.environment import environment
-from smd_research.records.frame import CorruptRecordWarning, frame_of, frame_of_sweep, has_metric, load, read_record
+from smd_research.records.frame import (
+    CorruptRecordWarning,
+    frame_of,
+    frame_of_sweep,
+    has_metric,
+    load,
+    read_record,
+    readable,
+)
 from smd_research.records.items import Item, items_frame, read_items
 from smd_research.records.record import Record, Status
 from smd_research.records.store import Store, decide, read
@@ -22,4 +30,5 @@ __all__ = [
     "read",
     "read_items",
     "read_record",
+    "readable",
 ]

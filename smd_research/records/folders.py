@@ -46,6 +46,23 @@ def replace_folder(target: Path, files: Mapping[str, bytes]) -> None:
         raise
 
 
+def prove_room(parent: Path, nbytes: int) -> None:
+    """Show that so much can be written to a folder, by writing it: quotas show nowhere else.
+
+    Raises:
+        OSError: when the disk is full or read-only; nothing is left there.
+    """
+    temporary = _beside(parent / "room", _TEMPORARY)
+    try:
+        temporary.mkdir(parents=True)
+        with (temporary / "room").open("xb") as file:
+            file.write(bytes(nbytes))
+            file.flush()
+            os.fsync(file.fileno())
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
 def clear_leftovers(parent: Path) -> None:
     """Remove leftovers of killed writers from a folder, and put back what they had only moved away.
 

@@ -3,7 +3,7 @@
 import json
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,16 +72,25 @@ def load(results_dir: str | os.PathLike[str]) -> pd.DataFrame:
     Args:
         results_dir: the folder that holds ``cells/``; an empty frame is returned when there are none.
     """
-    rows: list[dict[str, Any]] = []
-    for path in Store(results_dir).paths():
+    return frame_of(readable(Store(results_dir).paths(), items=False))
+
+
+def readable(folders: Iterable[Path], items: bool = True) -> Iterator[Record]:
+    """The records of folders; corrupt ones are left out with a :class:`CorruptRecordWarning` that names them.
+
+    Args:
+        folders: of the records.
+        items: whether to hand out the per-prompt results too.
+    """
+    for folder in folders:
         try:
-            rows.extend(_rows(read(path, items=False)))
+            yield read(folder, items)
         except RecordError as error:
-            warnings.warn(str(error), CorruptRecordWarning, stacklevel=2)
-    return tidy(rows)
+            # Of this line, not the caller's: a command that reads a folder twice names a record once.
+            warnings.warn(str(error), CorruptRecordWarning, stacklevel=1)
 
 
-def frame_of(records: Iterator[Record] | list[Record]) -> pd.DataFrame:
+def frame_of(records: Iterable[Record]) -> pd.DataFrame:
     """The frame of records at hand, as :func:`load` would give it."""
     return tidy([row for record in records for row in _rows(record)])
 

@@ -6,6 +6,7 @@ synthetic or consented to. Nothing else in a record holds any part of a prompt.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import pandas as pd
 
@@ -63,15 +64,16 @@ def items_frame(items: Iterable[Item]) -> pd.DataFrame:
 
 
 def read_items(frame: pd.DataFrame) -> list[Item]:
-    """The inverse of :func:`items_frame`, from a frame as Parquet gives it back."""
+    """The inverse of :func:`items_frame`, from a frame as Parquet gives it back; spans end where their prompt does."""
     items = []
     for row in frame.to_dict("records"):
-        spans = [TokenSpan(int(s["start"]), int(s["end"]), str(s["type"])) for s in _listed(row.get("spans"))]
+        truth_tokens = [str(t) for t in _listed(row.get("truth_tokens"))]
+        spans = [span for s in _listed(row.get("spans")) if (span := _clamped(s, len(truth_tokens)))]
         items.append(
             Item(
                 prompt_id=str(row["prompt_id"]),
                 metrics={str(k): float(v) for k, v in row.items() if k not in _OWN and isinstance(v, int | float)},
-                truth_tokens=[str(t) for t in _listed(row.get("truth_tokens"))],
+                truth_tokens=truth_tokens,
                 guess_tokens=[None if t is None else str(t) for t in _listed(row.get("guess_tokens"))],
                 spans=spans,
                 truth_ids=[int(i) for i in _listed(row.get("truth_ids"))],
@@ -79,6 +81,14 @@ def read_items(frame: pd.DataFrame) -> list[Item]:
             )
         )
     return items
+
+
+def _clamped(span: Mapping[str, Any] | None, tokens: int) -> TokenSpan | None:
+    """A secret inside its prompt; None where nothing of it is."""
+    start, end, kind = (span or {}).get("start"), (span or {}).get("end"), (span or {}).get("type")
+    if start is None or end is None or max(start, 0) >= min(end, tokens):
+        return None
+    return TokenSpan(max(int(start), 0), min(int(end), tokens), str(kind or "secret"))
 
 
 def _listed(value: object) -> list:  # type: ignore[type-arg]

@@ -59,10 +59,10 @@ def metrics_document(record: Record) -> dict[str, Any]:
 
 
 def parse_metrics(document: Any) -> tuple[Status, str, Cell, dict[str, Estimate]]:
-    """The inverse of :func:`metrics_document`.
+    """The inverse of :func:`metrics_document`, of a document that follows the schema.
 
     Raises:
-        KeyError, TypeError, ValueError, ConfigError: when the document does not follow the schema.
+        ConfigError: when its cell lacks a part.
     """
     metrics = {name: _parse_estimate(value) for name, value in document["metrics"].items()}
     return Status(document["status"]), str(document["reason"] or ""), _parse_cell(document["cell"]), metrics

@@ -1,5 +1,6 @@
 """One folder a cell: looked up before a run, written once after it, never half."""
 
+import errno
 import hashlib
 import io
 import json
@@ -15,16 +16,22 @@ import yaml
 
 from smd_research.core.cell import Cell
 from smd_research.core.errors import ConfigError, RecordError
-from smd_research.records.folders import clear_leftovers, replace_folder
-from smd_research.records.record import Record, Status, metrics_document, parse_metrics
+from smd_research.records.folders import clear_leftovers, prove_room, replace_folder
+from smd_research.records.record import Record, Status, metrics_document
+from smd_research.records.schema import FILES, SchemaError, parsed
 
 Rerun = Literal["missing", "failed", "always", "never"]
 """Which cells to run: those without a record, those and the failed, all, or none."""
 
 Action = Literal["run", "reuse", "skip"]
 
+_ROOM = 4 * 2**20
+"""Bytes that are written before a run: more than a record has."""
+
 _ATTEMPTS = 100
 _PAUSE_S = 0.002
+_LARGEST = 2**31
+_LONGEST = 500
 
 
 def decide(existing: Record | None, rerun: Rerun) -> Action:
@@ -45,8 +52,8 @@ def decide(existing: Record | None, rerun: Rerun) -> Action:
 class Store:
     """The records under a results folder: ``<results_dir>/cells/<readable>-<id>/``.
 
-    Reading verifies the checksums that ``environment.json`` holds of the other files; a record that does not hold
-    together is refused by name, never half used.
+    Reading verifies the checksums that ``environment.json`` holds of the other files, and that they are as
+    :mod:`smd_research.records.schema` says; a record that does not hold together is refused by name, never half used.
     """
 
     def __init__(self, results_dir: str | os.PathLike[str]) -> None:
@@ -58,16 +65,13 @@ class Store:
         return self.cells / f"{cell.readable}-{cell.id}"
 
     def prepare(self) -> None:
-        """Make the folder ready before an expensive run: create it, prove it writable, clear what a killed run left.
+        """Make the folder ready before an expensive run: prove that a record fits, clear what a killed run left.
 
         Raises:
-            RecordError: when nothing can be written there.
+            RecordError: when nothing, or no record, can be written there.
         """
-        probe = self.cells / f".probe-{os.getpid()}"
         try:
-            self.cells.mkdir(parents=True, exist_ok=True)
-            probe.write_bytes(b"")
-            probe.unlink()
+            prove_room(self.cells, _ROOM)
         except OSError as error:
             raise _unwritable(self.results_dir, error) from error
         clear_leftovers(self.cells)
@@ -121,17 +125,17 @@ class Store:
         """Every record.
 
         Raises:
-            RecordError: at the first corrupt one; :func:`smd_research.records.load` goes on with a warning instead.
+            RecordError: at the first corrupt one; :func:`smd_research.records.readable` goes on with a warning instead.
         """
         return (read(path) for path in self.paths())
 
 
 def read(folder: Path, items: bool = True) -> Record:
-    """Read one record, its checksums verified.
+    """Read one record; it is as :mod:`smd_research.records.schema` says, or refused.
 
     Args:
         folder: the record's.
-        items: whether to parse the per-prompt results too; without them the record's are empty.
+        items: whether to hand out the per-prompt results too; without them the record's are empty.
 
     Raises:
         RecordError: when the folder is missing or the record corrupt; the message names it and how to mend it.
@@ -159,30 +163,26 @@ def _identity(folder: Path) -> tuple[int, int, int] | None:
     return found.st_ino, found.st_mtime_ns, found.st_ctime_ns
 
 
-def _read_once(folder: Path, with_items: bool) -> Record:
+def _read_once(folder: Path, items: bool) -> Record:
     try:
-        contents = {
-            name: (folder / name).read_bytes() for name in ("metrics.json", "items.parquet", "environment.json")
-        }
-        contents["config.yaml"] = (folder / "config.yaml").read_bytes()
+        contents = {name: _content(folder / name) for name in (*FILES, "environment.json")}
     except OSError as error:
-        raise _corrupt(folder, f"cannot read {Path(error.filename or folder).name} ({error.strerror})") from error
+        what = f"cannot read {Path(error.filename or folder).name} ({error.strerror})"
+        raise _corrupt(folder, what) from error
     try:
-        environment = json.loads(contents["environment.json"])
-        checksums = environment.pop("files", {})
-        status, reason, cell, metrics = parse_metrics(json.loads(contents["metrics.json"]))
-    except (ValueError, KeyError, TypeError, AttributeError, ConfigError) as error:
-        raise _corrupt(folder, f"metrics.json or environment.json: {type(error).__name__}: {error}") from error
-    for name, checksum in checksums.items():
-        if hashlib.sha256(contents.get(name, b"")).hexdigest() != checksum:
-            raise _corrupt(folder, f"{name} does not match its checksum")
-    try:
-        # One thread: Arrow's pool, once it has read from a Python object, may hang or abort when the interpreter ends.
-        buffer = io.BytesIO(contents["items.parquet"])
-        items = pd.read_parquet(buffer, use_threads=False) if with_items else pd.DataFrame()
-    except (ValueError, OSError) as error:  # pyarrow's errors are ValueErrors and OSErrors
-        raise _corrupt(folder, "items.parquet is not a Parquet file") from error
-    return Record(status, cell, reason, metrics, items, environment, folder)
+        return parsed(folder, contents, items)
+    except Exception as error:  # whatever a damaged file makes a parser do, the record is what is wrong
+        what = str(error) if isinstance(error, SchemaError) else f"{type(error).__name__}: {error}"
+        raise _corrupt(folder, what) from error
+
+
+def _content(path: Path) -> bytes:
+    """What a file holds; only a true file is waited for."""
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "not a file", str(path))
+    if (size := path.stat().st_size) > _LARGEST:
+        raise OSError(errno.EFBIG, f"{size / 2**20:.0f} MiB", str(path))
+    return path.read_bytes()
 
 
 def _json(document: dict[str, Any]) -> bytes:
@@ -196,7 +196,14 @@ def _parquet(items: pd.DataFrame) -> bytes:
 
 
 def _corrupt(folder: Path, what: str) -> RecordError:
-    return RecordError(f"corrupt record {folder}: {what}; delete this folder, or run its cell again with rerun=always")
+    words = printable(f"corrupt record {folder}: {what}")
+    return RecordError(f"{words}; delete this folder, or run its cell again with rerun=always")
+
+
+def printable(text: str) -> str:
+    """A text of unknown origin as one line: other characters escaped, cut where it is endless."""
+    cut = text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ..."
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in cut)
 
 
 def _unwritable(path: Path, error: OSError) -> RecordError:

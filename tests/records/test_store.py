@@ -190,6 +190,16 @@ def test_a_full_disk_leaves_the_old_record(
     assert len(list(store.cells.iterdir())) == 1
 
 
+def test_a_full_disk_is_noticed_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("smd_research.records.folders.os.fsync", full)
+    with pytest.raises(RecordError, match=r"No space left on device; free space or .*results_dir="):
+        Store(tmp_path).prepare()
+    assert not list((tmp_path / "cells").iterdir())
+
+
 WRITER = """
     import sys
     sys.path.insert(0, {tests!r})
