@@ -1,14 +1,62 @@
 """Everything that may cross the boundary: frozen dataclasses of tensors and integers.
 
 A message's payload is its tensors; integer fields address the payload (which layer, which position) and are counted
-with the frame. The order of ``MESSAGES`` is the wire's type number: append, never reorder.
+with the frame. Each tensor field is declared with what it ``Carries``, and the wire holds every message against that in
+both directions: a party never meets another dtype or rank. The order of ``MESSAGES`` is the wire's type number: append,
+never reorder.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import ClassVar, Self
+from typing import Annotated, ClassVar, Self
 
 import torch
 from torch import Tensor
+
+MAX_TENSOR_BYTES = 256 * 2**20
+
+
+@dataclass(frozen=True)
+class Carries:
+    """What a tensor field of a message may hold.
+
+    Attributes:
+        dtypes: its types.
+        rank: its number of dimensions.
+    """
+
+    dtypes: tuple[torch.dtype, ...]
+    rank: int
+
+    def objection(self, dtype: torch.dtype, shape: Sequence[int]) -> str | None:
+        """Why a tensor cannot be this field, or None.
+
+        An empty dimension counts as one: however empty a tensor is, its other dimensions are bounded.
+        """
+        if dtype not in self.dtypes or len(shape) != self.rank:
+            due = " or ".join(str(one).removeprefix("torch.") for one in self.dtypes)
+            kind = str(dtype).removeprefix("torch.")
+            return f"is {kind} with {len(shape)} dimensions where {due} with {self.rank} is due"
+        nbytes = dtype.itemsize
+        for size in shape:
+            nbytes *= size or 1
+        return f"is over the limit of {MAX_TENSOR_BYTES} bytes" if nbytes > MAX_TENSOR_BYTES else None
+
+
+_FLOATS = (torch.float32, torch.float16, torch.bfloat16)
+_FP32 = (torch.float32,)
+
+Ids = Annotated[Tensor, Carries((torch.int32,), 1)]
+"""Token ids, classes, lengths ``[n]``."""
+Numbers = Annotated[Tensor, Carries((torch.int64,), 1)]
+"""Layers or positions ``[n]``."""
+Reals = Annotated[Tensor, Carries(_FP32, 1)]
+Rows = Annotated[Tensor, Carries(_FLOATS, 2)]
+HeadRows = Annotated[Tensor, Carries(_FLOATS, 3)]
+PlainRows = Annotated[Tensor, Carries(_FP32, 2)]
+Cache = Annotated[Tensor, Carries(_FLOATS, 5)]
+Exposed = Annotated[Tensor, Carries((torch.int8, torch.int16, torch.float32), 2)]
+Masked = Annotated[Tensor, Carries((torch.int64, torch.float32), 2)]
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -43,7 +91,7 @@ class Message:
 class PromptIds(Message):
     """The whole prompt, or what a sanitiser made of it, in plain token ids ``[n]`` (int32)."""
 
-    ids: Tensor
+    ids: Ids
     max_new_tokens: int
 
 
@@ -51,7 +99,7 @@ class PromptIds(Message):
 class HiddenStates(Message):
     """Hidden states ``[rows, width]`` of positions ``position ..`` at the cut; answered by the next token."""
 
-    hidden: Tensor
+    hidden: Rows
     position: int
 
 
@@ -72,9 +120,9 @@ class StartDecode(Message):
 
     per_stream: ClassVar[tuple[str, ...]] = ("first",)
 
-    first: Tensor
-    public: Tensor
-    sampling: Tensor
+    first: Ids
+    public: Ids
+    sampling: Reals
     request: int
     position: int
     max_new_tokens: int
@@ -88,7 +136,7 @@ class Query(Message):
 
     per_stream: ClassVar[tuple[str, ...]] = ("q",)
 
-    q: Tensor
+    q: HeadRows
     request: int
     layer: int
     position: int
@@ -104,9 +152,9 @@ class PartialAttention(Message):
 
     per_stream: ClassVar[tuple[str, ...]] = ("m", "g", "a")
 
-    m: Tensor
-    g: Tensor
-    a: Tensor
+    m: PlainRows
+    g: PlainRows
+    a: HeadRows
     request: int
     layer: int
     position: int
@@ -116,9 +164,9 @@ class PartialAttention(Message):
 class AttentionInputs(Message):
     """Split with secret row order: unrotated ``q [rows, heads, d]``, ``k``, ``v [rows, kv_heads, d]`` of one layer."""
 
-    q: Tensor
-    k: Tensor
-    v: Tensor
+    q: HeadRows
+    k: HeadRows
+    v: HeadRows
     layer: int
 
 
@@ -126,7 +174,7 @@ class AttentionInputs(Message):
 class AttentionContext(Message):
     """Split with secret row order: the attention output ``[rows, heads, d]`` of one layer."""
 
-    context: Tensor
+    context: HeadRows
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -135,7 +183,7 @@ class Tokens(Message):
 
     per_stream: ClassVar[tuple[str, ...]] = ("ids",)
 
-    ids: Tensor
+    ids: Ids
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -165,10 +213,10 @@ class OutputKeys(Message):
     ``layers [layers]`` and ``positions [rows]`` (absolute) are int64.
     """
 
-    layers: Tensor
-    k: Tensor
-    v: Tensor
-    positions: Tensor
+    layers: Numbers
+    k: Cache
+    v: Cache
+    positions: Numbers
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -183,8 +231,8 @@ class ExposedLayer(Message):
         product: number of the product.
     """
 
-    weights: Tensor
-    scale: Tensor
+    weights: Exposed
+    scale: Reals
     product: int
 
 
@@ -195,7 +243,7 @@ class MaskedInput(Message):
     ``use`` is the number of the first row's mask; a float mask (a demonstration of what not to do) sends fp32.
     """
 
-    x: Tensor
+    x: Masked
     product: int
     use: int
 
@@ -204,7 +252,7 @@ class MaskedInput(Message):
 class MaskedOutput(Message):
     """Weight decomposition: the product ``[rows, m]`` of a masked input, residues; product and use are the input's."""
 
-    y: Tensor
+    y: Masked
     product: int
     use: int
 
@@ -213,7 +261,7 @@ class MaskedOutput(Message):
 class LowRankInput(Message):
     """Weight decomposition, boundary visibility: a product's plain input ``[rows, n]`` (fp32)."""
 
-    x: Tensor
+    x: PlainRows
     product: int
 
 
@@ -221,7 +269,7 @@ class LowRankInput(Message):
 class LowRankOutput(Message):
     """Weight decomposition, boundary visibility: the secret part's product ``[rows, m]`` (fp32)."""
 
-    y: Tensor
+    y: PlainRows
     product: int
 
 
@@ -236,9 +284,9 @@ class TuningRows(Message):
         held_out: 1 for texts that only decide when to stop and which state is best.
     """
 
-    ids: Tensor
-    lengths: Tensor
-    labels: Tensor
+    ids: Ids
+    lengths: Ids
+    labels: Ids
     held_out: int
 
 
@@ -252,7 +300,7 @@ class Tune(Message):
         seed: of initialisation and order.
     """
 
-    words: Tensor
+    words: Ids
     classes: int
     seed: int
 
@@ -269,15 +317,15 @@ class Progress(Message):
 class ClassifyRows(Message):
     """Private inference: texts to classify, ``ids [n]`` and ``lengths [r]`` as in ``TuningRows``."""
 
-    ids: Tensor
-    lengths: Tensor
+    ids: Ids
+    lengths: Ids
 
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Labels(Message):
     """Private inference: the class of each text ``[r]`` (int32)."""
 
-    labels: Tensor
+    labels: Ids
 
 
 MESSAGES: tuple[type[Message], ...] = (

@@ -6,21 +6,22 @@ little-endian row-major order.
 """
 
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from enum import IntEnum
 from math import prod
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 
-from smd_research.boundary.messages import MESSAGES, Message
+from smd_research.boundary.messages import MAX_TENSOR_BYTES, MESSAGES, Carries, Message
 from smd_research.core.errors import ProtocolError
 
 MAGIC = 0x534D
 VERSION = 2
 HEADER = struct.Struct("<HBBHHII")
-MAX_FRAME_BYTES = 256 * 2**20
+MAX_FRAME_BYTES = MAX_TENSOR_BYTES
 MAX_RANK = 6
 
 _DTYPES = (
@@ -62,14 +63,33 @@ class Header(NamedTuple):
 
 
 @dataclass(frozen=True)
-class _Layout:
-    names: tuple[str, ...]
-    tensors: tuple[bool, ...]
+class _Field:
+    """A field of a message: an integer, or a tensor with what it carries."""
+
+    name: str
+    carries: Carries | None
+
+    def check(self, kind: type[Message], dtype: torch.dtype, shape: Sequence[int]) -> None:
+        """Hold a tensor against the declaration: the one place where this is done, whichever way a message goes.
+
+        Raises:
+            ProtocolError: saying what does not fit.
+        """
+        assert self.carries is not None
+        if (objection := self.carries.objection(dtype, shape)) is not None:
+            raise ProtocolError(f"malformed message: {kind.__name__}.{self.name} {objection}")
 
 
-def _layout(kind: type[Message]) -> _Layout:
-    declared = fields(kind)
-    return _Layout(tuple(field.name for field in declared), tuple(field.type is Tensor for field in declared))
+def _layout(kind: type[Message]) -> tuple[_Field, ...]:
+    found = []
+    for field in fields(kind):
+        declared = [extra for extra in get_args(field.type) if isinstance(extra, Carries)]
+        if not declared and field.type is not int:
+            raise TypeError(
+                f"{kind.__name__}.{field.name} is neither an integer nor a tensor that says what it carries"
+            )
+        found.append(_Field(field.name, declared[0] if declared else None))
+    return tuple(found)
 
 
 _LAYOUTS = {kind: _layout(kind) for kind in MESSAGES}
@@ -79,19 +99,20 @@ def encode(message: Message, kind: FrameKind, sequence: int = 0) -> bytes:
     """A message as one frame.
 
     Raises:
-        ProtocolError: for a type the wire does not know, or a tensor dtype or rank it cannot carry.
+        ProtocolError: for a type the wire does not know, or a field that does not hold what it is declared to carry.
     """
     try:
         number, layout = _TYPE_NUMBERS[type(message)], _LAYOUTS[type(message)]
     except KeyError:
         raise ProtocolError(f"the wire has no type number for {type(message).__name__}: add it to MESSAGES") from None
     parts: list[bytes | memoryview] = [b""]
-    for name, is_tensor in zip(layout.names, layout.tensors, strict=True):
-        value = getattr(message, name)
-        if is_tensor:
+    for field in layout:
+        value = getattr(message, field.name)
+        if field.carries:
+            field.check(type(message), value.dtype, value.shape)
             parts.extend(_encode_tensor(value))
         else:
-            parts.append(_INTEGER.pack(value))
+            parts.append(_encode_integer(value))
     length = sum(memoryview(part).nbytes for part in parts)
     if length > MAX_FRAME_BYTES:
         raise ProtocolError(f"frame of {length} bytes is over the limit of {MAX_FRAME_BYTES}: send fewer rows")
@@ -99,10 +120,15 @@ def encode(message: Message, kind: FrameKind, sequence: int = 0) -> bytes:
     return b"".join(parts)
 
 
+def _encode_integer(value: int) -> bytes:
+    try:
+        return _INTEGER.pack(value)
+    except struct.error:
+        raise ProtocolError("the wire carries integers of 64 bits") from None
+
+
 def _encode_tensor(tensor: Tensor) -> tuple[bytes, bytes | memoryview]:
-    code = _CODES.get(tensor.dtype)
-    if code is None or tensor.dim() > MAX_RANK:
-        raise ProtocolError(f"the wire cannot carry a tensor of {tensor.dtype} with {tensor.dim()} dimensions")
+    code = _CODES[tensor.dtype]
     flat = tensor.detach().cpu().contiguous()
     # numpy has no bfloat16: its bits travel as int16
     raw: Any = flat.view(torch.int16).numpy() if code == _BFLOAT16 else flat.numpy()
@@ -111,7 +137,7 @@ def _encode_tensor(tensor: Tensor) -> tuple[bytes, bytes | memoryview]:
 
 def encode_failure(reason: str, sequence: int) -> bytes:
     """A frame that tells the peer its request failed, with one line of reason."""
-    body = reason.encode()[:1000]
+    body = reason.encode(errors="backslashreplace")[:1000]
     return HEADER.pack(MAGIC, VERSION, FrameKind.FAILURE, 0, 0, sequence, len(body)) + body
 
 
@@ -121,6 +147,8 @@ def decode_header(data: bytes | bytearray | memoryview, limit: int = MAX_FRAME_B
     Raises:
         ProtocolError: for a wrong magic, an unknown version or kind, or a body over ``limit`` bytes.
     """
+    if len(data) < HEADER.size:
+        raise ProtocolError("malformed frame: it ends inside its header")
     magic, version, kind, number, _, sequence, length = HEADER.unpack_from(data)
     if magic != MAGIC:
         raise ProtocolError("malformed frame: wrong magic number; is the peer speaking this protocol?")
@@ -137,18 +165,17 @@ def decode(number: int, body: bytearray | memoryview) -> Message:
     """The message in a frame body; tensors alias ``body``, which the caller must not reuse.
 
     Raises:
-        ProtocolError: for an unknown type, a cut or overlong body, an unknown dtype or a shape that does not fit.
+        ProtocolError: for an unknown type, a cut or overlong body, or a tensor that is not what its field carries.
     """
     if number >= len(MESSAGES):
         raise ProtocolError(f"malformed frame: unknown message type {number}")
     kind = MESSAGES[number]
-    layout = _LAYOUTS[kind]
     values: list[Tensor | int] = []
     offset = 0
     try:
-        for is_tensor in layout.tensors:
-            if is_tensor:
-                tensor, offset = _decode_tensor(body, offset)
+        for field in _LAYOUTS[kind]:
+            if field.carries:
+                tensor, offset = _decode_tensor(kind, field, body, offset)
                 values.append(tensor)
             else:
                 values.append(_INTEGER.unpack_from(body, offset)[0])
@@ -160,7 +187,7 @@ def decode(number: int, body: bytearray | memoryview) -> Message:
     return kind(*values)
 
 
-def _decode_tensor(body: bytearray | memoryview, offset: int) -> tuple[Tensor, int]:
+def _decode_tensor(kind: type[Message], field: _Field, body: bytearray | memoryview, offset: int) -> tuple[Tensor, int]:
     code, rank = _TENSOR.unpack_from(body, offset)
     if code >= len(_DTYPES) or rank > MAX_RANK:
         raise ProtocolError("malformed frame: unknown tensor dtype or rank")
@@ -168,6 +195,7 @@ def _decode_tensor(body: bytearray | memoryview, offset: int) -> tuple[Tensor, i
     shape = _SHAPES[rank].unpack_from(body, offset)
     offset += _SHAPES[rank].size
     dtype = _DTYPES[code]
+    field.check(kind, dtype, shape)
     count = prod(shape)
     end = offset + count * dtype.itemsize
     if end > len(body):

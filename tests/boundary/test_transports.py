@@ -1,5 +1,6 @@
 """The same parties behave the same over every transport; losses and refusals end in one clear line."""
 
+import contextlib
 import os
 import socket
 import threading
@@ -9,11 +10,12 @@ from functools import partial
 import pytest
 import torch
 
-from smd_research.boundary import Boundary, Channel, Party, Untrusted
+from smd_research.boundary import Boundary, Channel, Party, Untrusted, wire
 from smd_research.boundary.ledger import Direction, Ledger
 from smd_research.boundary.messages import Done, Message, PromptIds, Query, Tokens
 from smd_research.boundary.session import TRANSPORTS
-from smd_research.boundary.stream import StreamChannel
+from smd_research.boundary.stream import DEEPEST, StreamChannel
+from smd_research.core.clock import Clock
 from smd_research.core.errors import ConfigError, PeerLostError, ProtocolError
 
 
@@ -30,7 +32,7 @@ class Doubler(Untrusted):
         if self.fail:
             raise ProtocolError("the doubler is out of order")
         for number in message.ids.tolist():
-            answer = self.channel.request(Query(torch.full((1, 2), float(number)), 0, 0, 0))
+            answer = self.channel.request(Query(torch.full((1, 1, 2), float(number)), 0, 0, 0))
             assert isinstance(answer, Tokens)
             self.channel.notify(Tokens(answer.ids))
         return Done()
@@ -55,7 +57,7 @@ class Home(Party):
 
     def handle(self, message: Message) -> Message | None:
         if isinstance(message, Query):
-            return Tokens((2 * message.q[0, :1]).to(torch.int32))
+            return Tokens((2 * message.q[0, 0, :1]).to(torch.int32))
         assert isinstance(message, Tokens)
         self.got += message.ids.tolist()
         return None
@@ -115,6 +117,113 @@ def test_a_silent_peer_runs_into_the_time_limit() -> None:
     channel = StreamChannel(ours, timeout_s=0.1)
     with pytest.raises(PeerLostError, match=r"silent for 0\.1 s"):
         channel.request(Done())
+    theirs.close()
+    channel.close()
+
+
+class Dribbling(Clock):
+    """A clock on which a second passes, and a byte arrives, whenever somebody asks how long to wait."""
+
+    def __init__(self, sock: socket.socket, data: bytes) -> None:
+        self.time = 0.0
+        self._sock = sock
+        self._data = iter(data)
+
+    def now(self) -> float:
+        return self.time
+
+    def until(self, deadline: float) -> float:
+        self.time += 1
+        if (byte := next(self._data, None)) is not None:
+            self._sock.send(bytes([byte]))
+        return min(super().until(deadline), 0.02)
+
+
+def test_a_byte_a_second_is_no_sign_of_life() -> None:
+    """One deadline for the whole frame, however often something comes."""
+    ours, theirs = socket.socketpair()
+    frame = wire.encode(PromptIds(torch.zeros(500, dtype=torch.int32), 1), wire.FrameKind.REPLY, 1)
+    clock = Dribbling(theirs, frame)
+    channel = StreamChannel(ours, timeout_s=60, clock=clock)
+    with pytest.raises(PeerLostError, match="did not finish a message within 60 s"):
+        channel.request(Done())
+    assert clock.time <= 63
+    theirs.close()
+    channel.close()
+
+
+def test_a_frame_that_is_slow_but_in_time_arrives_whole() -> None:
+    ours, theirs = socket.socketpair()
+    frame = wire.encode(Tokens(torch.tensor([5, 6], dtype=torch.int32)), wire.FrameKind.REPLY, 1)
+    channel = StreamChannel(ours, timeout_s=60, clock=Dribbling(theirs, frame))
+    answer = channel.request(Done())
+    assert isinstance(answer, Tokens)
+    assert answer.ids.tolist() == [5, 6]
+    theirs.close()
+    channel.close()
+
+
+def test_a_peer_that_takes_nothing_runs_into_the_time_limit() -> None:
+    ours, theirs = socket.socketpair()
+    channel = StreamChannel(ours, timeout_s=60, clock=Dribbling(theirs, b""))
+    with pytest.raises(PeerLostError, match="took no data for 60 s"):
+        channel.request(PromptIds(torch.zeros(2_000_000, dtype=torch.int32), 1))
+    theirs.close()
+    channel.close()
+
+
+def test_a_channel_that_queues_waits_for_nobody() -> None:
+    ours, theirs = socket.socketpair()
+    clock = Dribbling(theirs, b"")
+    near, far = StreamChannel(ours, timeout_s=60, queues=True, clock=clock), StreamChannel(theirs)
+    sent = Tokens(torch.arange(1_000_000, dtype=torch.int32))
+    near.notify(sent)
+    assert near.unsent
+    assert not near.overdue
+    assert not far.arrived()
+    while near.unsent:
+        near.flush()
+        far.arrived()
+    assert torch.equal(far.receive()[1].ids, sent.ids)  # type: ignore[attr-defined]
+    near.notify(sent)
+    clock.time += 100
+    assert near.overdue
+    near.close()
+    far.close()
+
+
+def test_what_a_peer_gives_as_its_reason_is_shown_escaped_and_cut() -> None:
+    ours, theirs = socket.socketpair()
+    channel = StreamChannel(ours, timeout_s=1)
+    theirs.sendall(wire.encode_failure("\x1b[2J\u202e\n" + 2000 * "x", 1))
+    with pytest.raises(ProtocolError, match=r"refused: \\x1b\[2J\\u202e\\nxxx") as raised:
+        channel.request(Done())
+    assert len(str(raised.value)) < 600
+    theirs.close()
+    channel.close()
+
+
+def test_requests_within_requests_have_an_end() -> None:
+    ours, theirs = socket.socketpair()
+    channel = StreamChannel(ours, timeout_s=5)
+
+    depths = [0]
+
+    class Asking(Party):
+        def handle(self, message: Message) -> Message | None:
+            depths.append(depths[-1] + 1)
+            try:
+                return channel.request(Done())
+            finally:
+                depths.append(depths[-1] - 1)
+
+    channel.serve_for(Asking())
+    theirs.sendall(b"".join(wire.encode(Done(), wire.FrameKind.REQUEST, n) for n in range(100)))
+    theirs.shutdown(socket.SHUT_WR)
+    with contextlib.suppress(PeerLostError):
+        while True:
+            channel.serve_one()
+    assert max(depths) == DEEPEST
     theirs.close()
     channel.close()
 

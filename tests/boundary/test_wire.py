@@ -2,7 +2,8 @@
 
 import contextlib
 import struct
-from dataclasses import fields
+from dataclasses import fields, replace
+from typing import get_args
 
 import pytest
 import torch
@@ -10,24 +11,27 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from smd_research.boundary import wire
-from smd_research.boundary.messages import MESSAGES, Done, HiddenStates, Message, Query, Tokens
+from smd_research.boundary.messages import MESSAGES, Carries, Done, HiddenStates, Message, Query, Tokens
 from smd_research.core.errors import ProtocolError
 
-DTYPES = [
-    *(torch.float32, torch.float16, torch.bfloat16, torch.int32, torch.int64, torch.int16, torch.int8),
-    *(torch.uint8, torch.bool),
-]
+
+def _carries(kind: type[Message]) -> dict[str, Carries]:
+    """What each tensor field of a message carries."""
+    return {field.name: carries for field in fields(kind) for carries in get_args(field.type)[1:]}
 
 
-def _random_tensor(seed: int) -> torch.Tensor:
+def _random_tensor(carries: Carries, seed: int) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
-    rank = int(torch.randint(0, 4, (1,), generator=generator))
-    shape = torch.randint(0, 5, (rank,), generator=generator).tolist()
-    return torch.randn(shape, generator=generator).to(DTYPES[seed % len(DTYPES)])
+    shape = torch.randint(0, 5, (carries.rank,), generator=generator).tolist()
+    return torch.randn(shape, generator=generator).to(carries.dtypes[seed % len(carries.dtypes)])
 
 
 def _message(kind: type[Message], seed: int) -> Message:
-    values = [_random_tensor(seed + i) if f.type is torch.Tensor else seed - 2 * i for i, f in enumerate(fields(kind))]
+    carries = _carries(kind)
+    values = [
+        _random_tensor(carries[field.name], seed + i) if field.name in carries else seed - 2 * i
+        for i, field in enumerate(fields(kind))
+    ]
     return kind(*values)
 
 
@@ -95,9 +99,47 @@ def test_trailing_bytes_are_refused() -> None:
         wire.decode(wire.decode_header(frame).type, frame[wire.HEADER.size :])
 
 
-def test_what_the_wire_cannot_carry_is_named() -> None:
-    with pytest.raises(ProtocolError, match="complex64"):
-        wire.encode(Tokens(torch.zeros(1, dtype=torch.complex64)), wire.FrameKind.NOTIFY)
+@pytest.mark.parametrize("kind", MESSAGES)
+@pytest.mark.parametrize("dtype", [torch.bool, torch.float64, torch.uint8, torch.complex64])
+def test_a_field_carries_the_dtype_and_rank_it_is_declared_with_and_no_other(
+    kind: type[Message], dtype: torch.dtype
+) -> None:
+    message = _message(kind, 1)
+    for name, carries in _carries(kind).items():
+        for odd in (torch.zeros([1] * carries.rank, dtype=dtype), getattr(message, name).unsqueeze(0)):
+            with pytest.raises(ProtocolError, match=rf"{kind.__name__}\.{name} is"):
+                wire.encode(replace(message, **{name: odd}), wire.FrameKind.NOTIFY)
+
+
+def _tensor_field(code: int, *shape: int) -> bytes:
+    return struct.pack(f"<BB{len(shape)}I", code, len(shape), *shape)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        _tensor_field(0, 0, 2**32 - 1, 2**32 - 1) + bytes(24),
+        _tensor_field(0, 2**31, 0, 2**20) + bytes(24),
+        _tensor_field(8, 1, 1, 1) + b"\7" + bytes(24),
+        _tensor_field(3, 1, 1, 1) + bytes(8 + 24),
+        _tensor_field(0) + bytes(4 + 24),
+    ],
+    ids=["empty and huge", "huge and empty", "bool", "float64", "scalar"],
+)
+def test_a_frame_that_declares_something_else_is_refused_before_a_tensor_is_made(body: bytes) -> None:
+    with pytest.raises(ProtocolError, match=r"malformed message: Query\.q is"):
+        wire.decode(MESSAGES.index(Query), bytearray(body))
+
+
+def test_an_integer_beyond_the_wire_is_refused() -> None:
+    with pytest.raises(ProtocolError, match="64 bits"):
+        wire.encode(HiddenStates(torch.zeros(1, 1), 2**63), wire.FrameKind.NOTIFY)
+
+
+@pytest.mark.parametrize("cut", range(16))
+def test_a_header_cut_short_is_refused(cut: int) -> None:
+    with pytest.raises(ProtocolError, match="malformed"):
+        wire.decode_header(_frame()[:cut])
 
 
 def test_payload_counts_tensors_only() -> None:
