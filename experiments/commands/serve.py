@@ -20,7 +20,11 @@ from experiments.composing.cells import named, plain
 from experiments.composing.components import counted_options, version_of
 from experiments.progress import say
 from experiments.trials.pairing import card
+from smd_research.core.clock import MACHINE, Clock
 from smd_research.core.errors import ConfigError, LabError
+from smd_research.core.quoting import quoted
+
+LONGEST_LINE = 500
 
 if TYPE_CHECKING:
     from smd_research.boundary.process import UntrustedFactory
@@ -36,13 +40,17 @@ class Offer:
         factory: builds the untrusted party for each connection.
         card: what a connection must ask for.
         tap: whether the measurement tap is offered.
-        timeout_s: how long a peer may stay silent inside a request.
+        timeout_s: how long a message may take, and how long a peer may stay silent inside a request.
+        idle_s: how long a peer may ask for nothing.
+        clock: tells when those are over.
     """
 
     factory: "UntrustedFactory"
     card: Mapping[str, Any]
     tap: bool = True
     timeout_s: float = 60.0
+    idle_s: float = 600.0
+    clock: Clock = MACHINE
 
 
 def provider(defense: "Defense", bundle: "Bundle") -> "UntrustedFactory":
@@ -79,24 +87,23 @@ def host(listener: socket.socket, offer: Offer, connections: int | None = None) 
         offer: what is served.
         connections: stop after so many; None goes on for ever.
     """
-    from smd_research.boundary.remote import welcome
+    from smd_research.boundary.door import Door
 
-    for _ in count() if connections is None else range(connections):
-        peer = ""
-        try:
-            with contextlib.closing(welcome(listener, offer.card, tap=offer.tap)) as guest:
-                peer = f"{guest.peer}: "
-                guest.serve(offer.factory, offer.timeout_s)
-            say(f"{peer}served")
-        except LabError as error:
-            say(f"{peer}{error}")
-        except (
-            RuntimeError,
-            ValueError,
-            TypeError,
-            IndexError,
-        ) as error:  # a message that fits the wire, not the model
-            say(f"{peer}cannot be served: {type(error).__name__}: {(str(error).splitlines() or [''])[0]}")
+    with contextlib.closing(
+        Door(listener, offer.card, tap=offer.tap, timeout_s=offer.timeout_s, clock=offer.clock)
+    ) as door:
+        for _ in count() if connections is None else range(connections):
+            peer = ""
+            try:
+                with contextlib.closing(door.welcome()) as guest:
+                    peer = f"{guest.peer}: "
+                    guest.serve(offer.factory, offer.timeout_s, idle_s=offer.idle_s, clock=offer.clock)
+                say(f"{peer}served")
+            except LabError as error:
+                say(quoted(f"{peer}{error}", LONGEST_LINE))
+            except Exception as error:  # whatever a guest brings about ends that guest, and nothing else
+                reason = (str(error).splitlines() or [""])[0]
+                say(quoted(f"{peer}cannot be served: {type(error).__name__}: {reason}", LONGEST_LINE))
 
 
 def offer(cfg: DictConfig, choice: str) -> Offer:
@@ -114,7 +121,7 @@ def offer(cfg: DictConfig, choice: str) -> Offer:
     parts = plain(cfg.defense)
     defense: Defense = build(parts, Defense)
     shown = card(bundle, named(counted_options(parts), choice), version_of(parts))
-    return Offer(provider(defense, bundle), shown, cfg.tap, cfg.timeout_s)
+    return Offer(provider(defense, bundle), shown, cfg.tap, cfg.timeout_s, cfg.idle_s)
 
 
 def serve(cfg: DictConfig, choice: str) -> None:

@@ -110,7 +110,7 @@ def accept(listener: socket.socket, timeout_s: float | None = None) -> tuple[soc
             with contextlib.suppress(ConnectionError):  # one that left before it was taken
                 sock, peer = listener.accept()
                 break
-    except TimeoutError:
+    except (TimeoutError, BlockingIOError):
         raise PeerLostError(f"nobody connected to {address_of(listener)} within {timeout_s:g} s") from None
     finally:
         listener.settimeout(None)

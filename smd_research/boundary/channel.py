@@ -64,6 +64,14 @@ class Channel(ABC):
         """Send a request and wait for its reply."""
         return self.post(message)()
 
+    def arrived(self) -> bool:
+        """Whether the next message is here, so that taking it does not wait."""
+        return True
+
+    def fileno(self) -> int:
+        """A descriptor to wait on for the next message."""
+        raise ProtocolError("this channel has no descriptor: what it carries is here at once")
+
 
 class Meter:
     """Counts and, when asked to, records every frame; sits at the trusted end only."""

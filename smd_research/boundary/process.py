@@ -17,7 +17,9 @@ from typing import Any, Protocol
 import torch
 
 from smd_research.boundary.channel import Channel, Meter, Party, Untrusted
+from smd_research.boundary.segment import Parcel
 from smd_research.boundary.stream import SPIN_S, StreamChannel
+from smd_research.core.clock import MACHINE, Clock
 from smd_research.core.errors import LabError, PeerLostError
 
 UntrustedFactory = Callable[[Channel], Untrusted]
@@ -61,17 +63,33 @@ class Control(Protocol):
         """Answer a call."""
 
 
-def serve(party: Untrusted, channel: StreamChannel, control: Control | None) -> None:
+def serve(
+    party: Untrusted,
+    channel: StreamChannel,
+    control: Control | None,
+    *,
+    idle_s: float | None = None,
+    clock: Clock = MACHINE,
+) -> None:
     """Answer the boundary and, apart from it, the measurement tap, until the peer leaves between two messages.
 
+    Args:
+        party: answers.
+        channel: to the peer.
+        control: carries calls of the tap, where there is one.
+        idle_s: how long the peer may ask for nothing; None waits for ever.
+        clock: tells when that is over.
+
     Raises:
-        PeerLostError: when the peer vanishes inside a message or a request.
+        PeerLostError: when the peer vanishes inside a message or a request, or asks for nothing for too long.
     """
     sources = _Ready(channel.fileno(), *([control.fileno()] if control else []))
     while True:
         while channel.buffered:
             channel.serve_one()
-        ready = sources.wait()
+        ready = sources.wait(None if idle_s is None else clock.until(clock.now() + idle_s))
+        if not ready:
+            raise PeerLostError(f"the peer asked for nothing for {idle_s:g} s")
         if channel.fileno() in ready and channel.ended:
             return
         if control and control.fileno() in ready:
@@ -93,12 +111,13 @@ class _Ready:
         for descriptor in descriptors:
             self._poll.register(descriptor, select.POLLIN)
 
-    def wait(self) -> list[int]:
-        """Descriptors with something to read, or whose other end has closed."""
+    def wait(self, timeout_s: float | None) -> list[int]:
+        """Descriptors with something to read, or whose other end has closed; none when nothing came in time."""
         awake_until = time.perf_counter() + SPIN_S
-        events = self._poll.poll(0)
-        while not events:
-            events = self._poll.poll(0 if time.perf_counter() < awake_until else None)
+        while time.perf_counter() < awake_until:
+            if events := self._poll.poll(0):
+                return [descriptor for descriptor, _ in events]
+        events = self._poll.poll(None if timeout_s is None else 1000 * timeout_s)
         return [descriptor for descriptor, _ in events]
 
 
@@ -127,7 +146,7 @@ class ProcessHost:
         ours, theirs = pair()
         self._control, other = multiprocessing.Pipe()
         self._process = fork_server().Process(
-            target=_serve, args=(factory, theirs, other, threads, timeout_s), daemon=True, name="untrusted"
+            target=_serve, args=(Parcel(factory), theirs, other, threads, timeout_s), daemon=True, name="untrusted"
         )
         self._process.start()
         theirs.close()

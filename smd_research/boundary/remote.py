@@ -1,27 +1,30 @@
 """The untrusted party on another host: how the two sides meet, what they must agree on, and the measurement tap.
 
 The trusted side connects and says what it asks for: version of the wire, model, fingerprint of the weights, defense and
-its parameters. The listening side accepts, or refuses in one line that both sides show. The connection then carries the
-boundary; a second one, beside it, the tap. Neither is authenticated or encrypted.
+its parameters. The listening side accepts, or refuses in one line that both sides show (``door``). The connection then
+carries the boundary; a second one, beside it, the tap. Neither is authenticated or encrypted.
 """
 
 import contextlib
-import secrets
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from smd_research.boundary import wire
-from smd_research.boundary.addresses import accept, connect
+from smd_research.boundary.addresses import connect
 from smd_research.boundary.channel import Meter, Party, Untrusted
 from smd_research.boundary.control import ControlStream
 from smd_research.boundary.process import UntrustedFactory, serve
 from smd_research.boundary.stream import StreamChannel
+from smd_research.core.clock import MACHINE, Clock
 from smd_research.core.errors import ConfigError, LabError, PeerLostError, ProtocolError
+from smd_research.core.quoting import quoted
 
-HELLO_S = 10.0
-"""How long a listening party waits for what a connection has to say first."""
+IDLE_S = 600.0
+"""How long a guest may leave a listening party without work."""
+LONGEST_FORCED = 2**16
+TOKENS = 2**31
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,7 @@ class RemoteHost:
         if not isinstance(answer, dict) or not {"session", "refused"} & set(answer):
             raise ProtocolError(f"{self._address} sent a malformed answer to the greeting")
         if "refused" in answer:
-            raise ConfigError(f"{self._address} refused: {answer['refused']}")
+            raise ConfigError(f"{self._address} refused: {quoted(answer['refused'], 500)}")
         return str(answer["session"])
 
     def control(self, name: str, *arguments: Any) -> Any:
@@ -114,22 +117,30 @@ class Guest:
     sock: socket.socket
     tap: ControlStream | None
 
-    def serve(self, factory: UntrustedFactory, timeout_s: float) -> None:
+    def serve(
+        self, factory: UntrustedFactory, timeout_s: float, *, idle_s: float = IDLE_S, clock: Clock = MACHINE
+    ) -> None:
         """Play the untrusted party until the guest leaves.
 
+        Args:
+            factory: makes the party.
+            timeout_s: how long a message may take, and how long the guest may stay silent inside a request.
+            idle_s: how long the guest may ask for nothing.
+            clock: tells when those are over.
+
         Raises:
-            ProtocolError: when the guest breaks the protocol, vanishes inside a request, or stays silent in one for
-                ``timeout_s``.
+            ProtocolError: when the guest breaks the protocol, vanishes inside a request, or takes too long.
         """
-        channel = StreamChannel(self.sock, timeout_s=timeout_s)
+        channel = StreamChannel(self.sock, timeout_s=timeout_s, clock=clock)
         try:
             party = factory(channel)
             channel.serve_for(party)
-            serve(party, channel, _TapCalls(self.tap, party) if self.tap else None)
-        except LabError as error:
+            serve(party, channel, _TapCalls(self.tap, party) if self.tap else None, idle_s=idle_s, clock=clock)
+        except Exception as error:
             if self.tap:
+                said = error if isinstance(error, LabError) else ProtocolError(f"failed: {type(error).__name__}")
                 with contextlib.suppress(PeerLostError):
-                    self.tap.send(error)
+                    self.tap.send(said)
             raise
 
     def close(self) -> None:
@@ -139,72 +150,22 @@ class Guest:
             self.tap.close()
 
 
-def welcome(listener: socket.socket, card: Mapping[str, Any], *, tap: bool) -> Guest:
-    """Wait for a connection and hear what it asks for.
-
-    Args:
-        listener: where connections arrive.
-        card: what the guest must ask for.
-        tap: whether the measurement tap is offered.
-
-    Raises:
-        LabError: when the connection is refused, speaks something else, or leaves; one line that names it.
-    """
-    sock, peer = accept(listener)
-    stream = ControlStream(sock, peer, HELLO_S)
-    try:
-        hello = stream.recv()
-        if (objection := _objection(hello, card, tap)) is not None:
-            stream.send({"refused": objection})
-            raise ConfigError(f"{peer} refused: {objection}")
-        session = secrets.token_hex(16)
-        stream.send({"session": session})
-        return Guest(peer, sock, _second(listener, session) if hello["tap"] else None)
-    except BaseException:
-        sock.close()
-        raise
+def _forced(arguments: list[Any]) -> bool:
+    """Whether ``arm`` may be called so: with None, or with token ids."""
+    match arguments:
+        case [None]:
+            return True
+        case [list(ids)]:
+            return len(ids) <= LONGEST_FORCED and all(type(i) is int and 0 <= i < TOKENS for i in ids)
+    return False
 
 
-def _second(listener: socket.socket, session: str) -> ControlStream:
-    """The guest's second connection; whoever else comes meanwhile is told to come back."""
-    while True:
-        sock, peer = accept(listener, HELLO_S)
-        stream = ControlStream(sock, peer, HELLO_S)
-        try:
-            if stream.recv() == {"session": session}:
-                stream.send({"session": session})
-                return stream
-            stream.send({"refused": "busy with another connection; try again"})
-        except ProtocolError:
-            pass
-        stream.close()
+def _nothing(arguments: list[Any]) -> bool:
+    return not arguments
 
 
-def _objection(hello: Any, card: Mapping[str, Any], tap: bool) -> str | None:
-    """Why a greeting is refused, or None."""
-    if not isinstance(hello, dict) or not isinstance(hello.get("card"), dict) or "tap" not in hello:
-        return "the greeting is malformed"
-    if hello.get("wire") != wire.VERSION:
-        return f"wire version {hello.get('wire')} asked, {wire.VERSION} served: install the same release on both sides"
-    asked, served = _flat(hello["card"]), _flat(card)
-    different = [
-        f"{key}={asked.get(key, 'nothing')} asked, {served.get(key, 'nothing')} served"
-        for key in sorted({*asked, *served})
-        if asked.get(key) != served.get(key)
-    ]
-    if different:
-        return f"{'; '.join(different)}: start both sides with the same words"
-    if hello["tap"] and not tap:
-        return "the measurement tap is off, which utility and memory are read through: start the server with tap=true"
-    return None
-
-
-def _flat(card: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Dotted keys of nested mappings."""
-    found: dict[str, Any] = {}
-    for key, value in card.items():
-        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return found
+_CALLS: dict[str, Callable[[list[Any]], bool]] = {"arm": _forced, "tapped": _nothing, "memory": _nothing}
+"""All that the measurement tap offers to another host, and which arguments each call takes."""
 
 
 class _TapCalls:
@@ -221,16 +182,14 @@ class _TapCalls:
         if self._stream.ended:
             raise EOFError
         match self._stream.recv():
-            case [str(name), list(arguments)] if self._offers(name):
+            case [str(name), list(arguments)]:
+                if name not in _CALLS:
+                    raise ProtocolError(f"the measurement tap has no '{quoted(name, 40)}'")
+                if not _CALLS[name](arguments):
+                    raise ProtocolError(f"the measurement tap cannot do '{name}' with these arguments")
                 return name, arguments
-            case [str(name), list()]:
-                raise ProtocolError(f"the measurement tap has no '{name[:40]}'")
             case _:
                 raise ProtocolError("malformed call of the measurement tap")
-
-    def _offers(self, name: str) -> bool:
-        hidden = name.startswith("_") or name == "handle"
-        return not hidden and callable(getattr(type(self._party), name, None))
 
     def send(self, value: Any) -> None:
         self._stream.send(value)

@@ -3,16 +3,23 @@
 import select
 import socket
 import time
+from collections import deque
 from collections.abc import Callable
 
 from smd_research.boundary import wire
 from smd_research.boundary.channel import Channel, Meter, Party
 from smd_research.boundary.ledger import Direction
 from smd_research.boundary.messages import Message
+from smd_research.core.clock import MACHINE, Clock
 from smd_research.core.errors import LabError, PeerLostError, ProtocolError
+from smd_research.core.quoting import quoted
 
 READ_BYTES = 1 << 16
 SPIN_S = 100e-6
+SLOWEST = 2**20
+"""Bytes a second at which a message must move at least, beside the time that any message may take."""
+DEEPEST = 16
+"""Requests within requests that a peer may make."""
 
 
 class StreamChannel(Channel):
@@ -21,13 +28,18 @@ class StreamChannel(Channel):
     A receive first polls the socket for a short while (``spin_s``): the answer to a decode step's query comes within
     tens of microseconds, and staying awake for it saves the scheduler's wake-up on either side.
 
+    One deadline holds for a whole frame, whichever way it goes: a peer who sends or takes a byte now and then is as
+    lost as one who is silent.
+
     Args:
         sock: a connected stream socket; the channel owns it.
-        party: who serves requests that arrive here; may be set later through ``serve_for``.
         meter: counts frames; given at the trusted end only.
-        timeout_s: how long the peer may stay silent inside a request.
+        timeout_s: how long the peer may stay silent inside a request, and take over a frame (a large one in addition
+            a second for each ``SLOWEST`` bytes).
         spin_s: how long to poll before sleeping.
         max_frame: largest body accepted, bytes.
+        queues: keep what the peer does not take at once and send it with ``flush``, rather than wait for the peer.
+        clock: tells when time is over.
     """
 
     def __init__(
@@ -38,6 +50,8 @@ class StreamChannel(Channel):
         timeout_s: float = 60.0,
         spin_s: float = SPIN_S,
         max_frame: int = wire.MAX_FRAME_BYTES,
+        queues: bool = False,
+        clock: Clock = MACHINE,
     ) -> None:
         sock.setblocking(False)
         self._sock = sock
@@ -48,10 +62,22 @@ class StreamChannel(Channel):
         self._timeout_s = timeout_s
         self._spin_s = spin_s
         self._max_frame = max_frame
+        self._queues = queues
+        self._clock = clock
         self._buffer = bytearray(READ_BYTES)
         self._start = 0
         self._end = 0
+        # the frame that is arriving: its head, then its body
+        self._header: wire.Header | None = None
+        self._head = bytearray()
+        self._part = bytearray(wire.HEADER.size)
+        self._filled = 0
+        self._begun: float | None = None
+        # frames that are leaving; the first since ``_leaving``
+        self._outgoing: deque[memoryview] = deque()
+        self._leaving = 0.0
         self._sequence = 0
+        self._depth = 0
 
     def serve_for(self, party: Party) -> None:
         """Name the party that answers what arrives here."""
@@ -78,6 +104,27 @@ class StreamChannel(Channel):
         except OSError:  # nothing there yet; or a broken connection, which reading will report
             return False
 
+    @property
+    def unsent(self) -> bool:
+        """Whether something waits to be sent."""
+        return bool(self._outgoing)
+
+    @property
+    def overdue(self) -> bool:
+        """Whether the peer has taken too long over a frame that it is sending, or has been sent."""
+        now = self._clock.now()
+        return (self._begun is not None and now >= self._arrival(self._begun)) or (
+            bool(self._outgoing) and now >= self._departure()
+        )
+
+    def _arrival(self, since: float) -> float:
+        """Until when the frame that is arriving has time."""
+        return since + self._timeout_s + (self._header.length / SLOWEST if self._header else 0.0)
+
+    def _departure(self) -> float:
+        """Until when the first frame that is leaving has time."""
+        return self._leaving + self._timeout_s + self._outgoing[0].nbytes / SLOWEST
+
     # -- sending -----------------------------------------------------------------------------------------------------
 
     def notify(self, message: Message) -> None:
@@ -96,17 +143,34 @@ class StreamChannel(Channel):
         self._write(frame)
 
     def _write(self, frame: bytes) -> None:
-        view = memoryview(frame)
-        deadline = time.monotonic() + self._timeout_s
+        if not self._outgoing:
+            self._leaving = self._clock.now()
+        self._outgoing.append(memoryview(frame))
+        self.flush()
+        while self._outgoing and not self._queues:
+            left = self._clock.until(self._departure())
+            if not left:
+                raise PeerLostError(f"the peer took no data for {self._timeout_s:g} s")
+            select.select([], [self._sock], [], left)
+            self.flush()
+
+    def flush(self) -> None:
+        """Send as much of what waits as the peer takes at once.
+
+        Raises:
+            PeerLostError: when it has gone.
+        """
         try:
-            while view:
-                try:
-                    view = view[self._sock.send(view) :]
-                except BlockingIOError:
-                    left = deadline - time.monotonic()
-                    if left <= 0:
-                        raise PeerLostError(f"the peer took no data for {self._timeout_s:g} s") from None
-                    select.select([], [self._sock], [], left)
+            while self._outgoing:
+                first = self._outgoing[0]
+                sent = self._sock.send(first)
+                if sent < first.nbytes:
+                    self._outgoing[0] = first[sent:]
+                    continue
+                self._outgoing.popleft()
+                self._leaving = self._clock.now()
+        except BlockingIOError:
+            return
         except OSError:
             raise PeerLostError("the peer closed the connection while a message was being sent") from None
 
@@ -116,18 +180,79 @@ class StreamChannel(Channel):
         """The next frame, for a party that serves several channels and answers when it has the answer.
 
         Raises:
-            PeerLostError: when the peer has gone or stays silent.
+            PeerLostError: when the peer has gone, stays silent, or takes too long over the frame.
             ProtocolError: when the frame is malformed, or says that the peer refused.
         """
-        head = self._take(wire.HEADER.size)
-        header = wire.decode_header(head, self._max_frame)
-        body = self._take(header.length)
+        if not self.arrived():
+            self._wait()
+        header, head, body = self._header, self._head, self._part
+        assert header is not None
+        self._header, self._part, self._filled, self._begun = None, bytearray(wire.HEADER.size), 0, None
         if header.kind is wire.FrameKind.FAILURE:
-            raise ProtocolError(f"the peer refused: {bytes(body).decode(errors='replace')}")
+            raise ProtocolError(f"the peer refused: {quoted(body.decode(errors='replace'), 500)}")
         message = wire.decode(header.type, body)
         if self._meter:
             self._meter.enter(Direction.TO_TRUSTED, message, head + body, header.kind)
         return header, message
+
+    def arrived(self) -> bool:
+        """Take in what has come of the next frame, without waiting for more; whether it is whole.
+
+        Raises:
+            PeerLostError: when the peer has gone.
+            ProtocolError: when the frame's head is malformed.
+        """
+        self.flush()  # nobody answers what has not left
+        while True:
+            while self._filled < len(self._part):
+                if not self._fill():
+                    return False
+            if self._header is not None:
+                return True
+            self._header, self._head = wire.decode_header(self._part, self._max_frame), self._part
+            # a buffer of the body's own, which the message's tensors then share
+            self._part, self._filled = bytearray(self._header.length), 0
+
+    def _wait(self) -> None:
+        """Wait until the next frame is whole."""
+        began = time.perf_counter()
+        asleep = began + self._spin_s
+        since = self._clock.now()
+        while not self.arrived():
+            if time.perf_counter() < asleep:
+                continue
+            left = self._clock.until(self._arrival(since))
+            if not left:
+                what = "stayed silent for" if self._begun is None else "did not finish a message within"
+                raise PeerLostError(f"the peer {what} {self._timeout_s:g} s")
+            self._poll.poll(left * 1000)
+        if self._meter:
+            self._meter.ledger.waited_s += time.perf_counter() - began
+
+    def _fill(self) -> bool:
+        """Bring the frame's part further with bytes that are here; False when there are none."""
+        view = memoryview(self._part)[self._filled :]
+        if self._start == self._end:
+            direct = len(view) >= READ_BYTES
+            try:
+                count = self._sock.recv_into(view if direct else self._buffer)
+            except BlockingIOError:
+                return False
+            except OSError:  # reset, or no sign of life from its host
+                count = 0
+            if count == 0:
+                raise PeerLostError("the peer disconnected")
+            if direct:
+                self._filled += count
+                return True
+            self._start, self._end = 0, count
+        if self._begun is None:
+            self._begun = self._clock.now()
+        step = min(len(view), self._end - self._start)
+        view[:step] = memoryview(self._buffer)[self._start : self._start + step]
+        self._start += step
+        self._filled += step
+        return True
 
     def reply(self, message: Message, sequence: int) -> None:
         """Answer the request of that sequence number."""
@@ -154,6 +279,9 @@ class StreamChannel(Channel):
     def _serve(self, header: wire.Header, message: Message) -> None:
         if self._party is None:
             raise ProtocolError("a message arrived before a party was named to serve it")
+        if self._depth >= DEEPEST:
+            raise ProtocolError(f"the peer made more than {DEEPEST} requests within one another")
+        self._depth += 1
         try:
             reply = self._party.handle(message)
             if header.kind is wire.FrameKind.REQUEST and reply is None:
@@ -165,40 +293,7 @@ class StreamChannel(Channel):
                 raise
             self.refuse(str(error), header.sequence)
             return
+        finally:
+            self._depth -= 1
         if header.kind is wire.FrameKind.REQUEST and reply is not None:
             self.reply(reply, header.sequence)
-
-    def _take(self, count: int) -> bytearray:
-        """Exactly ``count`` bytes in a buffer of their own, which the message's tensors then share."""
-        out = bytearray(count)
-        view = memoryview(out)
-        filled = 0
-        while filled < count:
-            if self._start == self._end:
-                if count - filled >= READ_BYTES:
-                    filled += self._read_into(view[filled:])
-                    continue
-                self._start, self._end = 0, self._read_into(memoryview(self._buffer))
-            step = min(count - filled, self._end - self._start)
-            view[filled : filled + step] = memoryview(self._buffer)[self._start : self._start + step]
-            self._start += step
-            filled += step
-        return out
-
-    def _read_into(self, view: memoryview) -> int:
-        began = time.perf_counter()
-        spin_until = began + self._spin_s
-        while True:
-            try:
-                count = self._sock.recv_into(view)
-            except BlockingIOError:
-                if time.perf_counter() >= spin_until and not self._poll.poll(self._timeout_s * 1000):
-                    raise PeerLostError(f"the peer stayed silent for {self._timeout_s:g} s") from None
-                continue
-            except OSError:  # reset, or no sign of life from its host
-                count = 0
-            if self._meter:
-                self._meter.ledger.waited_s += time.perf_counter() - began
-            if count == 0:
-                raise PeerLostError("the peer disconnected")
-            return count

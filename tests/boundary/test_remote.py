@@ -14,9 +14,11 @@ import torch
 from smd_research.boundary import Boundary, Channel, Party, Untrusted
 from smd_research.boundary.addresses import Address, accept, address_of, connect, listen, loopback_pair
 from smd_research.boundary.control import ControlStream
+from smd_research.boundary.door import Door
 from smd_research.boundary.messages import Done, Message, PromptIds, Tokens
-from smd_research.boundary.remote import Remote, RemoteHost, welcome
+from smd_research.boundary.remote import Remote, RemoteHost
 from smd_research.boundary.wire import VERSION
+from smd_research.core.clock import Clock
 from smd_research.core.errors import ConfigError, LabError, PeerLostError, ProtocolError
 
 CARD = {"model": "toy", "defense": {"name": "none", "parameters": {"wire_dtype": "fp32"}}}
@@ -41,6 +43,10 @@ class Adder(Untrusted):
     def memory(self) -> dict[str, int]:
         return {"weights": 12, "kv": 3}
 
+    def note(self, value: int) -> None:
+        """A public method that is no call of the tap."""
+        self.kept = value
+
 
 class Home(Party):
     def __init__(self) -> None:
@@ -63,9 +69,10 @@ class Server:
         self._thread.start()
 
     def _run(self, count: int, tap: bool) -> None:
+        door = Door(self.listener, CARD, tap=tap)
         for _ in range(count):
             try:
-                with contextlib.closing(welcome(self.listener, CARD, tap=tap)) as guest:
+                with contextlib.closing(door.welcome()) as guest:
                     guest.serve(Adder, 5)
                 self.said.append("left")
             except LabError as error:
@@ -169,14 +176,122 @@ def test_a_server_without_a_tap_says_so_and_serves_who_does_not_ask_for_it() -> 
     assert server.wait()[1] == "left"
 
 
-@pytest.mark.parametrize("call", [["handle", []], ["_secret", []], ["__init__", []], ["channel", []], ["nothing", []]])
-def test_the_tap_offers_the_partys_public_methods_only(server: Server, call: list[Any]) -> None:
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (["handle"], "has no 'handle'"),
+        (["_secret"], "has no '_secret'"),
+        (["__init__"], "has no '__init__'"),
+        (["channel"], "has no 'channel'"),
+        (["note", 1], "has no 'note'"),
+        (["\x1b[2J\u202e" + 100 * "n"], r"has no '\\x1b\[2J\\u202en*\.\.\.'"),
+        (["memory", 1], "with these arguments"),
+        (["tapped", None], "with these arguments"),
+        (["arm"], "with these arguments"),
+        (["arm", "text"], "with these arguments"),
+        (["arm", [1, -1]], "with these arguments"),
+        (["arm", [True]], "with these arguments"),
+        (["arm", [1.5]], "with these arguments"),
+        (["arm", 2**17 * [0]], "with these arguments"),
+    ],
+)
+def test_the_tap_offers_three_calls_with_their_arguments_and_no_more(
+    server: Server, call: list[Any], says: str
+) -> None:
     boundary = Boundary("tcp", remote=Remote(server.address, CARD))
     boundary.open(Home(), Adder)
-    with pytest.raises(ProtocolError, match="the measurement tap has no"):
-        boundary.tap(call[0])
+    with pytest.raises(ProtocolError, match=f"the measurement tap .*{says}"):
+        boundary.tap(*call)
     boundary.close()
-    assert "the measurement tap has no" in server.wait()[0]
+    said = server.wait()[0]
+    assert "the measurement tap" in said
+    assert said.isprintable()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"[" * 20_000,
+        b'{"card":' + b'{"a":' * 900 + b"1" + b"}" * 901,
+        b'{"tensor:": [1]}',
+        b'{"tensor:": "0"}',
+        b'{"wire": "\\u001b[31m\\ud800", "card": {}, "tap": 1}',
+        b'{"error": "\\u001b]0;title\\u0007"}',
+        b'{"wire": 2, "card": {"\\u001b[1mmodel": "\\n\\nforged line"}, "tap": 1}',
+        b'{"session": ["x"]}',
+        b"1" * 5000,
+    ],
+)
+def test_whatever_a_greeting_says_is_refused_and_printed_escaped(text: bytes) -> None:
+    server = Server(count=1)
+    with contextlib.closing(connect(server.address)) as stranger:
+        stranger.sendall(b"SMDC" + len(text).to_bytes(4, "little") + bytes(4) + text)
+        if b"session" in text:  # told that nobody waits for it, and forgotten
+            assert b"busy" in stranger.recv(200)
+    boundary, home = Boundary("tcp", remote=Remote(server.address, CARD)), Home()
+    if b"session" in text:
+        boundary.open(home, Adder).request(_ids(1))
+        boundary.close()
+    (said,) = server.wait()
+    assert said.isascii()
+    assert said.isprintable()
+    assert len(said) < 600
+
+
+class Ticking(Clock):
+    """A clock on which a second passes whenever somebody asks how long to wait."""
+
+    def __init__(self) -> None:
+        self.time = 0.0
+
+    def now(self) -> float:
+        return self.time
+
+    def until(self, deadline: float) -> float:
+        self.time += 1
+        return min(super().until(deadline), 0.02)
+
+
+def test_slow_greetings_end_at_their_deadline_and_keep_nobody_waiting() -> None:
+    """One caller sends a byte a second, one sends nothing, one never opens its second connection."""
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(contextlib.closing(listen("127.0.0.1:0")))
+        door = Door(listener, CARD, tap=True, clock=Ticking())
+        callers = [stack.enter_context(contextlib.closing(connect(address_of(listener)))) for _ in range(3)]
+        ControlStream(callers[0], "server", 5).send({"wire": VERSION, "card": CARD, "tap": True})
+        greeting = iter(b"SMDC" + (1000).to_bytes(4, "little") + bytes(1000))
+        refusals = []
+        honest = threading.Thread(target=lambda: stack.push(_visit(address_of(listener))))
+        while len(refusals) < 3:
+            with contextlib.suppress(OSError):
+                callers[1].send(bytes([next(greeting)]))
+            try:
+                door.welcome()
+            except PeerLostError as error:
+                refusals.append(str(error))
+        honest.start()
+        with contextlib.closing(door.welcome()) as guest:
+            assert guest.tap
+        honest.join()
+    assert all("did not finish its greeting within 10 s" in line for line in refusals)
+
+
+def _visit(address: str) -> contextlib.AbstractContextManager[None]:
+    boundary = Boundary("tcp", remote=Remote(address, CARD))
+    boundary.open(Home(), Adder)
+    return contextlib.closing(boundary)  # type: ignore[return-value]
+
+
+def test_a_guest_who_asks_for_nothing_is_sent_away(server: Server) -> None:
+    with contextlib.closing(listen("127.0.0.1:0")) as listener:
+        silent = threading.Thread(target=lambda: guests.append(_visit(address_of(listener))))
+        guests: list[contextlib.AbstractContextManager[None]] = []
+        silent.start()
+        guest = Door(listener, CARD, tap=True).welcome()
+        silent.join()
+        with pytest.raises(PeerLostError, match="asked for nothing for 600 s"):
+            guest.serve(Adder, 5, clock=Ticking())
+        guest.close()
 
 
 @pytest.mark.parametrize(
