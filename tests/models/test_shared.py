@@ -13,13 +13,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from smd_research.boundary.segment import NAME
 from smd_research.core.errors import ConfigError, UnsupportedModelError
 from smd_research.metrics import mapped, private_bytes, shared_once
 from smd_research.models import Bundle, sources
 from smd_research.models.attention import LocalAttention
 from smd_research.models.families import FAMILIES
 from smd_research.models.hooked import HookedModel
-from smd_research.models.shared import NAME, SharedWeights
+from smd_research.models.shared import SharedWeights
 
 MEGABYTE = 2**20
 
@@ -146,7 +147,7 @@ def test_a_write_to_a_weight_ends_the_process() -> None:
 def test_nobody_can_reopen_the_segment_for_writing() -> None:
     weights = SharedWeights.of(sources.random("llama"))
     with weights, pytest.raises(PermissionError):
-        os.write(os.open(f"/proc/self/fd/{weights._descriptor}", os.O_RDWR), b"x")
+        os.write(os.open(f"/proc/self/fd/{weights._segment.descriptor}", os.O_RDWR), b"x")
 
 
 def test_detached_weights_are_gone_and_come_back() -> None:
