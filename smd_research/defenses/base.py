@@ -272,10 +272,17 @@ class Provider(Untrusted):
         self.end_id = end_id
 
     def choose(self, logits: Tensor) -> int:
-        """The next token for logits ``[vocab]``."""
+        """The next token for logits ``[vocab]``.
+
+        Raises:
+            ProtocolError: when the forced continuation has no such token, or has ended.
+        """
         if self.forced is not None:
+            step = len(self.logits)
+            if step >= len(self.forced) or self.forced[step] >= logits.shape[-1]:
+                raise ProtocolError("the forced continuation has ended, or has a token that the model does not have")
             self.logits.append(logits.detach().clone())
-            return self.forced[len(self.logits) - 1]
+            return self.forced[step]
         return int(logits.argmax())
 
     def ended(self, token: int) -> bool:

@@ -32,6 +32,8 @@ class PlainProvider(Provider):
     def handle(self, message: Message) -> Message | None:
         if not isinstance(message, PromptIds):
             raise ProtocolError(f"the provider does not serve {type(message).__name__}")
+        self._bundle.check_ids(message.ids)
+        self._bundle.check_prompt(len(message.ids), message.max_new_tokens)
         decoder = StockDecoder(self._bundle)
         feed = message.ids.long().unsqueeze(0).to(self._bundle.device)
         for _ in range(message.max_new_tokens):

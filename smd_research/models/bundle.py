@@ -138,6 +138,15 @@ class Bundle:
                 f"{self.name}: lower prompt_tokens= or max_new_tokens="
             )
 
+    def check_ids(self, ids: Tensor) -> None:
+        """Refuse token ids that a peer sent and the model does not have; some devices never recover from one.
+
+        Raises:
+            PromptError: when there are any.
+        """
+        if not bool(((ids >= 0) & (ids < len(self.embedding))).all()):
+            raise PromptError(f"token ids that {self.name} does not have: it has {len(self.embedding)}")
+
     def fingerprint(self) -> str:
         """A short digest of the weights, to show that nothing changed them."""
         digest = hashlib.sha256()

@@ -37,8 +37,9 @@ class RaggedKV:
         """Add ``streams`` streams at the end, each of which begins with the rows of ``prefix`` (batch of 1 or all)."""
         first = self.streams
         length = prefix.length(prefix.layers[0]) if prefix and prefix.layers else 0
-        self._lengths += [length] * streams
-        self._reserve(self.streams, max(self._lengths) + 1)
+        lengths = [*self._lengths, *[length] * streams]
+        self._reserve(len(lengths), max(lengths) + 1)
+        self._lengths = lengths
         if prefix is None or not length:
             return
         for layer in prefix.layers:
@@ -56,10 +57,16 @@ class RaggedKV:
         for layer, (keys, values) in self._buffers.items():
             self._buffers[layer] = keys[chosen], values[chosen]
 
-    def extract(self, first: int, streams: int) -> KVStore:
-        """A copy of what equally long streams hold, for a later turn of their conversation."""
+    def extract(self, first: int, streams: int, *, but_last: bool = False) -> KVStore:
+        """A copy of what equally long streams hold, for a later turn of their conversation.
+
+        Args:
+            first: the first of them.
+            streams: how many.
+            but_last: leave the newest row out.
+        """
         store = KVStore()
-        length = self._lengths[first]
+        length = self._lengths[first] - but_last
         for layer, (keys, values) in self._buffers.items():
             rows = slice(first, first + streams)
             positions = self._positions[first, :length]
@@ -117,10 +124,12 @@ class RaggedKV:
             return
         rows = max(streams, rows)
         capacity = capacity if length <= capacity else length + _GROWTH
-        self._positions = _grown(self._positions, (rows, capacity))
+        positions, buffers = _grown(self._positions, (rows, capacity)), {}
         for layer, (keys, values) in self._buffers.items():
             shape = (rows, keys.shape[1], capacity, keys.shape[3])
-            self._buffers[layer] = _grown(keys, shape), _grown(values, shape)
+            buffers[layer] = _grown(keys, shape), _grown(values, shape)
+        # all or nothing: where memory does not suffice, what is held stays as it is
+        self._positions, self._buffers = positions, buffers
 
     def _buffers_like(self, layer: int, like: Tensor) -> tuple[Tensor, Tensor]:
         if layer not in self._buffers:

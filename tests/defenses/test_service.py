@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import torch
+from hostile import start_of
 
 from smd_research.boundary.addresses import connect
 from smd_research.boundary.channel import Meter
@@ -204,21 +205,15 @@ def test_a_killed_vault_fails_its_own_request_only(llama: Bundle, service: Servi
     assert [answer.generation.ids for answer in answers] == [alone(llama, ask) for ask in asks]
 
 
-def start_of(**changes: object) -> StartDecode:
-    none = torch.zeros(0, dtype=torch.int32)
-    start = StartDecode(torch.tensor([7], dtype=torch.int32), none, torch.tensor([0.0, 1.0]), 1, 4, 3, 0, 0)
-    return dataclasses.replace(start, **changes)  # type: ignore[arg-type]
-
-
 @pytest.mark.parametrize(
     ("start", "line"),
     [
         (start_of(sampling=torch.zeros(3)), "no sense"),
-        (start_of(first=torch.zeros(1, 1, dtype=torch.int32)), "no sense"),
+        (start_of(first=torch.zeros(17, dtype=torch.int32)), "more than 16 streams"),
+        (start_of(turn=-1), "no sense"),
         (start_of(position=0), "no sense"),
-        (start_of(first=torch.tensor([4096], dtype=torch.int32)), "does not have"),
-        (start_of(public=torch.tensor([-1], dtype=torch.int32)), "does not have"),
-        (start_of(first=torch.tensor([0.5])), "does not have"),
+        (start_of(first=torch.tensor([4096], dtype=torch.int32)), "does not have: it has"),
+        (start_of(public=torch.tensor([-1], dtype=torch.int32)), "does not have: it has"),
         (start_of(first=torch.zeros(0, dtype=torch.int32)), "not all public"),
         (start_of(sampling=torch.tensor([-1.0, 1.0])), "temperature"),
         (start_of(turn=2), "not known"),
@@ -249,6 +244,17 @@ def test_bad_requests_are_refused_in_one_line_and_the_user_may_go_on(llama: Bund
     assert user.answer().generation.ids == alone(llama, good)
     with pytest.raises(ConfigError, match="unix or tcp"):
         Service(llama, transport="pigeon")
+
+
+def test_a_provider_that_dies_is_named_in_one_line(llama: Bundle) -> None:
+    with Service(llama, users=1) as service:
+        user = service.join()
+        user.ask(ask_of(llama, 1, new=400))
+        os.kill(service.pids[0], signal.SIGKILL)
+        with pytest.raises(PeerLostError, match="the provider process was ended by SIGKILL: all requests"):
+            user.answer()
+        with pytest.raises(PeerLostError, match="the provider process was ended by SIGKILL: all requests"):
+            service.join()
 
 
 # -- secrets and memory ----------------------------------------------------------------------------------------------

@@ -86,6 +86,8 @@ class ClearDevice(Provider):
             return None
         if not isinstance(message, PromptIds):
             raise ProtocolError(f"the device does not serve {type(message).__name__}")
+        self._bundle.check_ids(message.ids)
+        self._bundle.check_prompt(len(message.ids), message.max_new_tokens)
         model = self._model = self._model or self._build()
         self._attention = LocalAttention()
         feed, position = message.ids.long(), 0

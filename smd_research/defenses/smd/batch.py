@@ -1,7 +1,8 @@
 """One batch for all requests of a decode service.
 
 In each layer the batch sends every vault its queries, computes its own keys, values and attention over the generated
-tokens meanwhile, merges both (Theorem 1 of arXiv 2409.19134) and goes on. A vault that fails ends its own request only.
+tokens meanwhile, merges both (Theorem 1 of arXiv 2409.19134) and goes on. A vault that fails ends its own request only,
+and a request whose vault is slower than the others can bear waits beside the batch until it answers (``patience``).
 """
 
 from collections import OrderedDict
@@ -14,6 +15,7 @@ from torch import Tensor
 from smd_research.boundary import Channel
 from smd_research.boundary.messages import (
     HiddenStates,
+    Message,
     NextHidden,
     OutputKeys,
     OutputRequest,
@@ -21,9 +23,10 @@ from smd_research.boundary.messages import (
     Tokens,
     token_tensor,
 )
-from smd_research.core.errors import LabError, ProtocolError
+from smd_research.core.errors import ProtocolError
 from smd_research.defenses.smd.merged_attention import MergedAttention
-from smd_research.defenses.smd.requests import Request, SendOrder, ServiceOptions, guarded
+from smd_research.defenses.smd.patience import NobodyLeftError, Patience
+from smd_research.defenses.smd.requests import INNER, Request, SendOrder, ServiceOptions, guarded, unforeseen
 from smd_research.defenses.smd.stages import Stage, StageClock
 from smd_research.models.attention import KVStore, LocalAttention
 from smd_research.models.bundle import Bundle
@@ -32,6 +35,7 @@ from smd_research.models.ragged import RaggedKV
 from smd_research.models.sampling import Sampling
 
 KEPT_PREFIXES = 8
+MOST_STREAMS = 1024
 
 
 class DecodeBatch:
@@ -41,26 +45,40 @@ class DecodeBatch:
         bundle: the model.
         options: public configuration.
         clock: adds up the seconds of each stage of a decode step, when given.
+        patience: asks the vaults, and decides how long to wait for them.
+        most_streams: streams that a request may have.
     """
 
-    def __init__(self, bundle: Bundle, options: ServiceOptions, clock: StageClock | None = None) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        options: ServiceOptions,
+        clock: StageClock | None = None,
+        *,
+        patience: Patience | None = None,
+        most_streams: int = MOST_STREAMS,
+    ) -> None:
         self._bundle = bundle
         self._options = options
+        self._patience = patience or Patience()
+        self._most_streams = most_streams
         first = options.inner_layers or None
         early = options.send_order is SendOrder.AFTER_Q or clock is not None
         self._model = HookedModel(bundle, first, query_first=early)
         self._whole = HookedModel(bundle)
         self._kv = RaggedKV(bundle.device)
-        self._attention = MergedAttention(self._kv, options, clock)
+        self._attention = MergedAttention(self._kv, options, self._patience, clock)
         self._clock = clock
         self.kv_bytes = 0
         self._prefixes: OrderedDict[tuple[int, ...], KVStore] = OrderedDict()
         self._kept: dict[Channel, tuple[int, KVStore]] = {}
         self.requests: list[Request] = []
+        self.waiting: list[Request] = []
         self.force: Callable[[Tensor], list[int]] | None = None
 
     # -- requests come and go ----------------------------------------------------------------------------------------
 
+    @torch.inference_mode()
     def admit(self, start: StartDecode, channel: Channel) -> Request:
         """Take a request into the batch; it decodes from the next step on.
 
@@ -92,17 +110,17 @@ class DecodeBatch:
 
         Raises:
             ProtocolError: for shapes, tokens or numbers that make no sense.
-            PromptError: for a prompt that does not fit the context.
+            PromptError: for tokens that the model does not have, or a prompt that does not fit the context.
         """
-        flat = start.first.dim() == start.public.dim() == 1 and start.sampling.shape == (2,)
-        if not flat or start.position < max(start.public.numel(), 1) or start.max_new_tokens < 1:
+        sensible = start.position >= max(start.public.numel(), 1) and start.max_new_tokens >= 1 and start.turn >= 0
+        if start.sampling.shape != (2,) or not sensible:
             raise ProtocolError("a request to decode whose prompt, position or number of tokens make no sense")
-        ids = torch.cat([start.first, start.public])
-        if ids.is_floating_point() or not bool(((ids >= 0) & (ids < self._bundle.geometry.vocab)).all()):
-            raise ProtocolError("a request to decode with tokens that the model does not have")
+        self._bundle.check_prompt(start.position, start.max_new_tokens)
+        if start.first.numel() > self._most_streams:
+            raise ProtocolError(f"a request to decode more than {self._most_streams} streams")
+        self._bundle.check_ids(torch.cat([start.first, start.public]))
         if not start.first.numel() and start.public.numel() != start.position:
             raise ProtocolError("a request to decode without a first token whose prompt is not all public")
-        self._bundle.check_prompt(start.position, start.max_new_tokens)
 
     def _prefix(self, start: StartDecode, public: tuple[int, ...], channel: Channel) -> KVStore | None:
         """Keys and values that the service holds before the first step: earlier turns', or public tokens'."""
@@ -110,6 +128,7 @@ class DecodeBatch:
             request, kept = self._kept.get(channel, (None, None))
             if kept is None or request != start.request - 1 or kept.streams != len(start.first):
                 raise ProtocolError(f"turn {start.turn} of a conversation that is not known here")
+            self._bundle.check_prompt(kept.length(kept.layers[0]), start.max_new_tokens)
             return kept
         if not public:
             return None
@@ -129,22 +148,43 @@ class DecodeBatch:
         store.forget_below(self._options.inner_layers)
         return store, logits
 
+    @torch.inference_mode()
+    def rejoin(self, request: Request) -> None:
+        """Take a request whose vault has answered into the batch again."""
+        self._kv.admit(request.streams, request.kv)
+        request.kv, request.late = None, False
+        self.waiting.remove(request)
+        self.requests.append(request)
+
+    def _set_aside(self) -> bool:
+        """Put requests that were late in this step beside the batch, as they were before it; whether there were any."""
+        late = {request: rows for request, rows in self._rows().items() if request.late and request.failure is None}
+        for request, rows in late.items():
+            request.kv = self._kv.extract(rows.start, request.streams, but_last=True)
+        if late:
+            self._keep([request for request in self.requests if request not in late])
+            self.waiting.extend(late)
+        return bool(late)
+
+    @torch.inference_mode()
     def settle(self) -> list[Request]:
         """Take requests that are done or failed out of the batch and return them."""
-        over = [request for request in self.requests if not request.live]
+        over = [request for request in (*self.requests, *self.waiting) if not request.live]
         if not over:
             return []
         self.kv_bytes = self._kv.nbytes
-        kept: list[int] = []
-        for request, rows in zip(self.requests, self._rows(), strict=True):
-            if request.live:
-                kept.extend(range(rows.start, rows.stop))
-            elif request.start.turn and not request.failure:
+        for request, rows in self._rows().items():
+            if not request.live and request.start.turn and not request.failure:
                 store = self._kv.extract(rows.start, request.streams)
                 self._kept[request.channel] = (request.start.request, store)
-        self.requests = [request for request in self.requests if request.live]
-        self._kv.keep(kept)
+        self._keep([request for request in self.requests if request.live])
+        self.waiting = [request for request in self.waiting if request.live]
         return over
+
+    def _keep(self, staying: list[Request]) -> None:
+        rows = self._rows()
+        self._kv.keep([row for request in staying for row in range(rows[request].start, rows[request].stop)])
+        self.requests = staying
 
     def forget(self, channel: Channel) -> None:
         """Drop what was kept for a user who has left."""
@@ -160,33 +200,44 @@ class DecodeBatch:
 
     # -- one step ----------------------------------------------------------------------------------------------------
 
-    def _rows(self) -> list[slice]:
-        rows, first = [], 0
+    def _rows(self) -> dict[Request, slice]:
+        rows, first = {}, 0
         for request in self.requests:
-            rows.append(slice(first, first + request.streams))
+            rows[request] = slice(first, first + request.streams)
             first += request.streams
         return rows
 
     @torch.inference_mode()
     def step(self) -> None:
-        """Decode one token of every stream in the batch."""
+        """Decode one token of every stream in the batch, but of those whose vault lets the others wait."""
+        self._patience.begin()
+        try:
+            self._decode()
+        except NobodyLeftError:
+            pass
+        except Exception as error:  # of nobody in particular, such as memory that does not suffice
+            for request in self.requests:
+                request.failure = request.failure or unforeseen(error)
+        self._patience.end(self._set_aside())
+
+    def _decode(self) -> None:
         device = self._bundle.device
         rows = self._rows()
         where = [request.position for request in self.requests for _ in request.tokens]
         positions = torch.tensor(where, device=device)
         self._kv.begin(positions)
-        self._attention.serve(list(zip(self.requests, rows, strict=True)))
+        self._attention.serve(rows)
         ids = hidden = None
         if self._options.inner_layers:
-            hidden = self._hidden(len(where)).unsqueeze(1)
+            hidden = self._hidden(rows, len(where)).unsqueeze(1)
         else:
             ids = torch.tensor([[token] for request in self.requests for token in request.tokens], device=device)
         # streams at one position share it, as a single request's do
         shared = positions[:1] if len(set(where)) == 1 else positions.unsqueeze(1)
         logits = self._model.forward(self._attention, shared, ids=ids, hidden=hidden)[:, -1]
-        for request, own in zip(self.requests, rows, strict=True):
-            if request.failure is None:
-                self._draw(request, logits[own])
+        for request, own in rows.items():
+            if request.present:
+                guarded(request, partial(self._draw, request, logits[own]))
         if self._clock:
             self._clock.mark(Stage.MLP)
             self._clock.steps += 1
@@ -200,32 +251,29 @@ class DecodeBatch:
             # an ended stream goes on as padding: every stream of a request looks alike until all have ended
             tokens = [end if over and end is not None else t for t, over in zip(tokens, request.ended, strict=True)]
             request.ended = [over or t == end for t, over in zip(tokens, request.ended, strict=True)]
-        try:
-            self._notify(request.channel, tokens)
-        except LabError as error:
-            request.failure = error
+        self._notify(request.channel, tokens)
         request.tokens = tokens
         request.position += 1
         request.step += 1
+        request.answers.clear()
 
     @staticmethod
     def _notify(channel: Channel, tokens: list[int]) -> None:
         channel.notify(Tokens(token_tensor(tokens)))
 
-    def _hidden(self, streams: int) -> Tensor:
+    def _hidden(self, rows: dict[Request, slice], streams: int) -> Tensor:
         """States of the newest tokens after the layers that the vaults run ``[streams, width]``."""
         width = self._bundle.geometry.width
         states = torch.zeros(streams, width, dtype=self._bundle.dtype, device=self._bundle.device)
-        waiting = []
-        for request, rows in zip(self.requests, self._rows(), strict=True):
-            ask = NextHidden(request.start.request, request.position)
-            waiting.append((request, rows, guarded(request, partial(request.channel.post, ask))))
-        for request, rows, reply in waiting:
-            answer = reply and guarded(request, reply)
-            if answer is None:
-                continue
-            if not isinstance(answer, HiddenStates) or answer.hidden.shape != (request.streams, width):
-                request.failure = ProtocolError("a vault answered a request for hidden states with something else")
-                continue
-            states[rows] = answer.hidden.to(states)
+        for request in rows:
+            self._patience.ask(request, INNER, NextHidden(request.start.request, request.position))
+        for request, answer in self._patience.collect(tuple(rows), INNER, partial(_states, width)):
+            if isinstance(answer, HiddenStates):
+                states[rows[request]] = answer.hidden.to(states)
         return states
+
+
+def _states(width: int, request: Request, answer: Message) -> HiddenStates:
+    if not isinstance(answer, HiddenStates) or answer.hidden.shape != (request.streams, width):
+        raise ProtocolError("a vault answered a request for hidden states with something else")
+    return answer

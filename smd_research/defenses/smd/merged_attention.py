@@ -1,6 +1,6 @@
 """The decode service's attention: its own keys here, each prompt's at a vault, merged exactly."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 import torch
@@ -8,7 +8,8 @@ from torch import Tensor
 
 from smd_research.boundary.messages import Message, PartialAttention, Query
 from smd_research.core.errors import ProtocolError
-from smd_research.defenses.smd.requests import Request, SendOrder, ServiceOptions, guarded
+from smd_research.defenses.smd.patience import Patience
+from smd_research.defenses.smd.requests import Request, SendOrder, ServiceOptions
 from smd_research.defenses.smd.stages import Stage, StageClock
 from smd_research.models.attention import AttentionSpec, QueryFirstRuntime
 from smd_research.models.partial_attention import NEGATIVE_INFINITY, Partial, merge
@@ -16,18 +17,25 @@ from smd_research.models.ragged import RaggedKV
 
 
 class MergedAttention(QueryFirstRuntime):
-    """The service's attention: its own output keys here, each prompt's keys at its vault."""
+    """The service's attention: its own output keys here, each prompt's keys at its vault.
 
-    def __init__(self, kv: RaggedKV, options: ServiceOptions, clock: StageClock | None) -> None:
+    Args:
+        kv: keys and values of the generated tokens.
+        options: public configuration.
+        patience: asks the vaults, and decides how long to wait for them.
+        clock: adds up the seconds of each stage, when given.
+    """
+
+    def __init__(self, kv: RaggedKV, options: ServiceOptions, patience: Patience, clock: StageClock | None) -> None:
         self._kv = kv
         self._options = options
+        self._patience = patience
         self._clock = clock
-        self._private: list[tuple[Request, slice]] = []
-        self._waiting: list[tuple[Request, slice, Callable[[], Message] | None]] = []
+        self._rows: dict[Request, slice] = {}
 
-    def serve(self, requests: Sequence[tuple[Request, slice]]) -> None:
+    def serve(self, rows: dict[Request, slice]) -> None:
         """Name the requests of the step that begins, and their rows in the batch."""
-        self._private = [(request, rows) for request, rows in requests if request.vault]
+        self._rows = rows
 
     def _mark(self, stage: Stage) -> None:
         if self._clock:
@@ -51,7 +59,7 @@ class MergedAttention(QueryFirstRuntime):
         self._mark(Stage.OUT_ATTENTION)
         if self._options.send_order is SendOrder.AFTER_ATTENTION:
             self._send(layer, q)
-        if not self._waiting:
+        if not any(request.vault for request in self._rows):
             return merge([own, *spec.sinks(q)]).to(v.dtype)
         theirs = self._collect(layer, q)
         self._mark(Stage.RECEIVE)
@@ -61,22 +69,21 @@ class MergedAttention(QueryFirstRuntime):
 
     def _send(self, layer: int, q: Tensor) -> None:
         rows = q[:, :, 0].to(self._options.wire_dtype).cpu()
-        self._waiting = []
-        for request, own in self._private:
-            query = Query(rows[own], request.start.request, layer, request.position)
-            post = guarded(request, partial(request.channel.post, query))
-            self._waiting.append((request, own, post))
+        for request, own in self._rows.items():
+            if request.vault:
+                query = Query(rows[own], request.start.request, layer, request.position)
+                self._patience.ask(request, layer, query)
         self._mark(Stage.SEND)
 
     def _collect(self, layer: int, q: Tensor) -> Partial:
         """The vaults' shards, as rows of the batch; a request without an answer has an empty one."""
         whole, heads, _, d = q.shape
-        shards = []
-        for request, rows, reply in self._waiting:
-            answer = reply and guarded(request, partial(_answer, reply, request, layer, heads, d))
-            if answer is not None:
-                shards.append((request, rows, answer))
-        self._waiting = []
+        answers = self._patience.collect(tuple(self._rows), layer, partial(_fitting, layer, heads, d))
+        shards = [
+            (request, self._rows[request], answer)
+            for request, answer in answers
+            if isinstance(answer, PartialAttention)
+        ]
         if len(shards) == 1 and shards[0][2].m.shape[0] == whole:
             answer = shards[0][2]
             joined = Partial(*(x.to(q.device).unsqueeze(2) for x in (answer.m, answer.g, answer.a)))
@@ -96,13 +103,12 @@ class MergedAttention(QueryFirstRuntime):
                 joined.a[rows] = 0
 
 
-def _answer(reply: Callable[[], Message], request: Request, layer: int, heads: int, d: int) -> PartialAttention:
-    """Wait for a reply and hold it against its query.
+def _fitting(layer: int, heads: int, d: int, request: Request, answer: Message) -> PartialAttention:
+    """An answer that fits its query.
 
     Raises:
         ProtocolError: saying what does not fit.
     """
-    answer = reply()
     if not isinstance(answer, PartialAttention):
         raise ProtocolError(f"a vault answered a query with {type(answer).__name__}")
     if (answer.request, answer.layer, answer.position) != (request.start.request, layer, request.position):

@@ -8,8 +8,9 @@ from typing import TypeVar
 import torch
 
 from smd_research.boundary import Channel
-from smd_research.boundary.messages import StartDecode
-from smd_research.core.errors import LabError, PeerLostError, ProtocolError
+from smd_research.boundary.messages import Message, StartDecode
+from smd_research.core.errors import LabError, ProtocolError
+from smd_research.models.attention import KVStore
 from smd_research.models.sampling import Sampling
 
 T = TypeVar("T")
@@ -38,9 +39,36 @@ class ServiceOptions:
     inner_layers: int = 0
 
 
+@dataclass(frozen=True)
+class Question:
+    """What a vault was asked and has not answered yet.
+
+    Attributes:
+        about: the layer, or ``INNER``.
+        reply: waits for the answer.
+        since: when it was asked, on the clock of who waits.
+    """
+
+    about: int
+    reply: Callable[[], Message]
+    since: float
+
+
+INNER = -1
+"""What a question is about that asks for the states after the vault's own layers."""
+
+
 @dataclass(eq=False)
 class Request:
-    """A request in the batch."""
+    """A request in the batch, or one that waits beside it for its vault's answer.
+
+    Attributes:
+        answers: what the vault has answered about the token that is being decoded, by layer.
+        asked: what it has still to answer.
+        late: whether the step went on without it.
+        kv: keys and values of the generated tokens, while the request is not in the batch.
+        trusted_at: when others wait for it again.
+    """
 
     channel: Channel
     start: StartDecode
@@ -51,6 +79,11 @@ class Request:
     step: int = 0
     position: int = 0
     failure: LabError | None = None
+    answers: dict[int, Message] = field(default_factory=dict)
+    asked: Question | None = None
+    late: bool = False
+    kv: KVStore | None = None
+    trusted_at: float = 0.0
 
     @property
     def streams(self) -> int:
@@ -62,13 +95,27 @@ class Request:
         """Whether there is another token to decode."""
         return self.failure is None and not all(self.ended) and self.step <= self.start.max_new_tokens
 
+    @property
+    def present(self) -> bool:
+        """Whether it takes part in the step that is being done."""
+        return self.failure is None and not self.late
+
 
 def guarded(request: Request, act: Callable[[], T]) -> T | None:
-    """Do something for one request; what goes wrong fails that request and nothing else."""
+    """Do something for one request; what goes wrong, whatever it is, fails that request and nothing else."""
     if request.failure is not None:
         return None
     try:
         return act()
-    except (PeerLostError, ProtocolError) as error:
+    except LabError as error:
         request.failure = error
-        return None
+    except Exception as error:
+        request.failure = unforeseen(error)
+    return None
+
+
+def unforeseen(error: Exception) -> ProtocolError:
+    """The one line for a user of an error that nobody raised on purpose; the error itself is its cause."""
+    failure = ProtocolError(f"it met a {type(error).__name__}")
+    failure.__cause__ = error
+    return failure

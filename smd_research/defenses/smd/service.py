@@ -6,8 +6,9 @@ object is the laboratory's own hand on all processes; the parties themselves mee
 
 import contextlib
 import multiprocessing
+import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, Self
 
@@ -17,7 +18,7 @@ from smd_research.boundary.stream import SPIN_S
 from smd_research.core.errors import ConfigError, LabError, PeerLostError
 from smd_research.core.scratch import Scratch
 from smd_research.defenses.smd.requests import ServiceOptions
-from smd_research.defenses.smd.server import serve_users
+from smd_research.defenses.smd.server import IDLE_S, serve_users
 from smd_research.defenses.smd.users import Answer, Ask, Protection, UserOptions, live
 from smd_research.models.bundle import Bundle
 from smd_research.models.shared import SharedWeights
@@ -64,6 +65,15 @@ class Child:
             raise answer
         return answer
 
+    def obituary(self, wait_s: float = 0.5) -> str | None:
+        """How the process ended, if it has or does within ``wait_s``; else None."""
+        self._process.join(wait_s)
+        code = self._process.exitcode
+        if code is None:
+            return None
+        how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
+        return f"the {self._name} process {how}"
+
     def kill(self) -> None:
         """End the process at once."""
         self._process.kill()
@@ -80,8 +90,9 @@ class Child:
 class User:
     """A user of the service, in a process of its own."""
 
-    def __init__(self, child: Child, patience_s: float) -> None:
+    def __init__(self, child: Child, provider: Child | None, patience_s: float) -> None:
         self.child = child
+        self._provider = provider
         self._patience_s = patience_s
 
     def ask(self, ask: Ask) -> None:
@@ -92,14 +103,27 @@ class User:
         """Wait for the answer of the request begun.
 
         Raises:
-            LabError: when the request failed.
+            LabError: when the request failed, or the provider has died.
         """
-        answer: Answer = self.child.recv(self._patience_s)
+        with _supervised(self._provider):
+            answer: Answer = self.child.recv(self._patience_s)
         return answer
 
     def close(self) -> None:
         """End the user's process."""
         self.child.close()
+
+
+@contextlib.contextmanager
+def _supervised(provider: Child | None) -> Iterator[None]:
+    """Say of a peer that was lost, where that is the cause, that the provider has died."""
+    try:
+        yield
+    except PeerLostError:
+        obituary = provider.obituary() if provider else None
+        if obituary is None:
+            raise
+        raise PeerLostError(f"{obituary}: all requests of its users are lost; start the service again") from None
 
 
 class Service:
@@ -113,8 +137,9 @@ class Service:
         transport: ``unix`` or ``tcp``: the sockets that users and provider meet over.
         threads: torch threads of the provider.
         user_threads: torch threads of a user's process.
-        timeout_s: how long a vault may stay silent in a step before its request fails.
+        timeout_s: how long a vault may take over an answer before its request fails, and a user over a frame.
         patience_s: how long an answer may take in all.
+        idle_s: how long a user may ask for nothing before the connection is closed.
         users: how many are expected: parties only stay awake between messages when each has a core.
         clocked: measure the stages of decode steps.
 
@@ -133,6 +158,7 @@ class Service:
         user_threads: int = 1,
         timeout_s: float = 10.0,
         patience_s: float = 600.0,
+        idle_s: float = IDLE_S,
         users: int = 2,
         clocked: bool = False,
     ) -> None:
@@ -145,6 +171,7 @@ class Service:
         self._user_threads = user_threads
         self._timeout_s = timeout_s
         self._patience_s = patience_s
+        self._idle_s = idle_s
         self._spin_s = SPIN_S if users < multiprocessing.cpu_count() else 0.0
         self._clocked = clocked
         self.weights = SharedWeights.of(bundle)
@@ -172,6 +199,7 @@ class Service:
             listener,
             self._threads,
             self._timeout_s,
+            self._idle_s,
             self._spin_s,
             self._clocked,
         )
@@ -184,8 +212,9 @@ class Service:
         """
         options = UserOptions(self._protection, self._options, self._patience_s, self._user_threads, self._spin_s)
         child = Child("user", live, self.weights, self.address, options)
-        child.recv(START_S)
-        user = User(child, self._patience_s)
+        with _supervised(self._provider):
+            child.recv(START_S)
+        user = User(child, self._provider, self._patience_s)
         self.users.append(user)
         return user
 
