@@ -95,7 +95,7 @@ def deep() -> Bundle:
     """A llama of more than 300 tensors."""
     small = sources.random("llama")
     config = small.model.config
-    config.update({"num_hidden_layers": 40, "layer_types": None})
+    config.update({"num_hidden_layers": 40})
     torch.manual_seed(0)
     bundle = Bundle.of("deep", type(small.model)(config), small.tokenizer)
     assert sum(1 for _ in bundle.model.parameters()) > 300
