@@ -42,10 +42,10 @@ def start_of(**changes: object) -> StartDecode:
 
 def frame_of(message: Message, sequence: int = 1) -> bytearray:
     """The message as a request."""
-    return bytearray(wire.encode(message, wire.Kind.REQUEST, sequence))
+    return bytearray(wire.encode(message, wire.FrameKind.REQUEST, sequence))
 
 
-def raw(number: int, body: bytes, *, kind: int = wire.Kind.REQUEST, length: int | None = None) -> bytes:
+def raw(number: int, body: bytes, *, kind: int = wire.FrameKind.REQUEST, length: int | None = None) -> bytes:
     """A frame of any content."""
     head = wire.HEADER.pack(wire.MAGIC, wire.VERSION, kind, number, 0, 1, len(body) if length is None else length)
     return head + body
@@ -135,7 +135,7 @@ def asks_nonsense(address: str, dice: random.Random) -> None:
 
 
 def sends_what_nobody_asked_for(address: str, dice: random.Random) -> None:
-    kind = dice.choice([wire.Kind.NOTIFY, wire.Kind.REPLY, wire.Kind.REQUEST])
+    kind = dice.choice([wire.FrameKind.NOTIFY, wire.FrameKind.REPLY, wire.FrameKind.REQUEST])
     _say(address, wire.encode(dice.choice(sample_messages()), kind, dice.randrange(3)))
 
 
@@ -162,7 +162,7 @@ def leaves_its_request(address: str, dice: random.Random) -> None:
             case _:
                 good = wire.encode(
                     PartialAttention(query.q[:, :, 0], query.q[:, :, 0], query.q, 1, query.layer, query.position),
-                    wire.Kind.REPLY,
+                    wire.FrameKind.REPLY,
                     header.sequence,
                 )
                 channel._write(mutated(good, dice))

@@ -44,7 +44,7 @@ Peer = Callable[[str, random.Random], None]
 def _start() -> bytes:
     law = torch.tensor([0.0, 1.0])
     start = StartDecode(token_tensor([7]), token_tensor([]), law, 1, 4, 200, 0, 0)
-    return wire.encode(start, wire.Kind.REQUEST, 1)
+    return wire.encode(start, wire.FrameKind.REQUEST, 1)
 
 
 def dribbles(address: str, dice: random.Random) -> None:
@@ -71,7 +71,7 @@ def answers_slowly(address: str, dice: random.Random) -> None:
                 assert isinstance(query, Query)
                 m = query.q[:, :, 0].float()
                 answer = PartialAttention(m, m.exp(), query.q, query.request, query.layer, query.position)
-                answers.append(wire.encode(answer, wire.Kind.REPLY, header.sequence))
+                answers.append(wire.encode(answer, wire.FrameKind.REPLY, header.sequence))
             for part in range(20):
                 for channel, frame in zip(channels, answers, strict=True):
                     channel._write(frame[part : part + 1] if part < 19 else frame[19:])
@@ -146,6 +146,10 @@ class Beside:
             process.join()
 
 
+def _each(kinds: tuple[Peer, ...]) -> dict[str, tuple[Peer, ...]]:
+    return {kind.__name__: (kind,) for kind in kinds}
+
+
 def _modes(name: str, address: str, peers: dict[str, tuple[Peer, ...]], once: Callable[[], float], unit: str) -> Modes:
     def side(which: tuple[Peer, ...]) -> Callable[[], float]:
         def measure() -> float:
@@ -170,22 +174,20 @@ def cases(settings: Settings) -> Iterator[Modes]:
             answer = user.answer()
             return 1e3 * (answer.ended - answer.began) / NEW
 
-        kinds = (dribbles, answers_slowly, comes_and_goes, asks_nonsense)
-        peers: dict[str, tuple[Peer, ...]] = {kind.__name__: (kind,) for kind in kinds}
-        yield _modes(f"service prompt={PROMPT} new={NEW}", service.address, peers, ask, "ms/token")
+        users = (dribbles, answers_slowly, comes_and_goes, asks_nonsense)
+        yield _modes(f"service prompt={PROMPT} new={NEW}", service.address, _each(users), ask, "ms/token")
     with contextlib.closing(listen("127.0.0.1:0")) as listener:
         address = address_of(listener)
+        prepared = NoDefense().prepare(bundle)
         offered = Offer(provider(NoDefense(), bundle), {"model": "embedded"})
         Thread(target=host, args=(listener, offered), daemon=True).start()
 
         def visit() -> float:
             began = time.perf_counter()
             boundary = Boundary("tcp", record=False, remote=Remote(address, offered.card))
-            with NoDefense().deploy(bundle, boundary) as deployment:
+            with prepared.deploy(boundary) as deployment:
                 deployment._request(ids, NEW, None)
             return 1e3 * (time.perf_counter() - began)
 
-        kinds = (greets_slowly, calls_and_goes)
-        yield _modes(
-            f"serve prompt={PROMPT} new={NEW}", address, {k.__name__: (k,) for k in kinds}, visit, "ms/session"
-        )
+        callers = (greets_slowly, calls_and_goes)
+        yield _modes(f"serve prompt={PROMPT} new={NEW}", address, _each(callers), visit, "ms/session")

@@ -32,7 +32,7 @@ def chosen(results_dir: Path, wanted: str | None) -> list["Record"]:
         if not found:
             raise RecordError(f"no record in {results_dir} is named '{wanted}': {nearest(wanted, folders)}")
         return [record for record in readable(found) if record.status == "ok"]
-    best = [battery.best("token_accuracy") for battery in batteries(load(results_dir))]
+    best = [battery.best("token_accuracy") for battery in batteries(load(results_dir, whole=True))]
     ids = {score.id for score in best if score}
     return list(readable(folder for name, folder in folders.items() if name.rpartition("-")[2] in ids))
 
@@ -53,7 +53,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             if record.items.empty or not record.metrics.keys() & {"token_accuracy"}:
                 out.print("nobody attacked here")
                 continue
-            show_prompts(record, out, cfg.prompts)
+            try:
+                show_prompts(record, out, cfg.prompts)
+            except RecordError as error:  # of this record, which has no texts; the next ones are shown
+                print(error)
         page = write_report(results_dir, Path(cfg.html) if cfg.html else results_dir / "report.html", cfg.prompts)
         print(f"page: {page}")
 

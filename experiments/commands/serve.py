@@ -28,6 +28,7 @@ LONGEST_LINE = 500
 
 if TYPE_CHECKING:
     from smd_research.boundary.process import UntrustedFactory
+    from smd_research.boundary.remote import Guest
     from smd_research.defenses.base import Defense
     from smd_research.models.bundle import Bundle
 
@@ -86,6 +87,9 @@ def host(listener: socket.socket, offer: Offer, connections: int | None = None) 
         listener: where they arrive.
         offer: what is served.
         connections: stop after so many; None goes on for ever.
+
+    Raises:
+        OSError: when the listener is closed.
     """
     from smd_research.boundary.door import Door
 
@@ -93,17 +97,24 @@ def host(listener: socket.socket, offer: Offer, connections: int | None = None) 
         Door(listener, offer.card, tap=offer.tap, timeout_s=offer.timeout_s, clock=offer.clock)
     ) as door:
         for _ in count() if connections is None else range(connections):
-            peer = ""
             try:
-                with contextlib.closing(door.welcome()) as guest:
-                    peer = f"{guest.peer}: "
-                    guest.serve(offer.factory, offer.timeout_s, idle_s=offer.idle_s, clock=offer.clock)
-                say(f"{peer}served")
+                guest = door.welcome()
             except LabError as error:
-                say(quoted(f"{peer}{error}", LONGEST_LINE))
-            except Exception as error:  # whatever a guest brings about ends that guest, and nothing else
-                reason = (str(error).splitlines() or [""])[0]
-                say(quoted(f"{peer}cannot be served: {type(error).__name__}: {reason}", LONGEST_LINE))
+                say(quoted(error, LONGEST_LINE))
+                continue
+            say(quoted(f"{guest.peer}: {_entertain(guest, offer)}", LONGEST_LINE))
+
+
+def _entertain(guest: "Guest", offer: Offer) -> str:
+    """Serve a guest until it leaves; says how that ended."""
+    try:
+        with contextlib.closing(guest):
+            guest.serve(offer.factory, offer.timeout_s, idle_s=offer.idle_s, clock=offer.clock)
+    except LabError as error:
+        return str(error)
+    except Exception as error:  # whatever a guest brings about ends that guest, and nothing else
+        return f"cannot be served: {type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+    return "served"
 
 
 def offer(cfg: DictConfig, choice: str) -> Offer:

@@ -6,7 +6,6 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
@@ -109,12 +108,19 @@ def _raised_errors() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _own_warnings_in_a_line() -> Iterator[None]:
-    """Say what the lab itself warns of as a user reads it, without the line of source that Python adds."""
+    """Say what the lab itself warns of as a user reads it: once, and without the line of source that Python adds."""
     before = warnings.formatwarning
+    said: set[str] = set()
 
-    def in_a_line(message: Warning | str, category: type[Warning], *where: Any) -> str:
-        own = category.__module__.startswith("smd_research.")
-        return f"warning: {message}\n" if own else before(message, category, *where)
+    def in_a_line(
+        message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+    ) -> str:
+        if not category.__module__.startswith("smd_research."):
+            return before(message, category, filename, lineno, line)
+        text = f"warning: {message}\n"
+        again = text in said  # Python's own memory of it is lost whenever somebody changes a filter
+        said.add(text)
+        return "" if again else text
 
     warnings.formatwarning = in_a_line
     try:

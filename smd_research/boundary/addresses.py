@@ -114,7 +114,8 @@ def accept(listener: socket.socket, timeout_s: float | None = None) -> tuple[soc
         raise PeerLostError(f"nobody connected to {address_of(listener)} within {timeout_s:g} s") from None
     finally:
         listener.settimeout(None)
-    tune(sock)
+    with contextlib.suppress(OSError):  # one that has left again
+        tune(sock)
     return sock, str(Address(peer[0], peer[1])) if isinstance(peer, tuple) else address_of(listener)
 
 

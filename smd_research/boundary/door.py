@@ -5,9 +5,11 @@ has one deadline for the whole of it.
 """
 
 import contextlib
+import errno
 import secrets
 import select
 import socket
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,7 +18,7 @@ from smd_research.boundary.addresses import accept
 from smd_research.boundary.control import CALLS, GREETINGS, ControlFrame, ControlStream
 from smd_research.boundary.remote import Guest
 from smd_research.core.clock import MACHINE, Clock
-from smd_research.core.errors import ConfigError, LabError, PeerLostError
+from smd_research.core.errors import ConfigError, LabError, PeerLostError, ProtocolError
 from smd_research.core.quoting import quoted
 
 HELLO_S = 10.0
@@ -106,8 +108,11 @@ class Door:
         Raises:
             LabError: when a caller is refused, speaks something else, or leaves; one line that names it. The others
                 are still at the door: call again.
+            OSError: when the listener is closed.
         """
         while True:
+            if self._listener.fileno() < 0:
+                raise OSError(errno.EBADF, "the listener is closed")
             waiting = [self._listener, *(caller.sock for caller in self._callers.values())]
             deadlines = [caller.deadline for caller in self._callers.values()]
             left = self._clock.until(min(deadlines)) if deadlines else None
@@ -134,10 +139,13 @@ class Door:
             sock, peer = accept(self._listener, ANSWER_S)
         except PeerLostError:  # left before it was taken
             return
-        except OSError:  # no descriptor left
-            if not self._callers:
+        except OSError as error:
+            if error.errno in (errno.EBADF, errno.EINVAL, errno.ENOTSOCK):  # it listens no more
                 raise
-            self._send_away(self._longest())
+            if self._callers:  # mostly that no descriptor is left
+                self._send_away(self._longest())
+            else:
+                time.sleep(ANSWER_S)
             return
         if len(self._callers) >= CALLERS:
             self._send_away(self._longest())
@@ -164,6 +172,9 @@ class Door:
         except LabError:
             self._send_away(caller)
             raise
+        except Exception as error:  # whatever a caller brings about ends that caller, and nothing else
+            self._send_away(caller)
+            raise ProtocolError(f"{caller.peer} cannot be greeted: {type(error).__name__}") from error
         if hello["tap"]:
             return None
         return self._let_in(caller, None)

@@ -63,7 +63,7 @@ class CorruptRecordWarning(UserWarning):
     """A record was left out because it cannot be read."""
 
 
-def load(results_dir: str | os.PathLike[str]) -> pd.DataFrame:
+def load(results_dir: str | os.PathLike[str], *, whole: bool = False) -> pd.DataFrame:
     """One row a cell and metric, with the design of the cell beside it.
 
     Failed and not-applicable cells keep one row, with their reason and no metric. Corrupt records are left out with a
@@ -71,8 +71,10 @@ def load(results_dir: str | os.PathLike[str]) -> pd.DataFrame:
 
     Args:
         results_dir: the folder that holds ``cells/``; an empty frame is returned when there are none.
+        whole: read the per-prompt results too, so that a record is left out for what is wrong inside those; else they
+            are found wrong when somebody reads them.
     """
-    return frame_of(readable(Store(results_dir).paths(), items=False))
+    return frame_of(readable(Store(results_dir).paths(), items=whole))
 
 
 def readable(folders: Iterable[Path], items: bool = True) -> Iterator[Record]:
@@ -80,13 +82,12 @@ def readable(folders: Iterable[Path], items: bool = True) -> Iterator[Record]:
 
     Args:
         folders: of the records.
-        items: whether to hand out the per-prompt results too.
+        items: whether to read the per-prompt results too.
     """
     for folder in folders:
         try:
             yield read(folder, items)
         except RecordError as error:
-            # Of this line, not the caller's: a command that reads a folder twice names a record once.
             warnings.warn(str(error), CorruptRecordWarning, stacklevel=1)
 
 
@@ -111,7 +112,12 @@ def read_record(frame: pd.DataFrame, cell: str) -> Record:
     Raises:
         RecordError: when it has become unreadable since it was loaded.
     """
-    return read(Path(str(frame.loc[frame["id"] == cell, "path"].iloc[0])))
+    return read(folder_of(frame, cell))
+
+
+def folder_of(frame: pd.DataFrame, cell: str) -> Path:
+    """The folder of a cell of a frame, by its id."""
+    return Path(str(frame.loc[frame["id"] == cell, "path"].iloc[0]))
 
 
 def has_metric(frame: pd.DataFrame, metric: str) -> bool:

@@ -9,7 +9,7 @@ import hashlib
 import io
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,7 @@ def parsed(folder: Path, contents: Mapping[str, bytes], items: bool) -> Record:
     Args:
         folder: the record's.
         contents: of its files, by name.
-        items: whether to hand out the per-prompt results too; they are checked in any case.
+        items: whether to read the per-prompt results too; else only what the head of their file says is checked.
 
     Raises:
         SchemaError: when they do not hold together.
@@ -58,8 +58,8 @@ def parsed(folder: Path, contents: Mapping[str, bytes], items: bool) -> Record:
     _require(status in WRITTEN, f"metrics.json: status {status} is never written")
     _require(document["cell"].get("id") == cell.id, "metrics.json: the cell has another id than it says")
     _require(folder.resolve().name == f"{cell.readable}-{cell.id}", "it holds another cell than its name says")
-    table = _table(contents["items.parquet"])
-    return Record(status, cell, reason, metrics, table.to_pandas() if items else pd.DataFrame(), environment, folder)
+    frame = _items(contents["items.parquet"], items)
+    return Record(status, cell, reason, metrics, frame, environment, folder)
 
 
 def _require(held: bool, otherwise: str) -> None:
@@ -162,50 +162,59 @@ def _is_name(word: str) -> bool:
     return word.isprintable() and not set("[]") & set(word) and bool(word)
 
 
-def _table(content: bytes) -> pa.Table:
-    """The per-prompt results, of columns as ``items_frame`` makes them."""
-    # One thread: Arrow's pool, once it has read from a Python object, may hang or abort when the interpreter ends.
+def _items(content: bytes, whole: bool) -> pd.DataFrame:
+    """The per-prompt results, of columns as ``items_frame`` makes them; without rows unless they are read ``whole``."""
     try:
         file = pq.ParquetFile(io.BytesIO(content))
-        _require(file.metadata.num_rows <= _ROWS, "items.parquet has too many rows")
+        _head(file)
+        if not whole:
+            return pd.DataFrame()
+        # One thread: Arrow's pool, once it has read from a Python object, may hang or abort when the interpreter ends.
         # Without what pandas wrote beside the data: it says nothing more, and could say something wrong.
         table = file.read(use_threads=False).replace_schema_metadata(None)
         table.validate(full=True)
     except (pa.ArrowException, OSError) as error:
         raise SchemaError("items.parquet is not a Parquet file") from error
-    _require(len(set(table.column_names)) == len(table.column_names), "items.parquet: a column stands twice")
-    _require(not table.num_rows or "prompt_id" in table.column_names, "items.parquet names no prompts")
-    for name in table.column_names:
-        _require(_fits(name, table[name]), f"items.parquet: {name} holds something else")
+    if "prompt_id" in table.column_names:
+        _require(not table["prompt_id"].null_count, "items.parquet: prompt_id has gaps")
     _aligned(table, "truth_ids", "truth_tokens")
     _aligned(table, "guess_ids", "truth_ids")
-    return table
+    frame: pd.DataFrame = table.to_pandas()
+    return frame
 
 
-def _fits(name: str, column: pa.ChunkedArray) -> bool:
-    kind = column.type
+def _head(file: pq.ParquetFile) -> None:
+    """What a file says of itself: rows and columns."""
+    rows, names = file.metadata.num_rows, file.schema_arrow.names
+    _require(rows <= _ROWS, "items.parquet has too many rows")
+    _require(len(set(names)) == len(names), "items.parquet: a column stands twice")
+    _require(not rows or "prompt_id" in names, "items.parquet names no prompts")
+    for column in file.schema_arrow:
+        _require(_fits(column.name, column.type, rows), f"items.parquet: {column.name} holds something else")
+
+
+def _fits(name: str, kind: pa.DataType, rows: int) -> bool:
     if pa.types.is_null(kind):
-        return name != "prompt_id" or not len(column)
+        return name != "prompt_id" or not rows
     match name:
         case "prompt_id":
-            return _is_text(kind) and not column.null_count
+            return _is_text(kind)
         case "truth_ids" | "guess_ids":
             return _is_list(kind, pa.types.is_integer)
         case "truth_tokens" | "guess_tokens":
             return _is_list(kind, _is_text)
         case "spans":
             return _is_list(kind, _is_span)
-    return pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind))
 
 
 def _is_text(kind: pa.DataType) -> bool:
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
-def _is_list(kind: pa.DataType, of: Any) -> bool:
-    return (pa.types.is_list(kind) or pa.types.is_large_list(kind)) and (
-        pa.types.is_null(kind.value_type) or of(kind.value_type)
-    )
+def _is_list(kind: pa.DataType, of: Callable[[pa.DataType], bool]) -> bool:
+    listed = pa.types.is_list(kind) or pa.types.is_large_list(kind)
+    return bool(listed and (pa.types.is_null(kind.value_type) or of(kind.value_type)))
 
 
 def _is_span(kind: pa.DataType) -> bool:

@@ -135,7 +135,7 @@ def read(folder: Path, items: bool = True) -> Record:
 
     Args:
         folder: the record's.
-        items: whether to hand out the per-prompt results too; without them the record's are empty.
+        items: whether to read the per-prompt results too; without them the record's are empty.
 
     Raises:
         RecordError: when the folder is missing or the record corrupt; the message names it and how to mend it.

@@ -106,7 +106,7 @@ def test_a_model_of_many_tensors_is_served_by_another_process(deep: Bundle) -> N
     """More than a socket passes descriptors at once (253)."""
     ids = (7, 8, 9, 10)
     boundary = Boundary("process")
-    with NoDefense().deploy(deep, boundary) as deployment:
+    with NoDefense().prepare(deep).deploy(boundary) as deployment:
         deployment._begin()
         deployment._request(ids, 5, None)
         assert tuple(deployment.client.ids) == plain_generate(deep, ids, 5)

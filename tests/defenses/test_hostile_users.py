@@ -59,7 +59,7 @@ def test_after_every_hostile_user_the_next_honest_one_is_served_unchanged(llama:
 
 def test_mutated_frames_end_in_the_defined_error_only() -> None:
     dice = random.Random(0)
-    frames = [wire.encode(message, wire.Kind.REQUEST, 3) for message in sample_messages()]
+    frames = [wire.encode(message, wire.FrameKind.REQUEST, 3) for message in sample_messages()]
     decoded = 0
     for _ in range(FRAMES):
         data = mutated(dice.choice(frames), dice)

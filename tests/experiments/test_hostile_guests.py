@@ -3,6 +3,7 @@
 import contextlib
 import os
 import random
+import socket
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -24,19 +25,24 @@ CALLERS = int(os.environ.get("SMD_HOSTILE", "24"))
 IDS = (7, 8, 9, 10)
 
 
+def _host(listener: socket.socket, offer: Offer) -> None:
+    with contextlib.suppress(OSError):  # closed when the test is over
+        host(listener, offer)
+
+
 @contextlib.contextmanager
 def listening(defense: Defense, bundle: Bundle) -> Iterator[tuple[str, Offer]]:
     """A server of a defense in a thread: its address, and what it offers."""
     with contextlib.closing(listen("127.0.0.1:0")) as listener:
         offer = Offer(provider(defense, bundle), {"model": "m", "defense": {"name": "d"}}, timeout_s=20)
-        threading.Thread(target=host, args=(listener, offer), daemon=True).start()
+        threading.Thread(target=_host, args=(listener, offer), daemon=True).start()
         yield address_of(listener), offer
 
 
 def visit(defense: Defense, bundle: Bundle, address: str, offer: Offer) -> list[int]:
     """What an honest guest gets."""
     boundary = Boundary("tcp", remote=Remote(address, offer.card))
-    with defense.deploy(bundle, boundary) as deployment:
+    with defense.prepare(bundle).deploy(boundary) as deployment:
         logits = deployment.score(IDS, (11, 12))
         assert logits.shape == (2, bundle.geometry.vocab)
         deployment._begin()

@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 
 from smd_research.core.errors import RecordError
-from smd_research.records.frame import has_metric, load, read_record
+from smd_research.records.frame import folder_of, has_metric, load, readable
 from smd_research.records.items import Item, read_items
 from smd_research.records.record import Record
 from smd_research.reports.batteries import batteries
@@ -41,7 +41,7 @@ def write_report(results_dir: str | os.PathLike[str], path: str | os.PathLike[st
     Raises:
         RecordError: when the folder holds no records, or the page cannot be written.
     """
-    frame = load(results_dir)
+    frame = load(results_dir, whole=True)
     if frame.empty:
         raise RecordError(f"{results_dir} holds no records: run experiments first, or choose another results_dir=")
     target = Path(path)
@@ -145,7 +145,8 @@ def _prompts(frame: pd.DataFrame, limit: int) -> Iterable[str]:
     for battery in batteries(frame):
         best = battery.best("span_exact") or battery.best("token_accuracy")
         if best is not None and battery.tested:
-            shown.append((f"{battery.label}: {best.attack}", read_record(frame, best.id)))
+            records = readable([folder_of(frame, best.id)])
+            shown += [(f"{battery.label}: {best.attack}", record) for record in records]
     if shown and limit > 0:
         yield _legend()
         yield from (_record_html(name, record, limit, i == 0) for i, (name, record) in enumerate(shown))

@@ -1,12 +1,13 @@
 """How exact an exact defense is: the largest error over every token scored, not a mean that hides one."""
 
-from collections.abc import Hashable, Mapping
+import math
+from collections.abc import Hashable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from smd_research.records.store import read
+from smd_research.records.frame import readable
 from smd_research.reports.render import numbers
 from smd_research.reports.tables.table import Column, Table, TableEntry
 
@@ -21,6 +22,8 @@ COLUMNS = (
     Column("KL", "largest, nats"),
     Column("greedy equal", "share of tokens"),
 )
+MEASURED = ["scored_tokens", "greedy_equal", "logit_error", "kl"]
+"""Of each prompt."""
 
 
 def exactness(frame: pd.DataFrame, title: str = "Exactness") -> Table:
@@ -33,24 +36,31 @@ def exactness(frame: pd.DataFrame, title: str = "Exactness") -> Table:
         title: heading of the table.
     """
     cells = frame.drop_duplicates("id").sort_values(["model", "defense", "transport"], kind="stable")
-    rows = [_row(cell) for cell in cells.to_dict("records") if cell["status"] in ("ok", "missing")]
+    rows = [row for cell in cells.to_dict("records") if cell["status"] in ("ok", "missing") for row in _rows(cell)]
     note = "Logit error: max |defended - plain| over the vocabulary, over max |plain|; all tokens of all prompts."
     return Table(title, COLUMNS, tuple(rows), (note,))
 
 
-def _row(cell: Mapping[Hashable, Any]) -> tuple[TableEntry, ...]:
+def _rows(cell: Mapping[Hashable, Any]) -> Iterator[tuple[TableEntry, ...]]:
+    """The row of a cell; none where its prompts cannot be read."""
     labels = tuple(TableEntry(str(cell[name])) for name in ("model", "defense", "transport", "wire_dtype"))
     if cell["status"] == "missing":
-        return (*labels, *[TableEntry(numbers.PENDING, note=str(cell["reason"]))] * (len(COLUMNS) - len(labels)))
-    items = read(Path(str(cell["path"]))).items
-    ids = (str(cell["id"]),)
+        yield (*labels, *[TableEntry(numbers.PENDING, note=str(cell["reason"]))] * (len(COLUMNS) - len(labels)))
+        return
+    for record in readable([Path(str(cell["path"]))]):
+        yield (*labels, *_figures(record.items.reindex(columns=MEASURED).astype(float), (str(cell["id"]),)))
+
+
+def _figures(items: pd.DataFrame, ids: tuple[str, ...]) -> tuple[TableEntry, ...]:
     tokens = items["scored_tokens"]
-    equal = float((items["greedy_equal"] * tokens).sum() / tokens.sum())
+    equal = float((items["greedy_equal"] * tokens).sum() / tokens.sum()) if tokens.sum() else math.nan
     figures = [float(items[column].max()) for column in ("logit_error", "kl")]
     return (
-        *labels,
         TableEntry(str(len(items)), n=len(items)),
-        TableEntry(f"{int(tokens.sum()):,}", n=len(items)),
-        *(TableEntry(f"{value:.1e}", value=value, n=len(items), ids=ids) for value in figures),
+        TableEntry(f"{tokens.sum():,.0f}", n=len(items)),
+        *(
+            TableEntry(numbers.MISSING if math.isnan(value) else f"{value:.1e}", value=value, n=len(items), ids=ids)
+            for value in figures
+        ),
         TableEntry(numbers.share(equal), value=equal, n=len(items), ids=ids),
     )

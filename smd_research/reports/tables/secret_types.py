@@ -5,7 +5,7 @@ from collections import defaultdict
 import pandas as pd
 
 from smd_research.metrics import aggregate
-from smd_research.records.frame import read_record
+from smd_research.records.frame import folder_of, readable
 from smd_research.records.items import Item, read_items
 from smd_research.reports.batteries import Battery, Score, batteries
 from smd_research.reports.marks import TokenVerdict, marks
@@ -19,18 +19,18 @@ def secrets_by_type(frame: pd.DataFrame, title: str = "Secrets recovered by the 
 
     The intervals take spans as independent, which those of one prompt are not quite.
 
+    A record whose prompts cannot be read is left out with a warning.
+
     Args:
         frame: as :func:`smd_research.records.load` gives it; the records' folders are read for their prompts.
         title: heading of the table.
-
-    Raises:
-        RecordError: when a record has become unreadable since it was loaded.
     """
     found: list[tuple[Battery, Score, dict[str, list[bool]]]] = []
     for battery in batteries(frame):
         best = battery.best("span_exact")
         if best is not None and battery.tested:
-            found.append((battery, best, recovered_spans(read_items(read_record(frame, best.id).items))))
+            records = readable([folder_of(frame, best.id)])
+            found += [(battery, best, recovered_spans(read_items(record.items))) for record in records]
     types = sorted({kind for _, _, spans in found for kind in spans})
     rows = tuple(
         (
