@@ -10,6 +10,7 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from multiprocessing.synchronize import Semaphore
 from threading import Thread
 from types import TracebackType
 from typing import Self
@@ -35,6 +36,7 @@ from smd_research.models import sources
 PROMPT, NEW = 64, 32
 PACE_S = 0.05
 PEERS = 8
+START_S = 60.0
 SETTLE_S = 0.5
 
 Peer = Callable[[str, random.Random], None]
@@ -67,8 +69,9 @@ def answers_slowly(address: str, dice: random.Random) -> None:
         while True:
             answers = []
             for channel in channels:
-                header, query = channel.receive()
-                assert isinstance(query, Query)
+                query = None
+                while not isinstance(query, Query):  # but a token
+                    header, query = channel.receive()
                 m = query.q[:, :, 0].float()
                 answer = PartialAttention(m, m.exp(), query.q, query.request, query.layer, query.position)
                 answers.append(wire.encode(answer, wire.FrameKind.REPLY, header.sequence))
@@ -112,11 +115,12 @@ def calls_and_goes(address: str, dice: random.Random) -> None:
     time.sleep(PACE_S / 10)
 
 
-def _harass(peer: Peer, address: str) -> None:
-    """Main of the process of a hostile peer."""
+def _harass(peer: Peer, address: str, ready: Semaphore) -> None:
+    """Main of the process of a hostile peer, which says when it has started: that takes seconds of processor time."""
     os.nice(19)
     torch.set_num_threads(1)
     dice = random.Random(0)
+    ready.release()
     while True:
         with contextlib.suppress(LabError, OSError):
             peer(address, dice)
@@ -130,11 +134,14 @@ class Beside:
     address: str
 
     def __enter__(self) -> Self:
+        ready = fork_server().Semaphore(0)
         self._processes = [
-            fork_server().Process(target=_harass, args=(peer, self.address), daemon=True) for peer in self.peers
+            fork_server().Process(target=_harass, args=(peer, self.address, ready), daemon=True) for peer in self.peers
         ]
         for process in self._processes:
             process.start()
+        for _ in self._processes:
+            ready.acquire(timeout=START_S)
         time.sleep(SETTLE_S if self.peers else 0)
         return self
 
