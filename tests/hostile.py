@@ -267,6 +267,19 @@ def speaks_nonsense(address: str, card: Mapping[str, Any], dice: random.Random) 
             channel.receive()
 
 
+def asks_without_end(address: str, card: Mapping[str, Any], dice: random.Random) -> None:
+    """States of every width and position, and tokens that nothing has, for as long as they are answered."""
+    with _let_in(address, card) as (channel, tap), contextlib.suppress(LabError):
+        if dice.random() < 0.5:
+            tap.send(["arm", [[5] * dice.randint(0, 3)]])
+            tap.recv()
+        rows, width = dice.choice([0, 1, 3, 600]), dice.choice([1, 64, 64, 2**10])
+        position = dice.choice([0, 0, 1, -1, 2**62])
+        for turn in range(4):
+            channel.request(HiddenStates(torch.ones(rows, width), position + turn * rows))
+            channel.request(PromptIds(torch.tensor([dice.choice([7, -1, 2**31 - 1])], dtype=torch.int32), 2))
+
+
 def asks_for_the_impossible(address: str, card: Mapping[str, Any], dice: random.Random) -> None:
     """Prompts that are too long, empty, of tokens that do not exist, or without an end."""
     length = dice.choice([0, 1, 5, 100_000])
@@ -287,5 +300,6 @@ CALLS: tuple[Call, ...] = (
     taps_what_is_not_offered,
     arms_what_the_model_does_not_have,
     speaks_nonsense,
+    asks_without_end,
     asks_for_the_impossible,
 )

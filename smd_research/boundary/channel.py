@@ -4,6 +4,7 @@ While one party waits for its reply it serves the requests of the other, so a va
 answers the provider's queries in the meantime. The same party code runs in one process or in two.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 
@@ -29,16 +30,36 @@ class Untrusted(Party):
 
     The tap serves utility metrics: it forces a continuation and hands out the logits. It lies outside the boundary,
     is not counted, and nothing of it enters the adversary's view.
+
+    Attributes:
+        forced: the continuation, None while the tap is off.
+        logits: what was kept since it was armed.
+        kept_at_most: bytes of logits that may be kept; a guest from another host has a limit.
     """
 
     def __init__(self) -> None:
         self.forced: tuple[int, ...] | None = None
         self.logits: list[Tensor] = []
+        self.kept_at_most = math.inf
 
     def arm(self, forced: Sequence[int] | None) -> None:
         """Switch the tap on (teacher-force these ids and keep the logits) or, with None, off."""
         self.forced = None if forced is None else tuple(forced)
         self.logits = []
+
+    def keep(self, logits: Tensor) -> None:
+        """Keep the logits ``[..., vocab]`` of a step, where the tap is armed.
+
+        Raises:
+            ProtocolError: when the forced continuation has ended, or no more may be kept.
+        """
+        if self.forced is None:
+            return
+        if len(self.logits) >= len(self.forced):
+            raise ProtocolError("the forced continuation has ended: arm the tap again")
+        if (len(self.logits) + 1) * logits.nbytes > self.kept_at_most:
+            raise ProtocolError(f"the measurement tap keeps no more than {self.kept_at_most / 2**20:.0f} MiB of logits")
+        self.logits.append(logits.detach().clone())
 
     def tapped(self) -> list[Tensor]:
         """Logits ``[vocab]`` of the steps since the tap was armed."""

@@ -14,7 +14,7 @@ from typing import Any
 from smd_research.boundary import wire
 from smd_research.boundary.addresses import connect
 from smd_research.boundary.channel import Meter, Party, Untrusted
-from smd_research.boundary.control import ControlStream
+from smd_research.boundary.control import ANSWERS, ControlStream
 from smd_research.boundary.process import UntrustedFactory, serve
 from smd_research.boundary.stream import StreamChannel
 from smd_research.core.clock import MACHINE, Clock
@@ -135,6 +135,7 @@ class Guest:
         try:
             party = factory(channel)
             channel.serve_for(party)
+            party.kept_at_most = ANSWERS.tensors
             serve(party, channel, _TapCalls(self.tap, party) if self.tap else None, idle_s=idle_s, clock=clock)
         except Exception as error:
             if self.tap:

@@ -275,14 +275,14 @@ class Provider(Untrusted):
         """The next token for logits ``[vocab]``.
 
         Raises:
-            ProtocolError: when the forced continuation has no such token, or has ended.
+            ProtocolError: when the forced continuation has ended, or has a token that the model does not have.
         """
         if self.forced is not None:
-            step = len(self.logits)
-            if step >= len(self.forced) or self.forced[step] >= logits.shape[-1]:
-                raise ProtocolError("the forced continuation has ended, or has a token that the model does not have")
-            self.logits.append(logits.detach().clone())
-            return self.forced[step]
+            self.keep(logits)
+            token = self.forced[len(self.logits) - 1]
+            if token >= logits.shape[-1]:
+                raise ProtocolError("the forced continuation has a token that the model does not have")
+            return token
         return int(logits.argmax())
 
     def ended(self, token: int) -> bool:

@@ -52,6 +52,7 @@ class SplitProvider(Provider):
     def handle(self, message: Message) -> Message | None:
         if not isinstance(message, HiddenStates):
             raise ProtocolError(f"the provider does not serve {type(message).__name__}")
+        self._check(message)
         hidden = message.hidden.to(self._bundle.device, self._bundle.dtype).unsqueeze(0)
         rows = hidden.shape[1]
         if self._rows_hidden:
@@ -63,9 +64,25 @@ class SplitProvider(Provider):
                 self._attention = LocalAttention()
             positions = torch.arange(message.position, message.position + rows, device=hidden.device)
             logits = self._model.forward(self._attention, positions, hidden=hidden, last_only=True)[0]
-        if self.forced is not None:
-            self.logits.append(logits.detach().clone())
+        self.keep(logits)
         return Tokens(logits.argmax(-1).to(torch.int32))
+
+    def _check(self, message: HiddenStates) -> None:
+        """Refuse states that do not follow those that came before, or that the model cannot take.
+
+        Raises:
+            ProtocolError: for states of another width or position.
+            PromptError: beyond the context.
+        """
+        rows, width = message.hidden.shape
+        if width != self._bundle.geometry.width:
+            raise ProtocolError(f"hidden states of width {width} where {self._bundle.geometry.width} is due")
+        store, held = self._attention.store, 0
+        if message.position and not self._rows_hidden:
+            held = store.length(store.layers[0]) if store.layers else message.position
+            if message.position != held or held < 0:
+                raise ProtocolError(f"hidden states of position {message.position} where {held} is due")
+        self._bundle.check_prompt(rows, held)
 
     def memory(self) -> dict[str, int]:
         return {"weights": self._bundle.weight_bytes, "kv": self._attention.store.nbytes}

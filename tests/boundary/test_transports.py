@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from smd_research.boundary import Boundary, Channel, Party, Untrusted, wire
+from smd_research.boundary.channel import InProcessChannel, Meter
 from smd_research.boundary.ledger import Direction, Ledger
 from smd_research.boundary.messages import Done, Message, PromptIds, Query, Tokens
 from smd_research.boundary.session import TRANSPORTS
@@ -298,3 +299,21 @@ def test_a_process_starts_in_well_under_the_time_of_an_interpreter() -> None:
     second.open(Home(), partial(Doubler, False))
     assert time.perf_counter() - began < 5
     second.close()
+
+
+def test_the_tap_keeps_what_was_forced_and_no_more() -> None:
+    party = Vanishing(InProcessChannel(Meter(record=False), Direction.TO_TRUSTED))
+    party.keep(torch.ones(4))
+    assert party.tapped() == []
+    party.arm([1, 2])
+    for _ in range(2):
+        party.keep(torch.ones(4))
+    with pytest.raises(ProtocolError, match="has ended"):
+        party.keep(torch.ones(4))
+    assert len(party.tapped()) == 2
+    party.kept_at_most = 40
+    party.arm([1] * 9)
+    for _ in range(2):
+        party.keep(torch.ones(4))
+    with pytest.raises(ProtocolError, match="keeps no more than"):
+        party.keep(torch.ones(4))

@@ -6,7 +6,7 @@ import torch
 from smd_research.boundary import Boundary
 from smd_research.boundary.messages import AttentionInputs, HiddenStates
 from smd_research.boundary.session import TRANSPORTS
-from smd_research.core.errors import ConfigError, UnsupportedModelError
+from smd_research.core.errors import ConfigError, LabError, UnsupportedModelError
 from smd_research.data.prompts import Prompt
 from smd_research.defenses.none import NoDefense
 from smd_research.defenses.split import PERMUTATIONS, Split
@@ -127,3 +127,22 @@ def test_without_protection_the_outputs_are_the_models(llama: Bundle, transport:
         assert deployment.generate(Prompt("p", "", prompt), 8).ids == plain_greedy(llama, prompt, 8)
         secret = torch.tensor(prompt, dtype=torch.int32).numpy().tobytes()
         assert secret in deployment.boundary.received_by_untrusted()
+
+
+@pytest.mark.parametrize(
+    ("rows", "width", "position", "says"),
+    [
+        (2, 63, 0, "width 63 where"),
+        (2, 64, 4, "position 4 where 3 is due"),
+        (2, 64, -3, "position -3 where 3 is due"),
+        (0, 64, 0, "empty"),
+        (10_000, 64, 0, "context"),
+        (10_000, 64, 3, "context"),
+    ],
+)
+def test_states_that_do_not_follow_are_refused(llama: Bundle, rows: int, width: int, position: int, says: str) -> None:
+    """A guest from another host sends what it likes; what is held of it stays within the context."""
+    with Split(1).prepare(llama).deploy(Boundary()) as deployment:
+        deployment._channel.request(HiddenStates(torch.ones(3, 64), 0))  # type: ignore[attr-defined]
+        with pytest.raises(LabError, match=says):
+            deployment._channel.request(HiddenStates(torch.ones(rows, width), position))  # type: ignore[attr-defined]

@@ -18,7 +18,9 @@ from smd_research.boundary.remote import Remote
 from smd_research.core.errors import LabError
 from smd_research.defenses.base import Defense
 from smd_research.defenses.none import NoDefense
+from smd_research.defenses.slip import Slip
 from smd_research.defenses.smd.defense import Smd
+from smd_research.defenses.split import Split
 from smd_research.models import Bundle, sources
 
 CALLERS = int(os.environ.get("SMD_HOSTILE", "24"))
@@ -50,14 +52,18 @@ def visit(defense: Defense, bundle: Bundle, address: str, offer: Offer) -> list[
         return deployment.client.ids
 
 
-@pytest.mark.parametrize("defense", [NoDefense(), Smd()], ids=["none", "smd"])
+@pytest.mark.parametrize(
+    ("defense", "callers"),
+    [(NoDefense(), CALLERS), (Smd(), CALLERS), (Split(), CALLERS), (Slip(rank=2), CALLERS // 6)],
+    ids=["none", "smd", "split", "slip"],
+)
 def test_after_every_hostile_session_the_next_honest_guest_is_served_unchanged(
-    defense: Defense, capsys: pytest.CaptureFixture[str]
+    defense: Defense, callers: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     bundle = sources.random("llama")
     with listening(defense, bundle) as (address, offer):
         expected = visit(defense, bundle, address, offer)
-        for seed in range(CALLERS):
+        for seed in range(callers):
             dice = random.Random(seed)
             with contextlib.suppress(LabError, OSError):  # of the hostile one
                 dice.choice(CALLS)(address, replace(offer).card, dice)

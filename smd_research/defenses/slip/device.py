@@ -66,7 +66,7 @@ class MaskedDevice(Untrusted):
         if isinstance(message, MaskedInput):
             return MaskedOutput(self.product(message.x, message.product), message.product, message.use)
         if isinstance(message, PromptIds | Tokens):
-            return HiddenStates(self._embedding(message.ids.to(self._at)), 0)
+            return HiddenStates(self._embedding(self._checked(message.ids).to(self._at)), 0)
         if isinstance(message, ExposedLayer):
             self._weights.pop(message.product, None)
             self._store.take(message)
@@ -87,6 +87,13 @@ class MaskedDevice(Untrusted):
             raise ProtocolError(f"product {number} takes rows of {weights.shape[1]}, not {list(x.shape)}")
         x = x.to(self._at)
         return (x.double() @ weights.T).float() if x.is_floating_point() else self._field.product(x, weights)
+
+    def _checked(self, ids: Tensor) -> Tensor:
+        """Token ids that the embedding has; an accelerator would not recover from others."""
+        known = len(next(self._embedding.parameters()))
+        if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < known:
+            raise ProtocolError(f"a token that the model does not have: it has {known}")
+        return ids
 
     def memory(self) -> dict[str, int]:
         """The exposed weights as they are multiplied (float64) or as they arrived, and the embedding."""
