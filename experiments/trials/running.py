@@ -3,12 +3,14 @@
 import traceback
 from typing import TYPE_CHECKING
 
+from experiments.progress import say
 from experiments.trials.plan import Plan
 from smd_research.core.errors import LabError, NotApplicableError
 
 if TYPE_CHECKING:
     from experiments.trials.workbench import Workbench
     from smd_research.records import Record
+    from smd_research.records.lease import Lease
 
 
 class Runner:
@@ -35,7 +37,7 @@ class Runner:
             return known, known is not None
         store.prepare()
 
-        with Leases(plan.results_dir).held(plan.cell) as waited:
+        with Leases(plan.results_dir).held(plan.cell, _say_who_has_it) as waited:
             known = store.lookup(plan.cell) if waited or plan.rerun != "always" else None
             if known is not None and (waited or decide(known, plan.rerun) != "run"):
                 return known, True  # another run had the cell meanwhile
@@ -61,6 +63,11 @@ class Runner:
             if not isinstance(error, LabError):  # those that the lab raises on purpose say enough by themselves
                 traceback.print_exception(error)
             return Record(Status.FAILED, plan.cell, one_line(error))
+
+
+def _say_who_has_it(lease: "Lease | None") -> None:
+    where = f"process {lease.pid}" if lease else "another run"
+    say(f"  {where} is busy with this cell: waiting for its record")
 
 
 def one_line(error: Exception) -> str:

@@ -30,7 +30,7 @@ LEASE_S = 180.0
 
 _RENEWED_AFTER_S = 30.0
 _ASKED_AGAIN_AFTER_S = 0.5
-_BELIEVED_S = 24 * 3600.0
+_BELIEVED_S = 3600.0
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Lease:
     def _lives(self) -> bool:
         try:
             return abs(psutil.Process(self.pid).create_time() - self.started) < 5
-        except psutil.NoSuchProcess:
+        except (psutil.NoSuchProcess, ValueError, OverflowError):  # or no number that a process has
             return False
         except psutil.Error:
             return True
@@ -113,7 +113,9 @@ class Leases:
         """Give a lease back; nothing happens where it is another's by now."""
         with contextlib.suppress(RecordError), self._alone():
             if self._is(cell, lease):
-                self._file(cell).unlink(missing_ok=True)
+                path = self._file(cell)
+                for file in (path, *self._folder.glob(f".{path.name}.*")):  # and what killed owners left of a new one
+                    file.unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def held(self, cell: Cell, waiting: Callable[[Lease | None], object] = lambda _: None) -> Iterator[bool]:
@@ -162,13 +164,16 @@ class Leases:
 
     def _read(self, cell: Cell) -> Lease | None:
         """The claim on a cell, None where there is none or it is no claim."""
+        path = self._file(cell)
+        if not path.is_file():
+            return None
         try:
-            found = json.loads(self._file(cell).read_bytes())
+            found = json.loads(path.read_bytes())
             return Lease(
                 str(found["machine"]), int(found["pid"]), float(found["started"]), str(found["nonce"]),
                 float(found["expires"]),
             )  # fmt: skip
-        except (OSError, ValueError, KeyError, TypeError, OverflowError):
+        except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
             return None
 
     def _write(self, cell: Cell, lease: Lease) -> Lease:

@@ -77,6 +77,11 @@ DEAD: dict[str, Callable[[Path], None]] = {
     "half a file": lambda results: _file(results).write_text('{"machine": "'),
     "no claim": lambda results: _file(results).write_text("[]"),
     "no number": lambda results: _edit(results, pid="me"),
+    "a number that no process has": lambda results: _edit(results, pid=-5),
+    "a number that is too large": lambda results: _edit(results, pid=10**30),
+    "nested without end": lambda results: _file(results).write_text("[" * 100_000),
+    "other bytes": lambda results: _file(results).write_bytes(b"\xff\xfe"),
+    "a day of clock skew": lambda results: _edit(results, machine="another", expires=time.time() + 86_400),
     "no end": lambda results: _edit(results, expires=float("nan")),
 }
 
@@ -92,7 +97,11 @@ def test_nobody_waits_for(tmp_path: Path, kind: str) -> None:
     leases = Leases(tmp_path)
     assert leases.claim(CELL) is not None
     DEAD[kind](tmp_path)
-    assert leases.claim(CELL) is not None
+    lease = leases.claim(CELL)
+    assert lease is not None
+    (tmp_path / "claims" / f".{_file(tmp_path).name}.0123").touch()  # of an owner who was killed while it renewed
+    leases.release(CELL, lease)
+    assert [path.name for path in (tmp_path / "claims").iterdir()] == [".lock"]
 
 
 def test_a_process_of_another_machine_is_judged_by_its_end_alone(tmp_path: Path) -> None:
