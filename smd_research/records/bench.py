@@ -80,8 +80,8 @@ def read_bench(results_dir: str | os.PathLike[str], name: str, size: str = "smal
         return Bench(tuple(map(_case, found["cases"])), dict(found["environment"]), dict(found["settings"]))
     except FileNotFoundError as error:
         raise RecordError(f"no bench file {path}: run `{command}` first") from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RecordError(f"corrupt bench file {path} ({error}): run `{command}` again") from error
+    except Exception as error:  # whatever an odd file makes its reader do, the file is what is wrong
+        raise RecordError(f"corrupt bench file {path} ({type(error).__name__}): run `{command}` again") from error
 
 
 def _case(row: Mapping[str, Any]) -> BenchCase:

@@ -208,6 +208,21 @@ def test_a_changed_run_is_noticed_again_and_again(tmp_path: Path) -> None:
     assert bank.take(1, 300).use == 0
 
 
+@pytest.mark.parametrize("size", [0, 100])
+@pytest.mark.parametrize("read", [False, True])
+def test_a_run_that_was_cut_is_noticed_as_well(tmp_path: Path, size: int, read: bool) -> None:
+    """As a backup does that is copied over a live session: read, the mapping would end the process."""
+    bank = _bank(_folder(tmp_path))
+    bank.reserve({0: 200, 1: 200})
+    if read:
+        bank.take(0, 5)
+    os.truncate(tmp_path / "run-0-0.npy", size)
+    with pytest.raises(ConfigError, match=r"run-0-0\.npy was cut; deploy again"):
+        bank.take(0, 5)
+    (tmp_path / "run-1-0.npy").unlink()
+    assert bank.take(1, 200).use == 0
+
+
 def test_a_disk_too_small_is_said_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bank = _bank(_folder(tmp_path))
     monkeypatch.setattr("shutil.disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9, 10**3))

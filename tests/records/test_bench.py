@@ -25,7 +25,10 @@ def test_cases_are_read(tmp_path: Path) -> None:
     assert math.isnan(cases[1].ratio)
 
 
-@pytest.mark.parametrize("content", ["", "{", "[1]", '[{"case": "x"}]', '{"case": 1}', '{"cases": [1]}'])
+@pytest.mark.parametrize(
+    "content",
+    ["", "{", "[1]", '[{"case": "x"}]', '{"case": 1}', '{"cases": [1]}', "[" * 100_000, "1" * 5000],
+)
 def test_damaged_files_are_refused_by_name(tmp_path: Path, content: str) -> None:
     write(tmp_path, "decode", content)
     with pytest.raises(RecordError, match=r"corrupt bench file .*decode\.json"):

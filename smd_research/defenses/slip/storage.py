@@ -154,17 +154,23 @@ class FolderStorage(MaskStorage):
         self._checksums[path] = _checksum(values)
 
     def take(self, product: int, use: int, rows: int) -> Tensor:
-        found = super().take(product, use, rows)
         for run in self._runs[product]:
             if run.first >= use + rows:
                 break
+            if run.end > use:
+                self._verify(self._file(product, run), run.c)
+        return super().take(product, use, rows).to(self._device)
+
+    def _verify(self, path: Path, c: Tensor) -> None:
+        """Refuse a run that is no longer what was written."""
+        with contextlib.suppress(FileNotFoundError):  # removed: the mapping keeps what it held
+            if path.stat().st_size < c.nbytes:  # reading beyond its end would end the process
+                self._refuse(f"{path.name} was cut; deploy again")
+        if path in self._checksums:
             # Once is enough, when it is first read: hashing costs a small share of what computing the run did.
-            path = self._file(product, run)
-            if path in self._checksums:
-                if _checksum(run.c.numpy()) != self._checksums[path]:
-                    self._refuse(f"{path.name} was changed; deploy again")
-                del self._checksums[path]
-        return found.to(self._device)
+            if _checksum(c.numpy()) != self._checksums[path]:
+                self._refuse(f"{path.name} was changed; deploy again")
+            del self._checksums[path]
 
     def close(self) -> None:
         self.drop()
