@@ -15,10 +15,10 @@ from omegaconf import OmegaConf
 
 from attacks.base import Attack, MappingAttack, PromptAttack, Public
 from attacks.cryptanalysis.ciphertext import read
-from experiments.commands.serve import Offer, host, provider
 from experiments.composing.app import VERSION_BASE
 from experiments.composing.build import build
 from experiments.composing.overrides import groups
+from experiments.trials.hosting import Offer, host, provider
 from experiments.trials.pursuing import admit
 from experiments.trials.seen import SERVE
 from smd_research.boundary import AdversaryView, Boundary

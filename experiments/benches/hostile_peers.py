@@ -19,7 +19,7 @@ import torch
 
 from experiments.benches._users import endless, prompts
 from experiments.benches.case import Modes, Settings
-from experiments.commands.serve import Offer, host, provider
+from experiments.trials.hosting import Offer, host, provider
 from smd_research.boundary import Boundary, wire
 from smd_research.boundary.addresses import address_of, connect, listen
 from smd_research.boundary.control import ControlStream

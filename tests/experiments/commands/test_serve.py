@@ -15,8 +15,9 @@ from hydra import compose, initialize_config_dir
 from tests_support import numbers
 
 from experiments.commands.cli import main as smd
-from experiments.commands.serve import Offer, host, offer, provider
+from experiments.commands.serve import offer
 from experiments.composing.app import VERSION_BASE
+from experiments.trials.hosting import Offer, host, provider
 from smd_research.boundary import Channel, Untrusted
 from smd_research.boundary.addresses import address_of, connect, listen
 from smd_research.boundary.control import ControlStream

@@ -11,7 +11,7 @@ from dataclasses import replace
 import pytest
 from hostile import CALLS
 
-from experiments.commands.serve import Offer, host, provider
+from experiments.trials.hosting import Offer, host, provider
 from smd_research.boundary import Boundary
 from smd_research.boundary.addresses import address_of, listen
 from smd_research.boundary.remote import Remote
