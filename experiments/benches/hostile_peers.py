@@ -7,6 +7,7 @@ do and wait for, rather than the processor that they take.
 import contextlib
 import os
 import random
+import socket
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -169,6 +170,12 @@ def _modes(name: str, address: str, peers: dict[str, tuple[Peer, ...]], once: Ca
     return Modes(name, {mode: side(which) for mode, which in everyone.items()}, unit)
 
 
+def _host(listener: socket.socket, offered: Offer) -> None:
+    """A listening party that keeps to itself whom it refuses, until the listener is closed."""
+    with contextlib.suppress(OSError):
+        host(listener, offered, tell=lambda _: None)
+
+
 def cases(settings: Settings) -> Iterator[Modes]:
     """The service, then a listening party; alone, beside each kind of peers, and beside all of them."""
     bundle = endless(sources.embedded())
@@ -187,7 +194,7 @@ def cases(settings: Settings) -> Iterator[Modes]:
         address = address_of(listener)
         prepared = NoDefense().prepare(bundle)
         offered = Offer(provider(NoDefense(), bundle), {"model": "embedded"})
-        Thread(target=host, args=(listener, offered), daemon=True).start()
+        Thread(target=_host, args=(listener, offered), daemon=True).start()
 
         def visit() -> float:
             began = time.perf_counter()

@@ -2,7 +2,7 @@
 
 import contextlib
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
@@ -69,13 +69,19 @@ def provider(defense: "Defense", bundle: "Bundle") -> "UntrustedFactory":
     return factory
 
 
-def host(listener: socket.socket, offer: Offer, connections: int | None = None) -> None:
+def host(
+    listener: socket.socket,
+    offer: Offer,
+    connections: int | None = None,
+    tell: Callable[[str], object] = say,
+) -> None:
     """Serve one connection after another, and say of each in one line how it ended.
 
     Args:
         listener: where they arrive.
         offer: what is served.
         connections: stop after so many; None goes on for ever.
+        tell: takes the lines.
 
     Raises:
         OSError: when the listener is closed.
@@ -89,9 +95,9 @@ def host(listener: socket.socket, offer: Offer, connections: int | None = None) 
             try:
                 guest = door.welcome()
             except LabError as error:
-                say(quoted(error, LONGEST_LINE))
+                tell(quoted(error, LONGEST_LINE))
                 continue
-            say(quoted(f"{guest.peer}: {_entertain(guest, offer)}", LONGEST_LINE))
+            tell(quoted(f"{guest.peer}: {_entertain(guest, offer)}", LONGEST_LINE))
 
 
 def _entertain(guest: "Guest", offer: Offer) -> str:
