@@ -15,7 +15,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import make_cell, make_record
+from made_records import make_cell, make_record
 
 from experiments.commands import table
 from smd_research.records import CorruptRecordWarning, Item, Record, Store, items_frame, load, read, read_items

@@ -13,7 +13,7 @@ from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import pytest
-from conftest import make_cell, make_record
+from made_records import make_cell, make_record
 
 from smd_research.core.errors import RecordError
 from smd_research.records.lease import Lease, Leases

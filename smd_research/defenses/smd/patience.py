@@ -42,9 +42,10 @@ class Patience:
         """Send a question, unless it was sent in an earlier attempt at this token."""
         if not request.present or about in request.answers or request.asked:
             return
+        since = self._clock.now()
         reply = guarded(request, partial(request.channel.post, message))
         if reply:
-            request.asked = Question(about, reply, self._clock.now())
+            request.asked = Question(about, reply, since)
 
     def collect(
         self, requests: Sequence[Request], about: int, read: Callable[[Request, Message], Message]
