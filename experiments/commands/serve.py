@@ -39,12 +39,10 @@ def offer(cfg: DictConfig, choice: str) -> Offer:
 def serve(cfg: DictConfig, choice: str) -> None:
     """Listen, load, say so, and serve until interrupted or the number of connections is reached."""
     import torch
-    from transformers.utils.logging import disable_progress_bar
 
     from smd_research.boundary.addresses import address_of, listen
 
     torch.set_num_threads(cfg.threads)
-    disable_progress_bar()
     with contextlib.closing(listen(str(cfg.address))) as listener:
         try:
             served = offer(cfg, choice)

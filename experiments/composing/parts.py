@@ -43,11 +43,8 @@ def parts_of(nodes: Mapping[str, Node], device: str, dtype: str) -> Parts:
 
 def model_of(node: Node, device: str, dtype: str) -> "Bundle":
     """The model."""
-    from transformers.utils.logging import disable_progress_bar
-
     from smd_research.models.bundle import Bundle
 
-    disable_progress_bar()  # of transformers: it knows no terminal from a file
     made: Bundle = build(node, Bundle, device=device, dtype=dtype)
     return made
 

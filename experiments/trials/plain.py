@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from experiments.progress import track
@@ -29,6 +30,7 @@ def plain_answers(bundle: Bundle, prompts: Sequence[Prompt], max_new_tokens: int
     answers = []
     for prompt in track(prompts, "plain model"):
         bundle.check_prompt(len(prompt.ids), max_new_tokens)
+        bundle.check_ids(torch.tensor(prompt.ids))
         ids = plain_greedy(bundle, prompt.ids, max_new_tokens)
         answers.append(Plain(ids, plain_logits(bundle, prompt.ids, ids)))
     return tuple(answers)

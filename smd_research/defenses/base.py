@@ -114,6 +114,7 @@ class Deployment(ABC):
             RefusedError: for a prompt that the defense will not serve; the next one it may.
         """
         self.bundle.check_prompt(len(prompt.ids), max_new_tokens)
+        self.bundle.check_ids(torch.tensor(prompt.ids))
         self._begin()
         began = time.perf_counter()
         self._request(prompt.ids, max_new_tokens, None)

@@ -111,7 +111,7 @@ class Bundle:
     @property
     def special_ids(self) -> frozenset[int]:
         """Ids of special tokens, which no defense alters and no metric counts."""
-        return frozenset(self.tokenizer.all_special_ids)
+        return frozenset(one for one in self.tokenizer.all_special_ids if one < len(self.embedding))
 
     @property
     def end_id(self) -> int | None:
@@ -139,7 +139,7 @@ class Bundle:
             )
 
     def check_ids(self, ids: Tensor) -> None:
-        """Refuse token ids that a peer sent and the model does not have; some devices never recover from one.
+        """Refuse token ids that the model does not have, of a peer or a text; some devices never recover from one.
 
         Raises:
             PromptError: when there are any.

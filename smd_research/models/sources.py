@@ -10,6 +10,8 @@ from smd_research.core.errors import ConfigError
 from smd_research.core.seeds import sequence
 from smd_research.models.bundle import Bundle
 from smd_research.models.families import FAMILIES
+from smd_research.models.loading import load
+from smd_research.models.model_folder import check_folder
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 EMBEDDED_DIR = Path(__file__).parent / "embedded"
@@ -51,39 +53,32 @@ def embedded_tokenizer() -> PreTrainedTokenizerBase:
 
 def embedded(device: str = "cpu", dtype: str = "fp32") -> Bundle:
     """The model that ships with the package, trained on the synthetic registers."""
-    model = AutoModelForCausalLM.from_pretrained(EMBEDDED_DIR, dtype=_dtype(dtype)).to(device)
-    return Bundle.of("embedded", model, embedded_tokenizer())
+    return Bundle.of("embedded", *load(EMBEDDED_DIR, _dtype(dtype), device, local_files_only=True))
 
 
 def local(path: str, device: str = "cpu", dtype: str = "fp32") -> Bundle:
     """A Hugging Face model folder.
 
     Raises:
-        ConfigError: when the folder is missing or holds no model.
+        ConfigError: when the folder is missing, holds no model, or one that is damaged or not what it says.
     """
-    folder = Path(path).expanduser()
-    if not (folder / "config.json").is_file():
-        raise ConfigError(f"no model at {path}: model.path= must name a folder with a config.json")
-    try:
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=_dtype(dtype), local_files_only=True).to(device)
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"the model at {path} cannot be loaded: {_first_line(error)}") from None
-    return Bundle.of(folder.name, model, tokenizer)
+    folder = check_folder(path)
+    return Bundle.of(folder.name, *load(folder, _dtype(dtype), device, local_files_only=True))
 
 
 def hub(name: str, revision: str = "main", device: str = "cpu", dtype: str = "fp32") -> Bundle:
     """A model from the Hugging Face hub, or from its local cache.
 
     Raises:
-        ConfigError: when it can be found in neither.
+        ConfigError: when it can be found in neither, or is not what its configuration says.
     """
+    if Path(name).is_dir():
+        raise ConfigError(f"model.name={name} is a folder here, no name on the hub: use model=local model.path={name}")
     try:
-        model = AutoModelForCausalLM.from_pretrained(name, revision=revision, dtype=_dtype(dtype)).to(device)
-        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
-    except (OSError, ValueError) as error:
+        model, tokenizer = load(name, _dtype(dtype), device, revision=revision)
+    except ConfigError as error:
         raise ConfigError(
-            f"model '{name}' cannot be had from the hub: {_first_line(error)} (offline? use model=local model.path=DIR)"
+            f"model '{name}' cannot be had from the hub: {error} (offline? use model=local model.path=DIR)"
         ) from None
     return Bundle.of(name.replace("/", "--"), model, tokenizer)
 
@@ -104,7 +99,3 @@ def random(family: str, seed: int = 0, device: str = "cpu", dtype: str = "fp32")
         torch.manual_seed(int(sequence(seed, "weights", family).generate_state(1)[0]))
         model = AutoModelForCausalLM.from_config(config, dtype=_dtype(dtype)).to(device)
     return Bundle.of(f"random-{family}", model, embedded_tokenizer())
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
