@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Self
 
@@ -14,7 +14,7 @@ from smd_research.defenses.smd.service import Service
 from smd_research.defenses.smd.stages import Stage
 from smd_research.defenses.smd.users import Answer, Ask, Protection
 from smd_research.metrics.memory import resident_once
-from smd_research.models import Bundle, sources
+from smd_research.models import Bundle
 
 MEGABYTE = 1e6
 MODES = {"none": Protection.NONE, "smd": Protection.SMD, "full": Protection.FULL_ISOLATION}
@@ -22,9 +22,7 @@ MODES = {"none": Protection.NONE, "smd": Protection.SMD, "full": Protection.FULL
 
 def endless(bundle: Bundle) -> Bundle:
     """The same model without an end token, so that every side generates equally many."""
-    tokenizer = sources.embedded_tokenizer()
-    tokenizer.eos_token = None
-    return Bundle.of(bundle.name, bundle.model, tokenizer)
+    return replace(bundle, end_ids=())
 
 
 def prompts(bundle: Bundle, users: int, tokens: int, seed: int) -> list[tuple[int, ...]]:

@@ -6,6 +6,7 @@ from functools import partial
 
 import torch
 
+from experiments.benches._users import endless
 from experiments.benches.case import Modes, Settings
 from smd_research.boundary import Boundary
 from smd_research.data.prompts import Prompt
@@ -38,10 +39,7 @@ def cases(settings: Settings) -> Iterator[Modes]:
     """One case a model, the audit's levels as modes; the first is no audit."""
     generator = torch.Generator().manual_seed(settings.seed)
     for name in ("embedded", "100m") if settings.size == "full" else ("embedded",):
-        model = sources.embedded() if name == "embedded" else sources.random(name)
-        tokenizer = sources.embedded_tokenizer()
-        tokenizer.eos_token = None  # every mode generates equally many tokens
-        bundle = Bundle.of(name, model.model, tokenizer)
+        bundle = endless(sources.embedded() if name == "embedded" else sources.random(name))
         prompt = Prompt("bench", "", tuple(torch.randint(5, 4096, (PROMPT_TOKENS,), generator=generator).tolist()))
         with ExitStack() as open_ones:
             modes = {

@@ -5,13 +5,14 @@ from functools import partial
 
 import torch
 
+from experiments.benches._users import endless
 from experiments.benches.case import Case, Settings
 from smd_research.boundary import Boundary
 from smd_research.data.prompts import Prompt
 from smd_research.defenses.base import Deployment
 from smd_research.defenses.none import NoDefense
 from smd_research.defenses.smd import Smd
-from smd_research.models import Bundle, sources
+from smd_research.models import sources
 
 PROMPT_TOKENS = 64
 NEW_TOKENS = 48
@@ -23,18 +24,11 @@ def _milliseconds_per_token(deployment: Deployment, prompt: Prompt) -> float:
     return seconds * 1e3
 
 
-def _endless(bundle: Bundle) -> Bundle:
-    """The same model without an end token, so that both sides generate equally many."""
-    tokenizer = sources.embedded_tokenizer()
-    tokenizer.eos_token = None
-    return Bundle.of(bundle.name, bundle.model, tokenizer)
-
-
 def cases(settings: Settings) -> Iterator[Case]:
     """Milliseconds per output token: SMD over plain, and SMD in one process over plain."""
     generator = torch.Generator().manual_seed(settings.seed)
     for name, bundle in (("embedded", sources.embedded()), ("100m", sources.random("100m"))):
-        bundle = _endless(bundle)
+        bundle = endless(bundle)
         prompt = Prompt("bench", "", tuple(torch.randint(5, 4096, (PROMPT_TOKENS,), generator=generator).tolist()))
 
         def boundary(transport: str) -> Boundary:

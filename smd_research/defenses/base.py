@@ -2,7 +2,7 @@
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import TracebackType
@@ -264,13 +264,13 @@ class Provider(Untrusted):
 
     Args:
         channel: its end of the boundary.
-        end_id: token that ends a generation.
+        end_ids: tokens, any of which ends a generation.
     """
 
-    def __init__(self, channel: Channel, end_id: int | None) -> None:
+    def __init__(self, channel: Channel, end_ids: Collection[int]) -> None:
         super().__init__()
         self.channel = channel
-        self.end_id = end_id
+        self.end_ids = end_ids
 
     def choose(self, logits: Tensor) -> int:
         """The next token for logits ``[vocab]``.
@@ -288,4 +288,4 @@ class Provider(Untrusted):
 
     def ended(self, token: int) -> bool:
         """Whether this token ends the generation (a forced continuation never ends early)."""
-        return self.forced is None and token == self.end_id
+        return self.forced is None and token in self.end_ids

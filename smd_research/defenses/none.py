@@ -25,7 +25,7 @@ class PlainProvider(Provider):
     """Takes prompt ids and streams greedy tokens from a stock model."""
 
     def __init__(self, bundle: Bundle, channel: Channel) -> None:
-        super().__init__(channel, bundle.end_id)
+        super().__init__(channel, bundle.end_ids)
         self._bundle = bundle
         self._kv_bytes = 0
 

@@ -42,7 +42,7 @@ class SplitProvider(Provider):
     """Runs the blocks after the cut and answers with the greedy token of the last row, or of every row."""
 
     def __init__(self, bundle: Bundle, layer: int, rows_hidden: bool, channel: Channel) -> None:
-        super().__init__(channel, bundle.end_id)
+        super().__init__(channel, bundle.end_ids)
         self._bundle = bundle
         self._model = HookedModel(bundle, layer)
         self._rows_hidden = rows_hidden
@@ -203,7 +203,7 @@ class SplitDeployment(Deployment):
                 token = forced[step]
                 logits.append(self.tapped()[-1][row])
             self._split_client.take(token)
-            if forced is None and token == self.bundle.end_id:
+            if forced is None and token in self.bundle.end_ids:
                 break
             position += len(feed)
             feed = [token]

@@ -68,18 +68,20 @@ class Bundle:
         model: a Hugging Face causal LM; never modified.
         tokenizer: its tokenizer.
         geometry: its sizes.
+        end_ids: tokens after any of which a text is over, that of the tokenizer first.
     """
 
     name: str
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     geometry: Geometry
+    end_ids: tuple[int, ...]
 
     @classmethod
     def of(cls, name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> "Bundle":
         """Wrap a loaded model."""
         model.eval().requires_grad_(False)
-        return cls(name, model, tokenizer, geometry_of(model.config))
+        return cls(name, model, tokenizer, geometry_of(model.config), ends_of(model, tokenizer))
 
     @property
     def family(self) -> str:
@@ -111,13 +113,12 @@ class Bundle:
     @property
     def special_ids(self) -> frozenset[int]:
         """Ids of special tokens, which no defense alters and no metric counts."""
-        return frozenset(one for one in self.tokenizer.all_special_ids if one < len(self.embedding))
+        return frozenset(one for one in self.tokenizer.all_special_ids if one < len(self.embedding)).union(self.end_ids)
 
     @property
     def end_id(self) -> int | None:
-        """The end-of-text id, if the tokenizer has one."""
-        end: int | None = self.tokenizer.eos_token_id
-        return end
+        """The token to write where a text is to end; whether one has ended, ``end_ids`` say."""
+        return self.end_ids[0] if self.end_ids else None
 
     def decode(self, ids: list[int] | tuple[int, ...]) -> str:
         """Text of token ids, special tokens left out."""
@@ -157,6 +158,20 @@ class Bundle:
 
     def __repr__(self) -> str:
         return f"Bundle({self.name!r}, {self.family}, {self.geometry})"
+
+
+def ends_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    """The tokens after any of which a text is over: what tokenizer, configuration and generation settings name.
+
+    Chat models name several, and rarely all of them in one place. Ids that the model does not have are left out.
+    """
+    places = (tokenizer, model.config, model.config.get_text_config(), getattr(model, "generation_config", None))
+    named: list[Any] = []
+    for place in places:
+        ends = getattr(place, "eos_token_id", None)
+        named += ends if isinstance(ends, list | tuple) else [ends]
+    rows = len(model.get_input_embeddings().weight)
+    return tuple(dict.fromkeys(end for end in named if type(end) is int and 0 <= end < rows))
 
 
 def rotary_module(model: PreTrainedModel) -> nn.Module | None:

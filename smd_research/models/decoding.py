@@ -50,21 +50,21 @@ def plain_logits(bundle: Bundle, prompt: tuple[int, ...], continuation: tuple[in
 
 
 def plain_greedy(bundle: Bundle, prompt: tuple[int, ...], max_new_tokens: int) -> tuple[int, ...]:
-    """The unprotected model's greedy continuation, up to its end token."""
+    """The unprotected model's greedy continuation, up to an end token."""
     return plain_generate(bundle, prompt, max_new_tokens)
 
 
 def plain_generate(
     bundle: Bundle, prompt: tuple[int, ...], max_new_tokens: int, sampling: Sampling = GREEDY, seed: int = 0
 ) -> tuple[int, ...]:
-    """The unprotected model's continuation under a sampling law and a request's seed, up to its end token."""
+    """The unprotected model's continuation under a sampling law and a request's seed, up to an end token."""
     decoder = StockDecoder(bundle)
     feed = torch.tensor([list(prompt)], device=bundle.device)
     ids: list[int] = []
     while len(ids) < max_new_tokens:
         (token,) = sampling.choose(decoder.step(feed)[None], seed, len(ids))
         ids.append(token)
-        if token == bundle.end_id:
+        if token in bundle.end_ids:
             break
         feed = torch.tensor([[token]], device=bundle.device)
     return tuple(ids)

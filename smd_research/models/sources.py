@@ -94,8 +94,10 @@ def random(family: str, seed: int = 0, device: str = "cpu", dtype: str = "fp32")
         raise ConfigError(f"model.family={family} is unknown: use one of {', '.join(shapes)}")
     kind, sizes = shapes[family]
     shape = {"vocab_size": 4096, "max_position_embeddings": 512, "tie_word_embeddings": True, **sizes}
-    config = CONFIG_MAPPING[kind](bos_token_id=0, eos_token_id=1, pad_token_id=None, **shape)
+    tokenizer = embedded_tokenizer()
+    ends = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
+    config = CONFIG_MAPPING[kind](**ends, pad_token_id=None, **shape)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(sequence(seed, "weights", family).generate_state(1)[0]))
         model = AutoModelForCausalLM.from_config(config, dtype=_dtype(dtype)).to(device)
-    return Bundle.of(f"random-{family}", model, embedded_tokenizer())
+    return Bundle.of(f"random-{family}", model, tokenizer)

@@ -1,5 +1,7 @@
 """What a model writes of its own accord: text of the kind that it was trained on, without that text."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -42,16 +44,14 @@ def unprompted(bundle: Bundle, tokens: int, seed: int = 0, length: int = 128) ->
                 temperature=1.0,
                 top_k=0,
                 top_p=1.0,
-                eos_token_id=bundle.end_id,
+                eos_token_id=list(bundle.end_ids) or None,
                 pad_token_id=begin,
             )
-            texts += [
-                _ended(row, begin if bundle.end_id is None else bundle.end_id) for row in rows[:, 1:].cpu().numpy()
-            ]
+            texts += [_ended(row, bundle.end_ids or (begin,)) for row in rows[:, 1:].cpu().numpy()]
     return texts
 
 
-def _ended(row: NDArray[np.int64], end: int) -> NDArray[np.int64]:
-    """The row up to its end token."""
-    places = np.flatnonzero(row == end)
+def _ended(row: NDArray[np.int64], ends: Sequence[int]) -> NDArray[np.int64]:
+    """The row up to its first end token."""
+    places = np.flatnonzero(np.isin(row, ends))
     return row[: int(places[0]) + 1] if len(places) else row

@@ -279,16 +279,16 @@ END = 1
 
 def test_a_stream_that_stops_the_others_is_the_real_one() -> None:
     cut = [(5, 6, 7), (5, 9, END), (4, 4, 4)]
-    assert int(termination.weights(cut, END, 8).argmax()) == 1
+    assert int(termination.weights(cut, (END,), 8).argmax()) == 1
     longer = [(5, 6), (5, 6, 7), (5, 6)]
-    assert int(termination.weights(longer, END, 8).argmax()) == 1
+    assert int(termination.weights(longer, (END,), 8).argmax()) == 1
 
 
 @pytest.mark.parametrize(
     "padded", [[(5, END, END), (5, 9, END), (END, END, END)], [(5, 6, 7), (5, END, END), (4, 4, 4)]]
 )
 def test_a_common_schedule_says_nothing(padded: list[tuple[int, ...]]) -> None:
-    assert termination.weights(padded, END, 3).tolist() == [0, 0, 0]
+    assert termination.weights(padded, (END,), 3).tolist() == [0, 0, 0]
 
 
 # -- the classifier --------------------------------------------------------------------------------------------------

@@ -99,7 +99,7 @@ def decode(service: Service, bundle: Bundle, vault: Vault, new: int) -> None:
     with contextlib.closing(channel):
         channel.serve_for(vault)
         logits = vault.prefill(HookedModel(bundle), torch.tensor([[7, 8, 9, 10]]))
-        vault.decode(channel, logits, max_new_tokens=new, end_id=bundle.end_id)
+        vault.decode(channel, logits, max_new_tokens=new, end_ids=bundle.end_ids)
 
 
 @pytest.mark.parametrize("held", [1, 2, 6])

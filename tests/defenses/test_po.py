@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -118,7 +119,7 @@ def test_what_crosses_does_not_depend_on_which_stream_is_real(llama: Bundle) -> 
             deployment.vault._request = 0
             deployment.vault.authentic = place
             logits = deployment.vault.prefill_full(deployment._model, rows, prompt.spans[0].start)
-            deployment.vault.decode(deployment._channel, logits, max_new_tokens=NEW, end_id=llama.end_id)
+            deployment.vault.decode(deployment._channel, logits, max_new_tokens=NEW, end_ids=llama.end_ids)
             crossed.append(deployment.boundary.received_by_untrusted())
     assert all(received == crossed[0] for received in crossed)
 
@@ -130,13 +131,9 @@ def test_each_stream_has_its_own_stop_and_decoding_goes_on_until_all_have_ended(
         place, outputs = deployment.vault.authentic, deployment.outputs
     # let the token that the real stream gives third end a text
     end = free.ids[2]
-    llama.tokenizer.eos_token_id, kept = end, llama.tokenizer.eos_token_id
-    try:
-        with Po(FAKES).prepare(llama, seed=3).deploy(Boundary()) as deployment:
-            stopped = deployment.generate(prompt, NEW)
-            padded = deployment.outputs
-    finally:
-        llama.tokenizer.eos_token_id = kept
+    with Po(FAKES).prepare(replace(llama, end_ids=(end,)), seed=3).deploy(Boundary()) as deployment:
+        stopped = deployment.generate(prompt, NEW)
+        padded = deployment.outputs
     assert stopped.ids == free.ids[: free.ids.index(end) + 1]
     assert set(padded[place][len(stopped.ids) :]) <= {end}
     longest = max(output.index(end) + 1 if end in output else NEW for output in outputs)

@@ -166,7 +166,7 @@ def rogue_request(service: Service, bundle: Bundle, change: Callable[[PartialAtt
     channel.serve_for(vault)
     logits = vault.prefill(HookedModel(bundle), torch.tensor([[7, 8, 9, 10]]))
     try:
-        vault.decode(channel, logits, max_new_tokens=30, end_id=None)
+        vault.decode(channel, logits, max_new_tokens=30, end_ids=())
     except LabError as error:
         return str(error)
     finally:

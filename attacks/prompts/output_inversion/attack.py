@@ -121,7 +121,8 @@ class OutputInversion(PromptAttack):
         size, bundle = self._recipe.outputs, self.public.bundle
         answer = torch.tensor(view.output_ids[:size])
         if len(answer) < size and bundle.end_id is not None:
-            answer = torch.cat([answer, torch.full((size - len(answer),), bundle.end_id)])
+            end = int(answer[-1]) if int(answer[-1]) in bundle.end_ids else bundle.end_id
+            answer = torch.cat([answer, torch.full((size - len(answer),), end)])
         return Scribe(self._inverter, answer.to(bundle.device), self._readings(laws, len(answer)))
 
     def _readings(self, laws: Tensor | None, size: int) -> Tensor | None:

@@ -141,12 +141,13 @@ def _answered(
     """The public model's greedy answers."""
     length = prompts.shape[1]
     attention = LocalAttention(KVStore(length + outputs))
+    ends = torch.tensor(bundle.end_ids, dtype=torch.long, device=bundle.device)
     logits = model.forward(attention, torch.arange(length, device=bundle.device), ids=prompts, last_only=True)[:, -1]
     answers, readings = [logits.argmax(-1)], []
     for position in range(length, length + outputs - 1):
         where = torch.tensor([position], device=bundle.device)
         logits = model.forward(attention, where, ids=answers[-1][:, None])[:, -1]
-        over = answers[-1] == (-1 if bundle.end_id is None else bundle.end_id)
+        over = torch.isin(answers[-1], ends)
         answers.append(torch.where(over, answers[-1], logits.argmax(-1)))
         if coordinates is not None:
             readings.append(torch.where(over[:, None], 0.0, coordinates.read(logits)))

@@ -172,7 +172,7 @@ class PickStream(PromptAttack):
 
     def _termination(self, seen: StreamsSeen) -> Tensor:
         limit = max(start.max_new_tokens for start in seen.view.of(StartDecode)) + 1
-        return termination.weights(seen.view.outputs, self.public.bundle.end_id, limit)
+        return termination.weights(seen.view.outputs, self.public.bundle.end_ids, limit)
 
 
 def _likelihood_ratio(seen: StreamsSeen) -> Tensor:

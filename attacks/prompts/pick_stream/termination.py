@@ -1,6 +1,6 @@
 """When did each stream stop? A service that stops with one stream names it."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import torch
 from torch import Tensor
@@ -9,16 +9,16 @@ from torch import Tensor
 _TELL = 6.0
 
 
-def weights(outputs: Sequence[Sequence[int]], end_id: int | None, limit: int) -> Tensor:
+def weights(outputs: Sequence[Sequence[int]], end_ids: Collection[int], limit: int) -> Tensor:
     """Log weights ``[streams]``: raised for a stream whose end ended all the others.
 
     Args:
         outputs: generated tokens of every stream, as long as they were observed, padding included.
-        end_id: token that ends a text.
+        end_ids: tokens, any of which ends a text.
         limit: tokens that were asked for, the first included.
     """
     found = torch.zeros(len(outputs))
-    lengths = [_ended(output, end_id) for output in outputs]
+    lengths = [_ended(output, end_ids) for output in outputs]
     last = max(map(len, outputs), default=0)
     cut_short = any(length is None for length in lengths) and last < limit
     if cut_short:
@@ -30,6 +30,6 @@ def weights(outputs: Sequence[Sequence[int]], end_id: int | None, limit: int) ->
     return found
 
 
-def _ended(output: Sequence[int], end_id: int | None) -> int | None:
-    """Tokens up to and including the end token; None where there is none."""
-    return list(output).index(end_id) + 1 if end_id is not None and end_id in output else None
+def _ended(output: Sequence[int], end_ids: Collection[int]) -> int | None:
+    """Tokens up to and including the first end token; None where there is none."""
+    return next((place + 1 for place, token in enumerate(output) if token in end_ids), None)

@@ -110,15 +110,15 @@ class PoDeployment(Deployment):
             logits = self.vault.prefill_full(self._model, prompts, spans[0].start)
         else:
             logits = self.vault.prefill_multiplexed(self._model, prompts, spans)
-        end_id = self.bundle.end_id if forced is None else None
-        self.vault.expect(end_id)
+        end_ids = self.bundle.end_ids if forced is None else ()
+        self.vault.expect(end_ids)
         if forced is not None:
             self.boundary.tap("arm", forced[1:])
         self.vault.decode(
             self._channel,
             logits,
             max_new_tokens=max_new_tokens,
-            end_id=end_id,
+            end_ids=end_ids,
             forced=None if forced is None else forced[0],
         )
         return [] if forced is None else [logits[place], *(step[place] for step in self.tapped())]

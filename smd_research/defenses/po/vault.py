@@ -1,6 +1,6 @@
 """The vault of Prompt Obfuscation: draws the virtual prompts, and alone knows which stream is authentic."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import torch
@@ -55,7 +55,7 @@ class PoVault(Vault):
         super().__init__(wire_dtype)
         self._quantiser = quantiser
         self._memory = FakeMemory() if sticky else None
-        self._end: int | None = None
+        self._ends: Collection[int] = ()
         self.outputs: list[list[int]] = []
 
     def restart(self) -> None:
@@ -107,15 +107,15 @@ class PoVault(Vault):
         self._specs, self.position = attention.specs, length
         return logits
 
-    def expect(self, end_id: int | None) -> None:
-        """Set the token after which the authentic stream is padding."""
-        self._end = end_id
+    def expect(self, end_ids: Collection[int]) -> None:
+        """Set the tokens after any of which the authentic stream is padding."""
+        self._ends = end_ids
 
     def take(self, token: int) -> None:
         """Note a token of the authentic stream, up to its own end."""
         if not self.ids:
             self.outputs = [[first] for first in self._latest]
-        if self._end is None or not self.ids or self.ids[-1] != self._end:
+        if not self.ids or self.ids[-1] not in self._ends:
             super().take(token)
 
     def handle(self, message: Message) -> Message | None:

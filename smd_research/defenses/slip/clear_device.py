@@ -10,7 +10,6 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from smd_research.boundary import Channel
 from smd_research.boundary.messages import (
@@ -41,13 +40,13 @@ class Missing(nn.Module):
         self.bias = None if bias is None else nn.Parameter(bias.detach(), requires_grad=False)
 
 
-def shell_of(bundle: Bundle, products: Sequence[Product]) -> PreTrainedModel:
+def shell_of(bundle: Bundle, products: Sequence[Product]) -> Bundle:
     """The model without its linear weights and its head: all that a device has before the exposed part arrives."""
     names = [name for product in products for name in product.layers]
     modules: dict[str, nn.Module] = {}
     for name in names:
         modules[name] = Missing(getattr(bundle.model.get_submodule(name), "bias", None))
-    return with_modules(bundle, modules).model
+    return with_modules(bundle, modules)
 
 
 class ClearDevice(Provider):
@@ -55,7 +54,6 @@ class ClearDevice(Provider):
 
     Args:
         shell: the model without its linear weights: norms, embeddings, biases.
-        tokenizer: its tokenizer.
         products: its fused products.
         asked: numbers of the products that have a secret part.
         channel: its end of the boundary.
@@ -63,14 +61,13 @@ class ClearDevice(Provider):
 
     def __init__(
         self,
-        shell: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
+        shell: Bundle,
         products: Sequence[Product],
         asked: frozenset[int],
         channel: Channel,
     ) -> None:
-        self._bundle = Bundle.of("exposed", shell, tokenizer)
-        super().__init__(channel, self._bundle.end_id)
+        super().__init__(channel, shell.end_ids)
+        self._bundle = shell
         self._products = tuple(products)
         self._asked = asked
         self._store = ExposedStore()

@@ -86,7 +86,7 @@ class SlipDeployment(Deployment):
         for step in range(max_new_tokens):
             token = int(self.keeper.forward(feed)[0, -1].argmax())
             self.keeper.take(token)
-            if token == self.bundle.end_id or step + 1 == max_new_tokens:
+            if token in self.bundle.end_ids or step + 1 == max_new_tokens:
                 self._channel.notify(Tokens(token_tensor([token])))  # the user reads it at the device
                 break
             feed = torch.tensor([[token]])
@@ -136,7 +136,7 @@ class BoundaryDeployment(Deployment):
         super().__init__(bundle, boundary, self._keeper, shows)
         self.parts = parts
         shell = shell_of(bundle, parts.products)
-        factory = partial(ClearDevice, shell, bundle.tokenizer, parts.products, frozenset(secrets))
+        factory = partial(ClearDevice, shell, parts.products, frozenset(secrets))
         self._channel = boundary.open(self._keeper, factory)
         for message in parts.messages():
             self._channel.notify(message)

@@ -100,7 +100,7 @@ class DecodeBatch:
         else:
             prefix, tokens = self._prefix(start, public, channel), start.first.tolist()
         request = Request(channel, start, sampling, tokens, not plain, position=start.position, step=1)
-        request.ended = [self.force is None and token == self._bundle.end_id for token in tokens]
+        request.ended = [self.force is None and token in self._bundle.end_ids for token in tokens]
         self._kv.admit(streams, prefix)
         self.requests.append(request)
         return request
@@ -243,14 +243,14 @@ class DecodeBatch:
             self._clock.steps += 1
 
     def _draw(self, request: Request, logits: Tensor) -> None:
-        end = self._bundle.end_id
         if self.force:
             tokens = self.force(logits)
         else:
             tokens = request.sampling.choose(logits, request.start.seed, request.step)
             # an ended stream goes on as padding: every stream of a request looks alike until all have ended
-            tokens = [end if over and end is not None else t for t, over in zip(tokens, request.ended, strict=True)]
-            request.ended = [over or t == end for t, over in zip(tokens, request.ended, strict=True)]
+            streams = zip(tokens, request.tokens, request.ended, strict=True)
+            tokens = [end if over else token for token, end, over in streams]
+            request.ended = [token in self._bundle.end_ids for token in tokens]
         self._notify(request.channel, tokens)
         request.tokens = tokens
         request.position += 1

@@ -23,7 +23,7 @@ class DecodeService(Provider):
     """
 
     def __init__(self, bundle: Bundle, options: ServiceOptions, channel: Channel) -> None:
-        super().__init__(channel, bundle.end_id)
+        super().__init__(channel, bundle.end_ids)
         self._bundle = bundle
         self._batch = DecodeBatch(bundle, options)
 

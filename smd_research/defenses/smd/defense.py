@@ -61,7 +61,7 @@ class SmdDeployment(Deployment):
             logits,
             public=public,
             max_new_tokens=max_new_tokens,
-            end_id=None if forced is not None else self.bundle.end_id,
+            end_ids=() if forced is not None else self.bundle.end_ids,
             forced=None if forced is None else forced[0],
             inner=self._inner,
         )

@@ -4,7 +4,7 @@ import copy
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from multiprocessing.connection import Connection
 
@@ -21,7 +21,6 @@ from smd_research.defenses.base import Client, Generation
 from smd_research.defenses.smd.decode import DecodeService
 from smd_research.defenses.smd.requests import ServiceOptions
 from smd_research.defenses.smd.vault import Vault
-from smd_research.models.bundle import Bundle
 from smd_research.models.hooked import HookedModel
 from smd_research.models.sampling import GREEDY, Sampling
 from smd_research.models.shared import SharedWeights
@@ -123,7 +122,7 @@ class VaultUser:
             logits,
             public=ask.ids[: ask.public],
             max_new_tokens=ask.max_new_tokens,
-            end_id=self._bundle.end_id,
+            end_ids=self._bundle.end_ids,
             sampling=ask.sampling,
             seed=ask.seed,
             turn=ask.turn,
@@ -183,7 +182,7 @@ def _isolated_user(weights: SharedWeights, options: UserOptions) -> PlainUser:
     """A whole model of the user's own: a private copy of the weights, and nobody to share a batch with."""
     with weights as bundle:
         model = copy.deepcopy(bundle.model)  # every tensor cloned into this process's own memory
-        own = Bundle.of(bundle.name, model, bundle.tokenizer)
+        own = replace(bundle, model=model)
     meter = Meter(record=False)
     outward = InProcessChannel(meter, Direction.TO_UNTRUSTED)
     inward = InProcessChannel(meter, Direction.TO_TRUSTED)

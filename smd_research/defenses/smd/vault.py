@@ -1,6 +1,6 @@
 """The vault: the trusted party of secure multi-party decoding, one for each user."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 import torch
@@ -114,7 +114,7 @@ class Vault(Client):
         *,
         public: Sequence[int] = (),
         max_new_tokens: int,
-        end_id: int | None,
+        end_ids: Collection[int],
         sampling: Sampling = GREEDY,
         seed: int = 0,
         forced: int | None = None,
@@ -128,7 +128,7 @@ class Vault(Client):
             logits: of the first generated token ``[streams, vocab]``.
             public: the prompt's leading tokens that the provider may know.
             max_new_tokens: tokens to generate, the first one included.
-            end_id: the token that ends a stream.
+            end_ids: tokens, any of which ends a stream.
             sampling: the law of the next token.
             seed: of the request's sampling.
             forced: the first token, when it is not to be chosen.
@@ -144,7 +144,7 @@ class Vault(Client):
         self._inner = inner
         self._latest = first
         self.take(first[self.authentic])
-        if max_new_tokens == 1 or (forced is None and end_id is not None and all(token == end_id for token in first)):
+        if max_new_tokens == 1 or (forced is None and all(token in end_ids for token in first)):
             return
         self._request += 1
         self._decoded = True
