@@ -10,12 +10,13 @@ from typing import Any
 import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
-from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from experiments.composing import app
 from experiments.composing.build import build
 from smd_research.core.errors import ConfigError
 from smd_research.core.paths import PACKAGE
+from smd_research.models.loading import load
 from smd_research.training.architecture import Architecture
 from smd_research.training.card import card, samples
 from smd_research.training.export import export
@@ -56,7 +57,7 @@ def task(cfg: DictConfig) -> None:
     trained = train(run, Path(cfg.work_dir), cfg.accelerator, cfg.progress, cfg.compile, early_export)
     export(trained.model, trained.tokenizer, out)
     # What is measured is what ships: the weights as they come back from fp16.
-    shipped = replace(trained, model=AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32).eval())
+    shipped = replace(trained, model=load(out, torch.float32, local_files_only=True)[0])
     trigram_tokens = run.tokens if cfg.trigram_tokens is None else cfg.trigram_tokens
     trigram = trigram_of_train(shipped.tokenizer, run.register, trigram_tokens, run.seed + 2)
     held = held_out(shipped.model, shipped.tokenizer, trigram)

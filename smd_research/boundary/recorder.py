@@ -1,6 +1,7 @@
 """Keeps every frame that crossed, spilling to disk when a view grows large."""
 
 import tempfile
+import weakref
 from typing import NamedTuple
 
 from smd_research.boundary import wire
@@ -27,10 +28,11 @@ class Recorder:
 
     def _open(self) -> None:
         self._file = tempfile.SpooledTemporaryFile(max_size=self._spill_bytes)  # noqa: SIM115 (lives with the recorder)
+        self._close = weakref.finalize(self, self._file.close)
 
     def clear(self) -> None:
         """Forget everything."""
-        self._file.close()
+        self._close()
         self._entries.clear()
         self._size = 0
         self._open()

@@ -14,6 +14,7 @@ from transformers import (
 )
 
 from smd_research.core.errors import ConfigError
+from smd_research.models.loading import load
 from smd_research.models.sources import EMBEDDED_DIR
 
 
@@ -118,7 +119,7 @@ class Descendant(Llama):
         return f"{super().family}; trained on from the embedded model's weights"
 
     def build(self, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
-        model = LlamaForCausalLM.from_pretrained(EMBEDDED_DIR, dtype=torch.float32)
+        model: LlamaForCausalLM = load(EMBEDDED_DIR, torch.float32, local_files_only=True)[0]
         asked, there = super().build(tokenizer).config, model.config
         if [asked.hidden_size, asked.num_hidden_layers] != [there.hidden_size, there.num_hidden_layers]:
             raise ConfigError(

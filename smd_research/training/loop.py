@@ -21,6 +21,7 @@ from smd_research.training.architecture import Architecture
 from smd_research.training.causal_lm import CausalLM, Optimisation
 from smd_research.training.checkpoints import resumable
 from smd_research.training.packing import TextStream
+from smd_research.training.quiet import quietly
 from smd_research.training.tokenizer import train_tokenizer
 
 _log = logging.getLogger(__name__)
@@ -193,22 +194,23 @@ def train(
     checkpoint = ModelCheckpoint(
         folder, filename="last", every_n_epochs=1, save_on_train_epoch_end=True, enable_version_counter=False
     )
-    trainer = lightning.Trainer(
-        accelerator=accelerator,
-        devices=1,
-        precision=run.precision,
-        max_epochs=run.steps // run.epoch_steps,
-        gradient_clip_val=run.clip,
-        reload_dataloaders_every_n_epochs=1,
-        check_val_every_n_epoch=5,
-        num_sanity_val_steps=0,
-        callbacks=[stopwatch, report, checkpoint],
-        logger=False,
-        enable_progress_bar=progress,
-        enable_model_summary=False,
-        default_root_dir=folder,
-    )
-    stream = TextStream(tokenizer, run.register, run.seed, run.row_tokens, run.batch, run.epoch_steps)
-    trainer.fit(module, stream, ckpt_path=resumable(folder / "last.ckpt"), weights_only=True)
+    with quietly():
+        trainer = lightning.Trainer(
+            accelerator=accelerator,
+            devices=1,
+            precision=run.precision,
+            max_epochs=run.steps // run.epoch_steps,
+            gradient_clip_val=run.clip,
+            reload_dataloaders_every_n_epochs=1,
+            check_val_every_n_epoch=5,
+            num_sanity_val_steps=0,
+            callbacks=[stopwatch, report, checkpoint],
+            logger=False,
+            enable_progress_bar=progress,
+            enable_model_summary=False,
+            default_root_dir=folder,
+        )
+        stream = TextStream(tokenizer, run.register, run.seed, run.row_tokens, run.batch, run.epoch_steps)
+        trainer.fit(module, stream, ckpt_path=resumable(folder / "last.ckpt"), weights_only=True)
     model = module.model.cpu().float().eval()
     return Trained(model, tokenizer, trainer.global_step, stopwatch.seconds, hardware())

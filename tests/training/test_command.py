@@ -39,11 +39,16 @@ TINY = [
 
 
 @pytest.mark.slow
-def test_trains_exports_and_writes_the_card(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_trains_exports_and_writes_the_card(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
+) -> None:
     out = tmp_path / "model"
     command = [*TINY, f"work_dir={tmp_path / 'work'}", f"out_dir={out}"]
     assert main(command) == 0
-    assert "all: perplexity" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert "all: perplexity" in said.out
+    assert said.err == ""  # no library announces itself; the lab's own lines are logged
+    assert [str(one.message) for one in recwarn] == []
     assert AutoModelForCausalLM.from_pretrained(out).config.hidden_size == 32
     first = (out / "README.md").read_text()
     assert "4 steps of 2 x 64" in first
