@@ -17,7 +17,7 @@ from transformers.utils import logging as progress
 
 from smd_research.core.errors import ConfigError
 from smd_research.core.quoting import quoted
-from smd_research.models.model_folder import weight_files
+from smd_research.models.model_folder import tensor_names, weight_files
 
 _WEIGHTS_A_BYTE = 4  # at most, whatever the quantisation
 
@@ -52,6 +52,8 @@ def load(
         except Exception as error:  # a damaged checkpoint surfaces as nearly any error of several libraries
             raise ConfigError(f"the model at {source} cannot be loaded: {_reason(error)}") from None
         _check_keys(source, found)
+        if isinstance(source, Path):
+            _check_once(source, model)
         _check_tied(source, model)
         _check_values(source, model)
         tokenizer = _tokenizer(source, options)
@@ -100,6 +102,14 @@ def _check_keys(source: str | Path, found: dict[str, Any]) -> None:
     else:
         mend = "save the model again with it; tie_word_embeddings=true is for a head that is the embedding"
     raise ConfigError(f"the weights at {source} do not match its config.json: {', '.join(said)}; {mend}")
+
+
+def _check_once(folder: Path, model: PreTrainedModel) -> None:
+    """Refuse weights that are there twice, with and without the base model's prefix: one would be taken at random."""
+    names = tensor_names(folder)
+    twice = sorted(names & {f"{model.base_model_prefix}.{name}" for name in names})
+    if twice:
+        raise ConfigError(f"the weights at {folder} are there twice, under another prefix ({_first(twice)}): keep one")
 
 
 def _check_tied(source: str | Path, model: PreTrainedModel) -> None:
@@ -170,7 +180,10 @@ def _reason(error: Exception) -> str:
         return "its pickled weights hold more than tensors and are never run; save them as safetensors"
     if "conversion of the weights" in text:
         return "its weights do not fit together as its config.json says (a part of a layer or an expert is missing)"
-    return quoted((text.splitlines() or [type(error).__name__])[0])
+    if isinstance(error, KeyError):
+        return f"a library does not know {quoted(text)}"
+    first, second, *_ = (*filter(None, map(str.strip, text.splitlines())), "", "")
+    return quoted(f"{first} {second}" if first.endswith(":") else first or type(error).__name__)
 
 
 def _first(names: Collection[str], limit: int = 3) -> str:

@@ -75,6 +75,24 @@ def weight_files(folder: Path) -> list[Path]:
     return files
 
 
+def tensor_names(folder: Path) -> set[str]:
+    """Names of the tensors in a checked folder, as far as its files have headers (pickled ones do not).
+
+    Raises:
+        ConfigError: when two files hold a tensor of one name.
+    """
+    names: set[str] = set()
+    for file in weight_files(folder):
+        if file.suffix != ".safetensors":
+            continue
+        with safe_open(file, framework="pt") as opened:
+            own = set(opened.keys())
+        if names & own:
+            raise ConfigError(f"{file} holds {_some(sorted(names & own))}, as another file does: keep one")
+        names |= own
+    return names
+
+
 def _check_config(folder: Path) -> None:
     file = folder / "config.json"
     if not file.is_file():
@@ -134,18 +152,21 @@ def _mapping(file: Path) -> dict[str, Any]:
 
 
 def _check_header(file: Path) -> None:
-    """Refuse weights that are cut off, or whole numbers: those of a quantised model, whose values lie elsewhere."""
+    """Refuse weights that are cut off, or no real numbers: those of a quantised model, whose values lie elsewhere."""
     try:
         with safe_open(file, framework="pt") as opened:
             names = list(opened.keys())
             slices = {name: opened.get_slice(name) for name in names if name.endswith("weight")}
-            whole = [name for name, part in slices.items() if part.get_dtype()[0] in "IU" and len(part.get_shape()) > 1]
+            matrices = {name: part for name, part in slices.items() if len(part.get_shape()) > 1}
+            whole = [name for name, part in matrices.items() if not part.get_dtype().startswith(("F", "BF"))]
     except SafetensorError as error:
         raise ConfigError(f"{file} is damaged or cut off ({quoted(error)}): {_FETCH}") from None
     if not names:
         raise ConfigError(f"{file} holds no weights: {_FETCH}")
     if whole and "quantization_config" not in _mapping(file.parent / "config.json"):
-        raise ConfigError(f"{file} holds integers as weights ({_some(whole)}): use the model before its quantisation")
+        raise ConfigError(
+            f"{file} holds weights that are no real numbers ({_some(whole)}): use the model before its quantisation"
+        )
 
 
 def _found_instead(folder: Path) -> str:

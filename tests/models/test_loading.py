@@ -173,6 +173,15 @@ def forget_a_layer(folder: Path) -> None:
     file.write_text(json.dumps(index))
 
 
+def a_shard_twice(folder: Path) -> None:
+    file = folder / "model.safetensors.index.json"
+    index = json.loads(file.read_text())
+    name, shard = max(index["weight_map"].items(), key=lambda item: item[1])
+    shutil.copy(folder / shard, folder / "again.safetensors")
+    index["weight_map"][name] = "again.safetensors"
+    file.write_text(json.dumps(index))
+
+
 def a_folder_for_a_file(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
     (folder / "model.safetensors").mkdir()
@@ -213,6 +222,8 @@ DAMAGED: dict[str, tuple[str, Change, str]] = {
     "another family": ("untied", config(model_type="gpt_neox"), "do not match|cannot be loaded"),
     "no sizes at all": ("untied", text("config.json", '{"model_type": "llama"}'), "describes 6,738,415,616 weights"),
     "a size that is no number": ("untied", config(hidden_size="wide"), "cannot be loaded"),
+    "a size that is nothing": ("untied", config(num_hidden_layers=1.5), "cannot be loaded: .*num_hidden_layers.*1.5"),
+    "an unknown activation": ("untied", config(hidden_act="nope"), "does not know 'nope'"),
     "no heads": ("untied", config(num_attention_heads=0), "cannot be loaded"),
     "an extra tensor": (
         "untied",
@@ -231,7 +242,11 @@ DAMAGED: dict[str, tuple[str, Change, str]] = {
     "NaN": ("untied", valued(Q, float("nan")), f"{Q} at .* holds NaN or infinity"),
     "infinity": ("tied", valued(TABLE, float("-inf")), "holds NaN or infinity"),
     "NaN in a norm": ("gpt2", valued("transformer.ln_f.bias", float("nan")), "ln_f.bias"),
-    "integers": ("untied", weights(lambda held: {**held, Q: held[Q].to(torch.int8)}), "integers as weights .*q_proj"),
+    "integers": (
+        "untied",
+        weights(lambda held: {**held, Q: held[Q].to(torch.int8)}),
+        "weights that are no real numbers .*q_proj",
+    ),
     # files of weights
     "no weights": ("untied", gone("model.safetensors"), "no weights at .*needs model.safetensors"),
     "weights that are a pointer": ("untied", text("model.safetensors", POINTER), "git-lfs pointer.*git lfs pull"),
@@ -253,6 +268,12 @@ DAMAGED: dict[str, tuple[str, Change, str]] = {
         both(text("pytorch_model.bin", "junk" * 99999), gone("model.safetensors")),
         "load",
     ),
+    "weights under two prefixes": (
+        "untied",
+        weights(lambda held: {**held, "layers.1.mlp.up_proj.weight": torch.zeros(48, 32)}),
+        "there twice, under another prefix .model.layers.1.mlp.up",
+    ),
+    "a shard that is there twice": ("shards", a_shard_twice, "as another file does"),
     "an adapter": ("untied", text("adapter_config.json", "{}"), "holds an adapter: merge"),
     "shards without an index": ("shards", gone("model.safetensors.index.json"), "no weights at .*model-00001"),
     "a shard missing": ("shards", a_shard(Path.unlink), "names files that are not there .model-0000"),
