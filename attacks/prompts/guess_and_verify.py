@@ -180,7 +180,7 @@ def _layer_errors(store: KVStore, layer: int, spec: AttentionSpec, seen: Exchang
     k, v, key_positions = store.get(layer)
     positions = seen.positions.to(k.device)
     q = seen.q.to(k).transpose(0, 1).expand(len(k), -1, -1, -1)
-    mask = visible(positions, key_positions[public:], spec.window)
+    mask = visible(positions, key_positions[public:], spec)
     predicted: Partial = partial_attention(q, k[:, :, public:], v[:, :, public:], spec.scale, spec.softcap, mask)
     log_weight = predicted.m.double() + predicted.g.double().log()
     off_l = (log_weight - seen.log_weight.t().to(k.device)).nan_to_num(nan=0.0)  # -inf on both sides: no key in sight

@@ -15,36 +15,47 @@ from smd_research.models.partial_attention import Partial, merge, partial_attent
 
 @dataclass(frozen=True)
 class AttentionSpec:
-    """A layer's attention besides its projections: score ``scale``, ``softcap``, sliding ``window`` in tokens.
+    """A layer's attention besides its projections.
 
-    ``sink [heads]`` is the logit of an attention sink, a weight: part of every softmax, with no value. Whoever merges
-    the shards counts it, once.
+    Attributes:
+        scale: factor of the scores.
+        softcap: ``cap * tanh(s / cap)`` of the scores, or None.
+        window: how many tokens back a query sees, itself included; None sees all.
+        chunk: positions are cut into chunks of so many tokens, and a query sees its own chunk only; None sees all.
+        sink: ``[heads]``, the logit of an attention sink, a weight: part of every softmax, with no value. Whoever
+            merges the shards counts it, once.
     """
 
     scale: float
     softcap: float | None = None
     window: int | None = None
+    chunk: int | None = None
     sink: Tensor | None = field(default=None, compare=False, repr=False)
 
-    def sinks(self, q: Tensor) -> list[Partial]:
-        """The sink as a shard for queries ``[batch, heads, rows, d]``; nothing where there is none."""
+    @property
+    def sees_all(self) -> bool:
+        """Whether a query sees everything before it, wherever it stands."""
+        return self.window is None and self.chunk is None
+
+    def sinks(self, q: Tensor, v: Tensor) -> list[Partial]:
+        """The sink as a shard for queries ``[batch, heads, rows, d]`` and values ``[..., dv]``; where there is one."""
         if self.sink is None:
             return []
         m = self.sink.float()[None, :, None].expand(q.shape[:3])
-        return [Partial(m, torch.ones_like(m), torch.zeros_like(q))]
+        return [Partial(m, torch.ones_like(m), v.new_zeros(*q.shape[:3], v.shape[-1]))]
 
 
 class AttentionRuntime(Protocol):
     """Computes the attention of one layer."""
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, positions: Tensor, spec: AttentionSpec) -> Tensor:
-        """Attention output ``[batch, heads, rows, d]``.
+        """Attention output ``[batch, heads, rows, dv]``.
 
         Args:
             layer: index of the block in the whole model.
             q: queries ``[batch, heads, rows, d]``, rotated.
             k: keys ``[batch, kv_heads, rows, d]``, rotated.
-            v: values ``[batch, kv_heads, rows, d]``.
+            v: values ``[batch, kv_heads, rows, dv]``; ``dv`` is ``d`` but for latent attention (DeepSeek-V2).
             positions: absolute positions ``[rows]``.
             spec: the layer's constants.
         """
@@ -61,18 +72,34 @@ class QueryFirstRuntime(AttentionRuntime, Protocol):
         """Take the layer's queries ``[batch, heads, rows, d]``, rotated; ``attend`` follows with the rest."""
 
 
-def visible(query_positions: Tensor, key_positions: Tensor, window: int | None) -> Tensor | None:
-    """Which keys a query may see: ``[rows, keys]``, or None when all of them.
+def visible(query_positions: Tensor, key_positions: Tensor, spec: AttentionSpec) -> Tensor | None:
+    """Which keys a query may see: ``[rows, keys]``, or None when all of them, as for one new token that sees all.
 
-    A key is seen when it is not in the future and, with a sliding window, fewer than ``window`` positions back.
+    A key is seen when it is not in the future and in reach.
+
+    Args:
+        query_positions: absolute ``[rows]``.
+        key_positions: absolute ``[keys]``.
+        spec: of the layer.
     """
-    if len(query_positions) == 1 and window is None:
+    if len(query_positions) == 1 and spec.sees_all:
         return None
-    back = query_positions[:, None] - key_positions[None, :]
-    seen = back >= 0
-    if window is not None:
-        seen &= back < window
-    return seen
+    queries, keys = query_positions[:, None], key_positions[None, :]
+    seen = queries >= keys
+    reached = in_reach(queries, keys, spec)
+    return seen if reached is None else seen & reached
+
+
+def in_reach(queries: Tensor, keys: Tensor, spec: AttentionSpec) -> Tensor | None:
+    """Whether keys are in the window and chunk of queries, by positions that broadcast; None where all are."""
+    if spec.sees_all:
+        return None
+    reached = torch.ones_like(queries - keys, dtype=torch.bool)
+    if spec.window is not None:
+        reached &= queries - keys < spec.window
+    if spec.chunk is not None:
+        reached &= queries // spec.chunk == keys // spec.chunk
+    return reached
 
 
 class KVStore:
@@ -86,24 +113,23 @@ class KVStore:
         self._views: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
 
     def append(self, layer: int, k: Tensor, v: Tensor, positions: Tensor) -> None:
-        """Add rows ``[batch, kv_heads, rows, d]`` at absolute positions ``[rows]``."""
+        """Add rows ``[batch, kv_heads, rows, d]`` (values may have a width of their own) at positions ``[rows]``."""
         start = self._lengths.get(layer, 0)
         end = start + k.shape[2]
-        self._reserve(layer, k, end)
+        self._reserve(layer, k, v, end)
         keys, values = self._buffers[layer]
         keys[:, :, start:end] = k
         values[:, :, start:end] = v
         self._positions[layer][start:end] = positions
         self._lengths[layer] = end
 
-    def _reserve(self, layer: int, like: Tensor, needed: int) -> None:
+    def _reserve(self, layer: int, k: Tensor, v: Tensor, needed: int) -> None:
         old = self._buffers.get(layer)
         if old is not None and old[0].shape[2] >= needed:
             return
         capacity = max(self._capacity, needed if old is None else 2 * needed)
-        batch, heads, _, d = like.shape
-        grown = (like.new_empty(batch, heads, capacity, d), like.new_empty(batch, heads, capacity, d))
-        positions = torch.empty(capacity, dtype=torch.long, device=like.device)
+        grown = (k.new_empty(*k.shape[:2], capacity, k.shape[3]), v.new_empty(*v.shape[:2], capacity, v.shape[3]))
+        positions = torch.empty(capacity, dtype=torch.long, device=k.device)
         if old is not None:
             filled = self._lengths[layer]
             for new, previous in zip(grown, old, strict=True):
@@ -118,7 +144,7 @@ class KVStore:
         return self._lengths.get(layer, 0)
 
     def get(self, layer: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Keys and values ``[batch, kv_heads, rows, d]`` and positions ``[rows]`` of a layer, as views."""
+        """Keys ``[batch, kv_heads, rows, d]``, values ``[..., dv]`` and positions ``[rows]`` of a layer, as views."""
         end = self._lengths[layer]
         views = self._views.get(layer)
         if views is None or views[0].shape[2] != end:
@@ -181,15 +207,15 @@ class KVStore:
     def nbytes(self) -> int:
         """Bytes of the rows held."""
         total = 0
-        for layer, (keys, _) in self._buffers.items():
-            batch, heads, _, d = keys.shape
-            total += 2 * batch * heads * self._lengths[layer] * d * keys.element_size()
+        for layer, held in self._buffers.items():
+            for x in held:
+                total += x[:, :, : self._lengths[layer]].numel() * x.element_size()
         return total
 
     def partial(self, layer: int, q: Tensor, positions: Tensor, spec: AttentionSpec) -> Partial:
         """Attention of ``q [batch, heads, rows, d]`` over the rows held, as one shard."""
         k, v, key_positions = self.get(layer)
-        return partial_attention(q, k, v, spec.scale, spec.softcap, visible(positions, key_positions, spec.window))
+        return partial_attention(q, k, v, spec.scale, spec.softcap, visible(positions, key_positions, spec))
 
 
 class LocalAttention(AttentionRuntime):
@@ -205,10 +231,10 @@ class LocalAttention(AttentionRuntime):
         keys, values, key_positions = self.store.get(layer)
         if spec.softcap or spec.sink is not None:
             shard = partial_attention(
-                q, keys, values, spec.scale, spec.softcap, visible(positions, key_positions, spec.window)
+                q, keys, values, spec.scale, spec.softcap, visible(positions, key_positions, spec)
             )
-            return merge([shard, *spec.sinks(q)]).to(v.dtype)
-        mask = visible(positions, key_positions, spec.window)
+            return merge([shard, *spec.sinks(q, v)]).to(v.dtype)
+        mask = visible(positions, key_positions, spec)
         grouped = q.shape[1] != keys.shape[1]
         return functional.scaled_dot_product_attention(
             q, keys, values, attn_mask=mask, scale=spec.scale, enable_gqa=grouped
@@ -230,9 +256,9 @@ class SharedPrefixAttention(AttentionRuntime):
         self.own[layer] = (k, v)
         itself = partial_attention(q, k, v, spec.scale, spec.softcap)
         if self.prefix.length(layer) == 0:
-            return merge([itself, *spec.sinks(q)]).to(v.dtype)
+            return merge([itself, *spec.sinks(q, v)]).to(v.dtype)
         # one prefix for all candidates: the batch becomes rows of a single batch entry
         rows = q.transpose(0, 2)
         shard = self.prefix.partial(layer, rows, positions.expand(rows.shape[2]), spec)
         past = Partial(*(part.transpose(0, 2) for part in shard))
-        return merge([past, itself, *spec.sinks(q)]).to(v.dtype)
+        return merge([past, itself, *spec.sinks(q, v)]).to(v.dtype)

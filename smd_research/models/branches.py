@@ -41,8 +41,8 @@ class BranchAttention(AttentionRuntime):
         self.own.append(layer, k, v, positions)
         itself = self.own.partial(layer, q, positions, spec)
         if self.prefix.length(layer) == 0:
-            return merge([itself, *spec.sinks(q)]).to(v.dtype)
-        return merge([over_prefix(self.prefix, layer, q, positions, spec), itself, *spec.sinks(q)]).to(v.dtype)
+            return merge([itself, *spec.sinks(q, v)]).to(v.dtype)
+        return merge([over_prefix(self.prefix, layer, q, positions, spec), itself, *spec.sinks(q, v)]).to(v.dtype)
 
 
 class Branches:

@@ -15,7 +15,7 @@ NEGATIVE_INFINITY = float("-inf")
 
 
 class Partial(NamedTuple):
-    """Attention over one shard: ``m``, ``g`` are ``[..., heads, rows]`` (fp32), ``a`` is ``[..., heads, rows, d]``."""
+    """Attention over one shard: ``m``, ``g`` are ``[..., heads, rows]`` (fp32), ``a`` is ``[..., heads, rows, dv]``."""
 
     m: Tensor
     g: Tensor
@@ -49,7 +49,7 @@ def partial_attention(
     Args:
         q: queries ``[batch, heads, rows, d]``.
         k: keys ``[batch, kv_heads, keys, d]``.
-        v: values ``[batch, kv_heads, keys, d]``.
+        v: values ``[batch, kv_heads, keys, dv]``.
         scale: factor on the dot product.
         softcap: see ``scores``.
         visible: boolean ``[rows, keys]`` or ``[batch, rows, keys]``, False where a query must not see a key; None means
@@ -58,10 +58,10 @@ def partial_attention(
     Returns:
         The shard's partial attention; a row that sees no key has ``m = -inf``, ``g = 0``, ``a = 0``.
     """
-    batch, heads, rows, d = q.shape
+    batch, heads, rows, _ = q.shape
     if k.shape[2] == 0:
         empty = torch.full((batch, heads, rows), NEGATIVE_INFINITY, dtype=torch.float32, device=q.device)
-        return Partial(empty, torch.zeros_like(empty), torch.zeros_like(q))
+        return Partial(empty, torch.zeros_like(empty), v.new_zeros(batch, heads, rows, v.shape[-1]))
     s = scores(q, k, scale, softcap)
     if s.dtype != torch.float32:
         s = s.float()
@@ -76,7 +76,7 @@ def partial_attention(
     # dividing d values a row instead of one a key; an empty row stays zero
     a = torch.matmul(p.to(v.dtype), v) / (g if visible is None else g.clamp(min=torch.finfo(torch.float32).tiny))
     a = a.to(v.dtype)
-    return Partial(m.view(batch, heads, rows), g.view(batch, heads, rows), a.view(batch, heads, rows, d))
+    return Partial(m.view(batch, heads, rows), g.view(batch, heads, rows), a.view(batch, heads, rows, v.shape[-1]))
 
 
 def merge(shards: Sequence[Partial]) -> Tensor:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from smd_research.models.attention import AttentionSpec, KVStore
+from smd_research.models.attention import AttentionSpec, KVStore, in_reach
 from smd_research.models.partial_attention import Partial, partial_attention
 
 _GROWTH = 64
@@ -26,7 +26,7 @@ class RaggedKV:
         self._positions = torch.zeros(0, 0, dtype=torch.long, device=device)
         self._lengths: list[int] = []
         self._slots = torch.zeros(0, dtype=torch.long, device=device)
-        self._masks: dict[int | None, Tensor | None] = {}
+        self._masks: dict[AttentionSpec, Tensor | None] = {}
 
     @property
     def streams(self) -> int:
@@ -44,7 +44,7 @@ class RaggedKV:
             return
         for layer in prefix.layers:
             keys, values, positions = prefix.get(layer)
-            own_keys, own_values = self._buffers_like(layer, keys)
+            own_keys, own_values = self._buffers_like(layer, keys, values)
             own_keys[first : self.streams, :, :length] = keys
             own_values[first : self.streams, :, :length] = values
             self._positions[first : self.streams, :length] = positions
@@ -82,8 +82,8 @@ class RaggedKV:
         self._masks = {}
 
     def append(self, layer: int, k: Tensor, v: Tensor) -> None:
-        """Fill the open row of a layer: ``k``, ``v`` ``[streams, kv_heads, 1, d]``."""
-        keys, values = self._buffers_like(layer, k)
+        """Fill the open row of a layer: ``k`` ``[streams, kv_heads, 1, d]``, ``v`` ``[streams, kv_heads, 1, dv]``."""
+        keys, values = self._buffers_like(layer, k, v)
         if min(self._lengths) == max(self._lengths):
             slot = self._lengths[0] - 1
             keys[: self.streams, :, slot] = k[:, :, 0]
@@ -98,24 +98,26 @@ class RaggedKV:
         keys, values = self._buffers[layer]
         longest = max(self._lengths)
         k, v = keys[: self.streams, :, :longest], values[: self.streams, :, :longest]
-        if spec.window not in self._masks:
-            self._masks[spec.window] = self._visible(positions, longest, spec.window)
-        return partial_attention(q, k, v, spec.scale, spec.softcap, self._masks[spec.window])
+        if spec not in self._masks:
+            self._masks[spec] = self._visible(positions, longest, spec)
+        return partial_attention(q, k, v, spec.scale, spec.softcap, self._masks[spec])
 
     @property
     def nbytes(self) -> int:
         """Bytes of the rows held."""
         rows = sum(self._lengths)
-        return sum(2 * rows * keys.shape[1] * keys.shape[3] * keys.element_size() for keys, _ in self._buffers.values())
+        held = (x for pair in self._buffers.values() for x in pair)
+        return sum(rows * x.shape[1] * x.shape[3] * x.element_size() for x in held)
 
-    def _visible(self, positions: Tensor, longest: int, window: int | None) -> Tensor | None:
+    def _visible(self, positions: Tensor, longest: int, spec: AttentionSpec) -> Tensor | None:
         """Which rows a stream's query may see: ``[streams, 1, longest]``, or None when all of them."""
-        if window is None and min(self._lengths) == longest:
+        if spec.sees_all and min(self._lengths) == longest:
             return None
         lengths = torch.tensor(self._lengths, device=positions.device)
         seen = torch.arange(longest, device=positions.device)[None] < lengths[:, None]
-        if window is not None:
-            seen &= positions[:, None] - self._positions[: self.streams, :longest] < window
+        reached = in_reach(positions[:, None], self._positions[: self.streams, :longest], spec)
+        if reached is not None:
+            seen &= reached
         return seen.unsqueeze(1)
 
     def _reserve(self, streams: int, length: int) -> None:
@@ -126,17 +128,17 @@ class RaggedKV:
         capacity = capacity if length <= capacity else length + _GROWTH
         positions, buffers = _grown(self._positions, (rows, capacity)), {}
         for layer, (keys, values) in self._buffers.items():
-            shape = (rows, keys.shape[1], capacity, keys.shape[3])
-            buffers[layer] = _grown(keys, shape), _grown(values, shape)
+            shape = (rows, keys.shape[1], capacity)
+            buffers[layer] = _grown(keys, (*shape, keys.shape[3])), _grown(values, (*shape, values.shape[3]))
         # all or nothing: where memory does not suffice, what is held stays as it is
         self._positions, self._buffers = positions, buffers
 
-    def _buffers_like(self, layer: int, like: Tensor) -> tuple[Tensor, Tensor]:
+    def _buffers_like(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         if layer not in self._buffers:
             rows, capacity = self._positions.shape
-            shape = (rows, like.shape[1], capacity, like.shape[3])
             # zeros, not garbage: a masked row still enters a product, and 0 times NaN is NaN
-            self._buffers[layer] = like.new_zeros(shape), like.new_zeros(shape)
+            shape = (rows, k.shape[1], capacity)
+            self._buffers[layer] = k.new_zeros(*shape, k.shape[3]), v.new_zeros(*shape, v.shape[3])
         return self._buffers[layer]
 
 

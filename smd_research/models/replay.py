@@ -33,7 +33,7 @@ class ReplayAttention(AttentionRuntime):
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, positions: Tensor, spec: AttentionSpec) -> Tensor:
         self._store.append(layer, k, v, positions)
         own = self._store.partial(layer, q, positions, spec)
-        return merge([self._shards[layer], own, *spec.sinks(q)]).to(v.dtype)
+        return merge([self._shards[layer], own, *spec.sinks(q, v)]).to(v.dtype)
 
 
 @torch.inference_mode()

@@ -29,6 +29,7 @@ from smd_research.data.synthetic import generate
 from smd_research.defenses.smd import Smd, SmdDeployment
 from smd_research.mechanisms.attention.reply_noise import ReplyRoundingParameters
 from smd_research.models import sources
+from smd_research.models.attention import AttentionSpec
 from smd_research.models.bundle import Bundle
 
 SENTENCES = (
@@ -288,7 +289,7 @@ def synthetic(seed: int, length: int, steps: int, vocab: int = 48) -> tuple[Meas
     e = torch.exp(s - m[..., None])
     a = torch.einsum("thp,phd->thd", e / e.sum(-1, keepdim=True), v)
     where = torch.arange(length, length + steps)
-    seen = Measurements.from_steps(q, m, e.sum(-1), a, positions=where, kv_heads=2, scale=0.4)
+    seen = Measurements.from_steps(q, m, e.sum(-1), a, positions=where, kv_heads=2, spec=AttentionSpec(0.4))
     return seen, table, ids.tolist()
 
 

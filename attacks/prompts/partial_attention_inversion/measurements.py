@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from smd_research.models.attention import AttentionSpec, in_reach
+
 Table = Callable[[int], tuple[Tensor, Tensor]]
 """Position -> keys and values ``[vocabulary, kv_heads, head_dim]`` that every token would have there (keys rotated)."""
 
@@ -52,8 +54,7 @@ class Measurements:
         precision: relative rounding of ``A`` on the wire (machine epsilon of its dtype).
         value_precision: relative rounding of weights and values in the vault (machine epsilon of its dtype).
         score_precision: relative rounding of ``m`` and ``g``.
-        softcap: Gemma-2's ``cap * tanh(s / cap)``, or None.
-        window: sliding-window length, or None.
+        spec: constants of layer 0's attention.
         first: absolute position of the first key.
         disturbance: what the vault adds to its replies.
     """
@@ -66,8 +67,7 @@ class Measurements:
     precision: float
     value_precision: float
     score_precision: float
-    softcap: float | None = None
-    window: int | None = None
+    spec: AttentionSpec
     first: int = 0
     disturbance: Disturbance = UNDISTURBED
 
@@ -86,9 +86,7 @@ class Measurements:
         *,
         positions: Tensor,
         kv_heads: int,
-        scale: float,
-        softcap: float | None = None,
-        window: int | None = None,
+        spec: AttentionSpec,
         computed_in: torch.dtype = torch.float32,
         first: int = 0,
         disturbance: Disturbance = UNDISTURBED,
@@ -102,9 +100,7 @@ class Measurements:
             average: ``A`` ``[steps, heads, head_dim]``, in the dtype it crossed in.
             positions: absolute positions of the queries ``[steps]``.
             kv_heads: key/value heads; query head ``h`` reads group ``h // (heads // kv_heads)``.
-            scale: score scale.
-            softcap: cap of the scores, where the model has one.
-            window: sliding window of layer 0, where the model has one.
+            spec: constants of layer 0's attention.
             computed_in: dtype of the vault's keys and values.
             first: absolute position of the vault's first key.
             disturbance: what the vault adds to its replies.
@@ -119,7 +115,7 @@ class Measurements:
             return split.reshape(kv_heads, steps * (heads // kv_heads), -1).contiguous()
 
         return cls(
-            queries=grouped(queries).to(computed_in) * scale,
+            queries=grouped(queries).to(computed_in) * spec.scale,
             maximum=grouped(maximum)[..., 0],
             mass=grouped(mass)[..., 0],
             average=grouped(average),
@@ -127,8 +123,7 @@ class Measurements:
             precision=max(torch.finfo(average.dtype).eps, disturbance.rounding),
             value_precision=torch.finfo(computed_in).eps,
             score_precision=max(torch.finfo(maximum.dtype).eps, torch.finfo(mass.dtype).eps),
-            softcap=softcap,
-            window=window,
+            spec=spec,
             first=first,
             disturbance=disturbance,
         )
@@ -156,12 +151,13 @@ class Measurements:
             above zero, for ``m`` is the row's maximum over the prompt.
         """
         scores: Tensor = torch.matmul(self.queries, keys.to(self.queries).permute(1, 2, 0))
-        if self.softcap is not None:
-            scores = scores.div_(self.softcap).tanh_().mul_(self.softcap)
+        if self.spec.softcap is not None:
+            scores = scores.div_(self.spec.softcap).tanh_().mul_(self.spec.softcap)
         scores = scores.float()
         scores -= self.maximum[..., None]
-        if self.window is not None:
-            scores.masked_fill_((self.positions - position >= self.window)[:, None], -math.inf)
+        reached = in_reach(self.positions, torch.tensor(position), self.spec)
+        if reached is not None:
+            scores.masked_fill_(~reached[:, None], -math.inf)
         return scores
 
     def tolerance(self, keys: Tensor) -> Tensor:

@@ -88,7 +88,7 @@ class _Multiplexed(LocalAttention):
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, positions: Tensor, spec: AttentionSpec) -> Tensor:
         self.specs[layer] = spec
         self.store.append(layer, k, v, positions)
-        causal = visible(positions, positions, spec.window)
+        causal = visible(positions, positions, spec)
         causal = torch.ones_like(self._apart) if causal is None else causal
         real = self._real
         common = partial_attention(q[real], k[real], v[real], spec.scale, spec.softcap, causal).a
@@ -100,7 +100,7 @@ def _error(store: KVStore, layer: int, spec: AttentionSpec, seen: list[Exchanges
     """Relative error of ``A`` plus mean error of ``m + log g``, for each stream."""
     k, v, key_positions = store.get(layer)
     q = torch.stack([of.q for of in seen]).to(k).transpose(1, 2)
-    mask = visible(seen[0].positions.to(k.device), key_positions[public:], spec.window)
+    mask = visible(seen[0].positions.to(k.device), key_positions[public:], spec)
     ours = partial_attention(q, k[:, :, public:], v[:, :, public:], spec.scale, spec.softcap, mask)
     theirs = torch.stack([of.a.float() for of in seen]).transpose(1, 2)
     masses = torch.stack([of.log_weight for of in seen]).transpose(1, 2)

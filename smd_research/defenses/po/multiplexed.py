@@ -42,7 +42,7 @@ class MultiplexedAttention(LocalAttention):
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, positions: Tensor, spec: AttentionSpec) -> Tensor:
         self.specs[layer] = spec
         self.store.append(layer, k, v, positions)
-        causal = visible(positions, positions, spec.window)
+        causal = visible(positions, positions, spec)
         causal = torch.ones_like(self._apart) if causal is None else causal
         real = slice(self._authentic, self._authentic + 1)
         shared = partial_attention(q[real], k[real], v[real], spec.scale, spec.softcap, causal).a

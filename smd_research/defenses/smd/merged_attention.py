@@ -60,10 +60,10 @@ class MergedAttention(QueryFirstRuntime):
         if self._options.send_order is SendOrder.AFTER_ATTENTION:
             self._send(layer, q)
         if not any(request.vault for request in self._rows):
-            return merge([own, *spec.sinks(q)]).to(v.dtype)
-        theirs = self._collect(layer, q)
+            return merge([own, *spec.sinks(q, v)]).to(v.dtype)
+        theirs = self._collect(layer, own.a)
         self._mark(Stage.RECEIVE)
-        merged = merge([theirs, own, *spec.sinks(q)]).to(v.dtype)
+        merged = merge([theirs, own, *spec.sinks(q, v)]).to(v.dtype)
         self._mark(Stage.MERGE)
         return merged
 
@@ -75,9 +75,9 @@ class MergedAttention(QueryFirstRuntime):
                 self._patience.ask(request, layer, query)
         self._mark(Stage.SEND)
 
-    def _collect(self, layer: int, q: Tensor) -> Partial:
-        """The vaults' shards, as rows of the batch; a request without an answer has an empty one."""
-        whole, heads, _, d = q.shape
+    def _collect(self, layer: int, own: Tensor) -> Partial:
+        """The vaults' shards beside attention ``own [batch, heads, 1, dv]``; empty where there is no answer."""
+        whole, heads, _, d = own.shape
         answers = self._patience.collect(tuple(self._rows), layer, partial(_fitting, layer, heads, d))
         shards = [
             (request, self._rows[request], answer)
@@ -86,9 +86,9 @@ class MergedAttention(QueryFirstRuntime):
         ]
         if len(shards) == 1 and shards[0][2].m.shape[0] == whole:
             answer = shards[0][2]
-            joined = Partial(*(x.to(q.device).unsqueeze(2) for x in (answer.m, answer.g, answer.a)))
+            joined = Partial(*(x.to(own.device).unsqueeze(2) for x in (answer.m, answer.g, answer.a)))
         else:
-            joined = _joined(shards, q)
+            joined = _joined(shards, own)
         if shards and not _sound(joined):
             self._expose(shards, joined)
         return joined
@@ -125,12 +125,12 @@ def _sound(shard: Partial) -> bool:
     return bool(total.isfinite())
 
 
-def _joined(shards: Sequence[tuple[Request, slice, PartialAttention]], q: Tensor) -> Partial:
-    """Shards of all requests as rows of one, empty where there is none."""
-    streams, heads, _, d = q.shape
-    m = torch.full((streams, heads, 1), NEGATIVE_INFINITY, device=q.device)
-    g = torch.zeros(streams, heads, 1, device=q.device)
-    a = torch.zeros(streams, heads, 1, d, device=q.device)
+def _joined(shards: Sequence[tuple[Request, slice, PartialAttention]], own: Tensor) -> Partial:
+    """Shards of all requests as rows of one ``[batch, heads, 1, dv]`` like ``own``, empty where there is none."""
+    streams, heads, _, d = own.shape
+    m = torch.full((streams, heads, 1), NEGATIVE_INFINITY, device=own.device)
+    g = torch.zeros(streams, heads, 1, device=own.device)
+    a = torch.zeros(streams, heads, 1, d, device=own.device)
     for _, rows, answer in shards:
         m[rows, :, 0], g[rows, :, 0], a[rows, :, 0] = answer.m.to(m), answer.g.to(g), answer.a.to(a)
     return Partial(m, g, a)

@@ -194,8 +194,8 @@ class Vault(Client):
             raise ProtocolError(f"query of shape {list(q.shape)} does not fit the keys of the prompt")
         if self._guards:
             self._guards.check(query)
-        # where no window asks for the position, one query row sees every key
-        position = torch.full((1,), query.position, device=k.device) if spec.window else positions[:1]
+        # where nothing asks for the position, one query row sees every key
+        position = positions[:1] if spec.sees_all else torch.full((1,), query.position, device=k.device)
         shard = self.store.partial(query.layer, q.to(k).unsqueeze(2), position, spec)
         return self._reply(shard, query)
 
