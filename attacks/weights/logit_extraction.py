@@ -19,7 +19,7 @@ from smd_research.boundary.messages import LowRankOutput, PromptIds, Tokens
 from smd_research.core.errors import NotApplicableError
 from smd_research.core.guess import Spent, WeightGuess
 from smd_research.core.observable import Observable
-from smd_research.models.hooked import sharing_copy
+from smd_research.models.structure import sharing_copy
 
 
 class LogitExtraction(WeightAttack):

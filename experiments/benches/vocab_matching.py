@@ -22,7 +22,7 @@ from smd_research.boundary.messages import HiddenStates
 from smd_research.core.errors import LabError
 from smd_research.core.seeds import generator
 from smd_research.models.bundle import Bundle
-from smd_research.models.hooked import blocks_of
+from smd_research.models.structure import blocks_of
 
 TOKENS = 12
 LAYERS = (1, 3)

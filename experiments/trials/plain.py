@@ -10,6 +10,7 @@ from experiments.progress import track
 from smd_research.data.prompts import Prompt
 from smd_research.models.bundle import Bundle
 from smd_research.models.decoding import plain_greedy, plain_logits
+from smd_research.models.self_check import ensure_plain
 
 
 @dataclass(frozen=True, repr=False)
@@ -26,7 +27,12 @@ class Plain:
 
 
 def plain_answers(bundle: Bundle, prompts: Sequence[Prompt], max_new_tokens: int) -> tuple[Plain, ...]:
-    """The unprotected model's greedy answer to every prompt."""
+    """The unprotected model's greedy answer to every prompt.
+
+    Raises:
+        UnsupportedModelError: when the model's own decoding is no yardstick (``ensure_plain``).
+    """
+    ensure_plain(bundle)
     answers = []
     for prompt in track(prompts, "plain model"):
         bundle.check_prompt(len(prompt.ids), max_new_tokens)

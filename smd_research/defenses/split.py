@@ -30,9 +30,10 @@ from smd_research.core.seeds import generator
 from smd_research.defenses.base import NO_TEXT, Client, Defense, Deployment, Memory, Prepared, Provider, PublicText
 from smd_research.mechanisms.split_inference import PERMUTATIONS, PermutationParameters, Permute, SplitParameters
 from smd_research.models.attention import AttentionSpec, KVStore, LocalAttention
-from smd_research.models.bundle import Bundle, rotate
+from smd_research.models.bundle import Bundle
 from smd_research.models.hooked import HookedModel
 from smd_research.models.permuted import permuted
+from smd_research.models.rotation import rotation_of
 from smd_research.models.sources import DTYPES
 
 SHOWS = frozenset({Observable.HIDDEN_STATES, Observable.OUTPUT_TOKENS, Observable.LENGTH})
@@ -56,7 +57,7 @@ class SplitProvider(Provider):
         hidden = message.hidden.to(self._bundle.device, self._bundle.dtype).unsqueeze(0)
         rows = hidden.shape[1]
         if self._rows_hidden:
-            # position 0 leaves rotary families unrotated: the client rotates, it alone knows the positions
+            # at position 0 nothing is turned: the client turns, it alone knows the positions
             positions = torch.zeros(rows, dtype=torch.long, device=hidden.device)
             logits = self._model.forward(_AskClient(self.channel), positions, hidden=hidden)[0]
         else:
@@ -116,6 +117,9 @@ class SplitClient(Client):
         self._positions = torch.empty(0, dtype=torch.long)
         self.order = torch.empty(0, dtype=torch.long)
         self._specs = self._probe() if rows_hidden else {}
+        self._rotation = rotation_of(bundle, bundle.geometry.layers) if rows_hidden else None
+        if self._rotation:
+            self._rotation.ensure_known(layer)
 
     def _probe(self) -> dict[int, AttentionSpec]:
         """Constants of every layer's attention (public): seen by running one token."""
@@ -143,12 +147,12 @@ class SplitClient(Client):
 
     @torch.inference_mode()
     def handle(self, message: Message) -> Message | None:
-        if not isinstance(message, AttentionInputs) or not self._rows_hidden:
+        if not isinstance(message, AttentionInputs) or self._rotation is None:
             return super().handle(message)
         back = torch.argsort(self.order)
-        model = self._bundle.model
         q, k, v = (x[back].transpose(0, 1).unsqueeze(0) for x in (message.q, message.k, message.v))
-        q, k = rotate(model, q, self._positions), rotate(model, k, self._positions)
+        q = self._rotation.queries(message.layer, q, self._positions)
+        k = self._rotation.keys(message.layer, k, self._positions)
         attention = LocalAttention(self._far)
         context = attention.attend(message.layer, q, k, v, self._positions, self._specs[message.layer])
         return AttentionContext(context[0].transpose(0, 1)[self.order])

@@ -2,10 +2,11 @@
 
 import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from smd_research.core.errors import PromptError, UnsupportedModelError
@@ -40,8 +41,28 @@ def geometry_of(config: Any) -> Geometry:
         kv_heads=int(_first(config, names.kv_heads) or heads),
         head_dim=int(_first(config, names.head_dim) or width // heads),
         vocab=int(config.vocab_size),
-        context=int(_first(config, names.context) or 2048),
+        context=_context(config, names.context),
     )
+
+
+def _context(config: Any, names: Names) -> int:
+    """Positions that can be served one after the other: up to where the angles of all earlier ones would change.
+
+    LongRoPE and dynamic scaling recompute a whole text's angles at a length, which no cache of keys survives; Llama-4's
+    attention scale changes at a length that the model counts by its own cache.
+    """
+    context = int(_first(config, names) or 2048)
+    rope = getattr(config, "rope_parameters", None) or {}
+    for parameters in rope.values() if all(isinstance(one, dict) for one in rope.values()) else (rope,):
+        if parameters.get("rope_type") in ("longrope", "dynamic"):
+            switch = parameters.get("original_max_position_embeddings")
+            context = min(context, int(switch or getattr(config, "original_max_position_embeddings", None) or context))
+    if getattr(config, "attn_temperature_tuning", False):
+        context = min(context, int(config.floor_scale) - 1)
+    return context
+
+
+_NO_RECORD = "either it has no attention, or the family needs a record in models/families.py"
 
 
 def _first(config: Any, names: Names) -> Any:
@@ -52,9 +73,10 @@ def _first(config: Any, names: Names) -> Any:
 def _required(config: Any, names: Names) -> int:
     value = _first(config, names)
     if value is None:
+        parts = ", ".join(sorted(getattr(type(config), "sub_configs", {})))
         raise UnsupportedModelError(
-            f"the configuration of family '{config.model_type}' has no {' or '.join(names)}: the family needs a record "
-            "in models/families.py"
+            f"the configuration of family '{config.model_type}' has no {' or '.join(names)}: "
+            + (f"it is put together of {parts}, and only one text model can be served" if parts else _NO_RECORD)
         )
     return int(value)
 
@@ -81,6 +103,8 @@ class Bundle:
     def of(cls, name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> "Bundle":
         """Wrap a loaded model."""
         model.eval().requires_grad_(False)
+        if getattr(model.config, "attn_logit_softcapping", None) and model.config._attn_implementation == "sdpa":
+            model.set_attn_implementation("eager")  # the fused kernel leaves the cap out, which older releases let pass
         return cls(name, model, tokenizer, geometry_of(model.config), ends_of(model, tokenizer))
 
     @property
@@ -110,10 +134,11 @@ class Bundle:
         table: Tensor = self.model.get_input_embeddings().weight
         return table
 
-    @property
+    @cached_property
     def special_ids(self) -> frozenset[int]:
         """Ids of special tokens, which no defense alters and no metric counts."""
-        return frozenset(one for one in self.tokenizer.all_special_ids if one < len(self.embedding)).union(self.end_ids)
+        rows = len(self.embedding)
+        return frozenset(one for one in self.tokenizer.all_special_ids if one < rows).union(self.end_ids)
 
     @property
     def end_id(self) -> int | None:
@@ -172,36 +197,3 @@ def ends_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple
         named += ends if isinstance(ends, list | tuple) else [ends]
     rows = len(model.get_input_embeddings().weight)
     return tuple(dict.fromkeys(end for end in named if type(end) is int and 0 <= end < rows))
-
-
-def rotary_module(model: PreTrainedModel) -> nn.Module | None:
-    """The model's rotary embedding, or None for learned absolute positions."""
-    names = family_of(str(model.config.model_type)).rotary
-    return next((module for name, module in model.named_modules() if name.rsplit(".", 1)[-1] in names), None)
-
-
-def rotate(model: PreTrainedModel, x: Tensor, positions: Tensor) -> Tensor:
-    """Apply the model's rotary embedding to queries or keys taken at position 0.
-
-    Args:
-        model: any of the supported families; one without rotary embedding returns ``x`` unchanged.
-        x: ``[..., rows, head_dim]``.
-        positions: absolute positions ``[rows]``.
-
-    Returns:
-        ``x`` rotated, same shape; only the leading rotary dimensions change (partial rotary families).
-    """
-    module: Any = rotary_module(model)
-    if module is None:
-        return x
-    cos, sin = module(x, positions.unsqueeze(0))
-    cos, sin = cos[0], sin[0]
-    if cos.shape[-1] == module.inv_freq.shape[-1]:  # one angle a pair (GPT-OSS), elsewhere one a dimension
-        cos, sin = torch.cat((cos, cos), dim=-1), torch.cat((sin, sin), dim=-1)
-    scaling = getattr(module, "attention_scaling", 1.0)
-    if scaling != 1:  # YaRN: what was taken at position 0 is scaled already
-        cos, sin = cos / scaling, sin / scaling
-    turned, rest = x[..., : cos.shape[-1]], x[..., cos.shape[-1] :]
-    half = turned.shape[-1] // 2
-    crossed = torch.cat((-turned[..., half:], turned[..., :half]), dim=-1)
-    return torch.cat((turned * cos + crossed * sin, rest), dim=-1)

@@ -14,10 +14,12 @@ from torch import Tensor
 
 from smd_research.core.guess import Spent
 from smd_research.models.attention import AttentionSpec, KVStore, LocalAttention, SharedPrefixAttention
-from smd_research.models.bundle import Bundle, rotary_module, rotate
+from smd_research.models.bundle import Bundle
 from smd_research.models.hooked import HookedModel
+from smd_research.models.rotation import rotation_of
 
 BATCH_BYTES = 128 * 2**20
+_PROBES = 8
 
 
 @dataclass
@@ -38,7 +40,7 @@ class Extension:
 
     Attributes:
         hidden: state of the new position after the last block run ``[c, width]``.
-        own: for each block, the candidate's key and value ``[c, kv_heads, head_dim]`` (rotated).
+        own: for each block, the candidate's key ``[c, kv_heads, head_dim]`` (rotated) and value.
     """
 
     hidden: Tensor
@@ -47,7 +49,14 @@ class Extension:
 
 @dataclass(frozen=True)
 class TokenTable:
-    """What each vocabulary entry contributes at layer 0: q ``[vocab, heads, d]``, k, v ``[vocab, kv_heads, d]``."""
+    """What each vocabulary entry contributes at layer 0, at one position.
+
+    Attributes:
+        q: queries ``[vocab, heads, d]``.
+        k: keys ``[vocab, kv_heads, d]``.
+        v: values ``[vocab, kv_heads, dv]``.
+        spec: constants of the layer's attention.
+    """
 
     q: Tensor
     k: Tensor
@@ -65,7 +74,7 @@ class _Capture:
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, positions: Tensor, spec: AttentionSpec) -> Tensor:
         self.qkv.append((q[:, :, 0], k[:, :, 0], v[:, :, 0]))
         self.spec = spec
-        return q
+        return v.repeat_interleave(q.shape[1] // v.shape[1], dim=1)
 
 
 class ExtensionEngine:
@@ -143,52 +152,59 @@ class ExtensionEngine:
     # -- tables of the whole vocabulary ------------------------------------------------------------------------------
 
     @cached_property
-    def has_rotary(self) -> bool:
-        """Whether positions enter by rotation (then one table serves all positions)."""
-        return rotary_module(self.bundle.model) is not None
+    def same_everywhere(self) -> bool:
+        """Whether the embedding output is the same at all positions, as without learned ones."""
+        probe = torch.arange(_PROBES, device=self.bundle.device) % self.bundle.geometry.vocab
+        return torch.equal(self._embedded(0, probe), self._embedded(1, probe))
+
+    @cached_property
+    def one_table(self) -> bool:
+        """Whether layer 0's table at position 0 tells those at all others: its keys can be turned there."""
+        return self.same_everywhere and rotation_of(self.bundle, 1).known
 
     @torch.inference_mode()
-    def _table(self, position: int) -> TokenTable:
+    def computed(self, position: int) -> TokenTable:
+        """The table of ``layer0`` by running the layer on the whole vocabulary at a position."""
         model, capture = HookedModel(self.bundle, None, 1), _Capture()
-        vocabulary = torch.arange(self.bundle.geometry.vocab, device=self.bundle.device)
         where = torch.tensor([position], device=self.bundle.device)
-        for chunk in torch.split(vocabulary, self.batch):
+        for chunk in torch.split(self._vocabulary, self.batch):
             model.forward(capture, where, ids=chunk.unsqueeze(1))
         q, k, v = (torch.cat(parts) for parts in zip(*capture.qkv, strict=True))
         return TokenTable(q, k, v, capture.spec)
 
     @cached_property
     def _table_at_zero(self) -> TokenTable:
-        return self._table(0)
+        return self.computed(0)
 
     @torch.inference_mode()
     def layer0(self, position: int) -> TokenTable:
-        """Layer 0's q, k, v of every vocabulary entry at an absolute position, q and k rotated to it."""
-        if not self.has_rotary:
-            return self._table(position)
-        base = self._table_at_zero
+        """Layer 0's q, k, v of every vocabulary entry at an absolute position."""
+        if not self.one_table:
+            return self.computed(position)
+        base, rotation = self._table_at_zero, rotation_of(self.bundle, 1)
         where = torch.full((1,), position, device=self.bundle.device)
-        q, k = (rotate(self.bundle.model, x.unsqueeze(-2), where).squeeze(-2) for x in (base.q, base.k))
-        return TokenTable(q, k, base.v, base.spec)
+        q, k = rotation.queries(0, base.q.unsqueeze(-2), where), rotation.keys(0, base.k.unsqueeze(-2), where)
+        return TokenTable(q.squeeze(-2), k.squeeze(-2), base.v, base.spec)
 
     def embedded(self, position: int) -> Tensor:
         """Embedding output of every vocabulary entry at a position ``[vocab, width]`` (learned positions included)."""
-        return self._embedded_at_zero if self.has_rotary else self._embedded(position)
+        return self._embedded_at_zero if self.same_everywhere else self._embedded(position, self._vocabulary)
+
+    @property
+    def _vocabulary(self) -> Tensor:
+        return torch.arange(self.bundle.geometry.vocab, device=self.bundle.device)
 
     @cached_property
     def _embedded_at_zero(self) -> Tensor:
-        return self._embedded(0)
+        return self._embedded(0, self._vocabulary)
 
     @torch.inference_mode()
-    def _embedded(self, position: int) -> Tensor:
+    def _embedded(self, position: int, tokens: Tensor) -> Tensor:
+        """Embedding output ``[tokens, width]`` of some tokens at a position."""
         model = HookedModel(self.bundle, None, 0)
-        vocabulary = torch.arange(self.bundle.geometry.vocab, device=self.bundle.device)
         where = torch.tensor([position], device=self.bundle.device)
         return torch.cat(
-            [
-                model.forward(LocalAttention(), where, ids=c.unsqueeze(1))[:, 0]
-                for c in torch.split(vocabulary, self.batch)
-            ]
+            [model.forward(LocalAttention(), where, ids=c.unsqueeze(1))[:, 0] for c in torch.split(tokens, self.batch)]
         )
 
 

@@ -22,7 +22,7 @@ class SizeNames:
     width: Names = ("hidden_size",)
     heads: Names = ("num_attention_heads",)
     kv_heads: Names = ("num_key_value_heads",)
-    head_dim: Names = ("head_dim",)
+    head_dim: Names = ("qk_head_dim", "head_dim")
     context: Names = ("max_position_embeddings",)
 
 
@@ -31,8 +31,10 @@ class Matrices:
     """The linear layers of a block: their roles by their names.
 
     Attributes:
-        attention: ``q k v`` or the fused ``qkv``, and ``o``, which writes to the residual stream.
-        mlp: ``gate up`` or the fused ``gate_up``, and ``down``, which writes to the residual stream.
+        attention: ``q k v`` or the fused ``qkv``, and ``o``, which writes to the residual stream. Latent attention has
+            ``q_a kv_a``, which read the stream, and ``q_b kv_b``, which read what those made of it.
+        mlp: ``gate up`` or the fused ``gate_up``, and ``down``, which writes to the residual stream; ``router``, which
+            chooses experts.
     """
 
     attention: Mapping[str, str]
@@ -81,10 +83,9 @@ class Family:
         sizes: names in its configuration.
         matrices: linear layers of a block.
         final_norm: the norm between the last block and the head.
-        rotary: the module that computes angles; nothing for a family with a table of positions.
+        rotary: the module that computes angles, where its class is not called so.
         position_tables: parts of the names of tables that read positions, of which there may be as many as tokens.
-        head_norms: norms of queries and keys, which do not act on the residual stream.
-        layer_index: where an attention module keeps the index of its block.
+        head_norms: norms inside attention, which do not act on the residual stream.
         own_attention: for a family that goes past the attention interface of transformers.
         refused: why its attention cannot be replaced, for one that is known not to work.
     """
@@ -97,13 +98,13 @@ class Family:
     rotary: Names = ("rotary_emb",)
     position_tables: Names = ()
     head_norms: Names = ()
-    layer_index: Names = ("layer_idx",)
     own_attention: OwnAttention | None = None
     refused: str | None = None
 
 
 _SMALL = {"hidden_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4}
 _GROUPED = {**_SMALL, "num_key_value_heads": 2, "intermediate_size": 128}
+_GPT2_SIZES = SizeNames(("n_layer",), ("n_embd",), ("n_head",), context=("n_positions",))
 _SLIDING = {**_GROUPED, "head_dim": 16, "sliding_window": 12}
 
 
@@ -117,7 +118,7 @@ _RECORDS = (
     Family(
         "gpt2",
         small={"n_embd": 64, "n_layer": 4, "n_head": 4, "n_positions": 512},
-        sizes=SizeNames(("n_layer",), ("n_embd",), ("n_head",), context=("n_positions",)),
+        sizes=_GPT2_SIZES,
         matrices=Matrices({"c_attn": "qkv", "c_proj": "o"}, {"c_fc": "up", "c_proj": "down"}),
         final_norm=("ln_f",),
         rotary=(),
@@ -181,7 +182,6 @@ _RECORDS = (
         final_norm=("ln_f",),
         rotary=(),
         position_tables=("wpe",),
-        layer_index=("layer_id",),
         own_attention=OwnAttention("GPTNeoSelfAttention", "_attn", scale=1.0, window=_gpt_neo_window),
     ),
 )
@@ -192,8 +192,6 @@ REFUSED: dict[str, str] = {
     "bloom": "it computes attention by itself, with a bias of its own on the scores",
     "falcon": "it computes attention by itself",
     "mpt": "it computes attention by itself, with a bias of its own on the scores",
-    "gptj": "it turns queries and keys inside its attention, by a table of its own",
-    "codegen": "it turns queries and keys inside its attention, by a table of its own",
 }
 """Families that are known not to work, and why."""
 
@@ -203,11 +201,15 @@ UNLISTED = Family(
         layers=("num_hidden_layers", "n_layer", "num_layers"),
         width=("hidden_size", "n_embd"),
         heads=("num_attention_heads", "n_head", "num_heads"),
-        context=("max_position_embeddings", "n_positions"),
+        context=("max_position_embeddings", "n_positions", "max_target_positions"),
     ),
     matrices=Matrices(
         {
             **_SEPARATE,
+            "q_a_proj": "q_a",
+            "q_b_proj": "q_b",
+            "kv_a_proj_with_mqa": "kv_a",
+            "kv_b_proj": "kv_b",
             "qkv_proj": "qkv",
             "c_attn": "qkv",
             "query_key_value": "qkv",
@@ -219,20 +221,24 @@ UNLISTED = Family(
         {
             "gate_proj": "gate",
             "gate_up_proj": "gate_up",
+            "gate": "router",
+            "router": "router",
+            "shared_expert_gate": "router",
             "up_proj": "up",
             "c_fc": "up",
             "fc1": "up",
+            "fc_in": "up",
             "dense_h_to_4h": "up",
             "down_proj": "down",
             "c_proj": "down",
             "fc2": "down",
+            "fc_out": "down",
             "dense_4h_to_h": "down",
         },
     ),
     final_norm=("norm", "ln_f", "final_layer_norm", "final_layernorm"),
     position_tables=("pos", "wpe"),
-    head_norms=("q_norm", "k_norm"),
-    layer_index=("layer_idx", "layer_id"),
+    head_norms=("q_norm", "k_norm", "q_layernorm", "k_layernorm", "q_a_layernorm", "kv_a_layernorm"),
 )
 """The names that are common in transformers, for a family without a record."""
 

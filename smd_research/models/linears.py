@@ -13,7 +13,7 @@ from transformers.pytorch_utils import Conv1D
 from smd_research.core.errors import UnsupportedModelError
 from smd_research.models.bundle import Bundle
 from smd_research.models.families import Part, matrix_names, part_of
-from smd_research.models.hooked import blocks_of, sharing_copy
+from smd_research.models.structure import blocks_of, sharing_copy
 
 _INPUTS = {"q": "qkv", "k": "qkv", "v": "qkv", "gate": "gate_up", "up": "gate_up"}
 

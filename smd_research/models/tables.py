@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from smd_research.core.errors import UnsupportedModelError
 from smd_research.models.bundle import Bundle
 from smd_research.models.families import family_of
-from smd_research.models.hooked import sharing_copy
+from smd_research.models.structure import sharing_copy
 
 
 def input_table(bundle: Bundle) -> Tensor:

@@ -17,7 +17,6 @@ RECORD = Family(
     final_norm=("last",),
     rotary=(),
     position_tables=("places",),
-    layer_index=("storey",),
     own_attention=OwnAttention("Attention", "look", scale=0.5, window=lambda module: module.window),
 )
 

@@ -101,7 +101,7 @@ def test_the_residual_stream_can_be_permuted(bundle: Bundle) -> None:
 
 
 def test_positions_are_learned(bundle: Bundle) -> None:
-    assert not ExtensionEngine(bundle, 1).has_rotary
+    assert not ExtensionEngine(bundle, 1).one_table
     config = MadeUpConfig(**{**RECORD.small, "reach": 64, "vocab_size": 64})
     square = Bundle.of("square", MadeUpForCausalLM(config), bundle.tokenizer)
     assert input_table(square).shape == (64, 64)  # as many places as words, and still one table that reads words

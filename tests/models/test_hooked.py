@@ -82,7 +82,7 @@ def test_the_bundle_stays_as_it_was(bundle: Bundle) -> None:
 
 def test_weights_are_shared_not_copied(bundle: Bundle) -> None:
     ours = {p.data_ptr() for p in bundle.model.parameters()}
-    assert {p.data_ptr() for p in HookedModel(bundle)._model.parameters()} <= ours
+    assert {p.data_ptr() for p in HookedModel(bundle).model.parameters()} <= ours
 
 
 def test_every_layer_is_seen_once(bundle: Bundle) -> None:
@@ -109,13 +109,13 @@ def _odd_bundle(family: str) -> Bundle:
 
 @pytest.mark.parametrize("family", families.REFUSED)
 def test_a_family_that_cannot_be_hooked_is_refused_by_name(family: str) -> None:
-    with pytest.raises(UnsupportedModelError, match=f"'{family}' cannot be hooked: it "):
+    with pytest.raises(UnsupportedModelError, match=f"'{family}' is not served: it "):
         HookedModel(_odd_bundle(family))
 
 
 def test_an_unlisted_family_that_bypasses_the_hook_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(families.REFUSED, "bloom")
-    with pytest.raises(UnsupportedModelError, match="'bloom' cannot be hooked: 0 of 2 layers"):
+    with pytest.raises(UnsupportedModelError, match="'bloom' is not served, for it would not be exact"):
         HookedModel(_odd_bundle("bloom")).forward(
             LocalAttention(), torch.arange(4), ids=torch.ones(1, 4, dtype=torch.long)
         )

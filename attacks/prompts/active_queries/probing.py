@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from attacks.transcript import Exchanges
-from smd_research.models.bundle import Bundle, rotate
+from smd_research.models.bundle import Bundle
 from smd_research.models.extension import ExtensionEngine
+from smd_research.models.rotation import rotation_of
 
 _ALONE = 1e-4  # largest share of the weight that other keys may have beside an isolated one
 _SHORTLIST = 4
@@ -25,12 +26,12 @@ _RIDGE = 1e-3
 class LayerZero:
     """What every token contributes at layer 0: its key at any position, its value.
 
-    Rotary models need one table; with learned positions there is one a position, kept once made.
+    One table that can be turned to all positions; with learned positions there is one a position, kept once made.
     """
 
     def __init__(self, bundle: Bundle) -> None:
         self._engine = ExtensionEngine(bundle, 1)
-        self._rotary = self._engine.has_rotary
+        self._turns = self._engine.one_table
         self._base = self._engine.layer0(0)
         self._tables = {0: (self._base.k, self._base.v)}
         self.bundle = bundle
@@ -39,26 +40,27 @@ class LayerZero:
 
     def at(self, position: int) -> tuple[Tensor, Tensor]:
         """Keys (rotated) and values ``[vocab, kv_heads, head_dim]`` of all tokens at a position."""
-        if not self._rotary and position not in self._tables:
+        if not self._turns and position not in self._tables:
             table = self._engine.layer0(position)
             self._tables[position] = (table.k, table.v)
-        if not self._rotary:
+        if not self._turns:
             return self._tables[position]
         return self._rotated(self._base.k, [position]).squeeze(-2), self._base.v
 
     def keys(self, tokens: Tensor, position: int) -> Tensor:
         """Keys ``[*tokens, kv_heads, head_dim]`` of some tokens at a position."""
-        if self._rotary:
+        if self._turns:
             return self._rotated(self._base.k[tokens], [position]).squeeze(-2)
         return self.at(position)[0][tokens]
 
     def values(self, tokens: Tensor, position: int) -> Tensor:
         """Values ``[*tokens, kv_heads, head_dim]`` of some tokens at a position."""
-        return self._base.v[tokens] if self._rotary else self.at(position)[1][tokens]
+        return self._base.v[tokens] if self._turns else self.at(position)[1][tokens]
 
     def _rotated(self, keys: Tensor, positions: Sequence[int]) -> Tensor:
         where = torch.tensor(positions, device=keys.device)
-        return rotate(self.bundle.model, keys.unsqueeze(-2).expand(*keys.shape[:-1], len(positions), -1), where)
+        spread = keys.unsqueeze(-2).expand(*keys.shape[:-1], len(positions), -1)
+        return rotation_of(self.bundle, 1).keys(0, spread, where)
 
     def fits(self, answers: "Isolated", positions: Sequence[int]) -> tuple[Tensor, Tensor]:
         """How well tokens and positions explain isolated answers.
@@ -74,7 +76,7 @@ class LayerZero:
         tokens: list[Tensor] = []
         errors: list[Tensor] = []
         for position in positions:
-            if not tokens or not self._rotary:
+            if not tokens or not self._turns:
                 named, value_error = self._nearest(answers, position)
             keys = self.keys(named, position).gather(2, _head_index(answers.head, named, self._base.k.shape[-1]))
             score = torch.einsum("rcd,rd->rc", keys[:, :, 0].float(), answers.q.float())

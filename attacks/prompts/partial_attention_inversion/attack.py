@@ -29,7 +29,7 @@ from smd_research.mechanisms.attention.reply_noise import (
     ReplyNoiseParameters,
     ReplyRoundingParameters,
 )
-from smd_research.models.bundle import Bundle, rotate
+from smd_research.models.bundle import Bundle
 from smd_research.models.calibration import calibrate
 from smd_research.models.extension import ExtensionEngine
 
@@ -124,17 +124,15 @@ class PartialAttentionInversion(PromptAttack):
     def _measurements(
         self, exchanges: Sequence[tuple[Query, PartialAttention]], first: int, disturbance: Disturbance
     ) -> Measurements:
-        spec, bundle = self._base.spec, self.public.bundle
+        bundle = self.public.bundle
         return Measurements.from_steps(
             torch.cat([query.q for query, _ in exchanges]),
             torch.cat([reply.m for _, reply in exchanges]),
             torch.cat([reply.g for _, reply in exchanges]),
             torch.cat([reply.a for _, reply in exchanges]),
             positions=torch.tensor([query.position for query, _ in exchanges]),
-            kv_heads=bundle.geometry.kv_heads,
-            scale=spec.scale,
-            softcap=spec.softcap,
-            window=spec.window,
+            kv_heads=self._base.k.shape[1],
+            spec=self._base.spec,
             computed_in=bundle.dtype,
             first=first,
             disturbance=disturbance,
@@ -196,16 +194,11 @@ def _refuted(replay: Replay, ids: Sequence[int], position: int, tokens: Sequence
 
 
 def _table(engine: ExtensionEngine) -> Table:
-    """Layer-0 keys and values at a position: one rotated table, or one table a position (learned positions)."""
-    base = engine.layer0(0)
+    """Layer-0 keys and values at a position: one table turned, or one table a position (learned positions)."""
 
     def at(position: int) -> tuple[Tensor, Tensor]:
-        if not engine.has_rotary:
-            table = engine.layer0(position)
-            return table.k.cpu(), table.v.float().cpu()
-        where = torch.full((1,), position, device=base.k.device)
-        keys = rotate(engine.bundle.model, base.k.unsqueeze(-2), where).squeeze(-2)
-        return keys.cpu(), base.v.float().cpu()
+        table = engine.layer0(position)
+        return table.k.cpu(), table.v.float().cpu()
 
     return at
 

@@ -78,7 +78,7 @@ class VocabMatching(PromptAttack):
         self._inverse = None
         if self._noise and self._layer > 0 and public.corpus:
             self._inverse = LinearInverse(public, self._layer, self._noise.sigma)
-        self._ordered_by_contexts = self._layer == 0 and self._rows_permuted and self._engine.has_rotary
+        self._ordered_by_contexts = self._layer == 0 and self._rows_permuted and self._engine.same_everywhere
         if self._ordered_by_contexts:
             self._engine = ExtensionEngine(public.bundle, 1)
 

@@ -21,7 +21,7 @@ from smd_research.core.errors import ConfigError
 from smd_research.mechanisms.shaking import Key, Substitution, affine, shake
 from smd_research.mechanisms.shaking.streams import Floats
 from smd_research.models.bundle import Bundle
-from smd_research.models.hooked import sharing_copy
+from smd_research.models.structure import sharing_copy
 from smd_research.models.tables import body_parameters, input_table, is_tied, output_head, with_tables, without_head
 from smd_research.training.recovery import (
     FULL,

@@ -13,7 +13,7 @@ from smd_research.core.seeds import generator
 from smd_research.defenses.slip.products import Product
 from smd_research.mechanisms.integers.field import Field
 from smd_research.models.bundle import Bundle
-from smd_research.models.hooked import sharing_copy
+from smd_research.models.structure import sharing_copy
 
 DOCUMENTS, TOKENS, BATCH = 96, 96, 8
 MOST_FRACTION_BITS = 20

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from smd_research.defenses.slip.products import Product
 from smd_research.models.bundle import Bundle
-from smd_research.models.hooked import sharing_copy
+from smd_research.models.structure import sharing_copy
 
 
 class FusedProduct:

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from smd_research.core.errors import UnsupportedModelError
 from smd_research.models.bundle import Bundle
-from smd_research.models.hooked import sharing_copy
 from smd_research.models.linears import linear_layers, weight_of
+from smd_research.models.structure import sharing_copy
 
 
 @dataclass(frozen=True)
