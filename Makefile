@@ -56,10 +56,10 @@ test: lint docs
 test-lowest: $(LOWEST)/.installed
 	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -n 2 --dist worksteal -q -m 'not slow' --ignore=tests/notebooks
 
-$(LOWEST)/.installed: pyproject.toml constraints-lowest.txt
+$(LOWEST)/.installed: pyproject.toml .ci/constraints-lowest.txt
 	@echo "installing the lowest releases that are allowed into $(LOWEST) (a few minutes the first time)"
 	@$(PYTHON) -m venv $(LOWEST)
-	@$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-lowest.txt \
+	@$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check -c .ci/constraints-lowest.txt \
 		-e '.[joblib]' pytest pytest-xdist hypothesis
 	@touch $@
 

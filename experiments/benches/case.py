@@ -34,10 +34,12 @@ class Measured:
     Attributes:
         value: in the unit of the case.
         extra: further figures by name; their unit is part of the name, e.g. ``peak_mb`` or ``merge_ms``.
+        labels: what was found out in words, beside the labels of the case.
     """
 
     value: float
     extra: Mapping[str, float] = field(default_factory=dict)
+    labels: Mapping[str, Label] = field(default_factory=dict)
 
 
 Side = Callable[[], float | Measured]

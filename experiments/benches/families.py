@@ -9,6 +9,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -53,14 +54,15 @@ def cases(settings: Settings) -> Iterator[Case]:
     """One row a family: 1 where it was judged, with the errors of what is accepted."""
     logging.set_verbosity_error()
     for family in track(causal_families(), "families"):
-        judged = judge(family, settings.seed)
-        labels = {"family": family, "verdict": judged.verdict, "why": judged.why}
-        counted = Measured(1.0, {**judged.errors, "seconds": judged.seconds, **_flags(judged)})
-        yield Case(family, lambda counted=counted: counted, None, "families", repeats=1, warmup=0, labels=labels)  # type: ignore[misc]
+        side = partial(_counted, family, settings.seed)
+        yield Case(family, side, None, "families", repeats=1, warmup=0, labels={"family": family})
 
 
-def _flags(judged: JudgedFamily) -> dict[str, float]:
-    return {f"{name.replace(' ', '_')}_families": float(judged.verdict == name) for name in VERDICTS}
+def _counted(family: str, seed: int) -> Measured:
+    judged = judge(family, seed)
+    flags = {f"{name.replace(' ', '_')}_families": float(judged.verdict == name) for name in VERDICTS}
+    figures = {**judged.errors, **flags, "seconds": judged.seconds}
+    return Measured(1.0, figures, {"verdict": judged.verdict, "why": judged.why})
 
 
 VERDICTS = ("exact", "refused", "not built", "wrong", "raw error")

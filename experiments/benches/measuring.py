@@ -14,8 +14,8 @@ def measure(case: Case | Modes, repeats: int) -> list[dict[str, Any]]:
     Returns:
         One row for a case, one for each of several modes. ``value`` and ``baseline`` are medians in ``unit``, each with
         the ``_low`` and ``_high`` of its 95 % interval; ``ratio`` is theirs, its interval that of the ratios within a
-        turn; ``n`` counts measurements a side; ``labels`` are the case's; ``extra`` holds ``[median, low, high]`` of
-        whatever else the side measured.
+        turn; ``n`` counts measurements a side; ``labels`` are the case's and the last measurement's; ``extra`` holds
+        ``[median, low, high]`` of whatever else the side measured.
     """
     sides = dict(_sides(case))
     for _ in range(case.warmup):
@@ -69,7 +69,7 @@ def _row(
         **_named("ratio", ratio),
         "unit": case.unit,
         "n": len(taken),
-        "labels": dict(labels),
+        "labels": {**labels, **taken[-1].labels},
         "extra": {key: _listed(spread([one.extra.get(key, math.nan) for one in taken])) for key in extras},
     }
 

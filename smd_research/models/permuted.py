@@ -16,6 +16,7 @@ from smd_research.core.errors import UnsupportedModelError
 from smd_research.models.attention import LocalAttention
 from smd_research.models.bundle import Bundle
 from smd_research.models.families import family_of, matrix_names, part_of
+from smd_research.models.self_check import tolerance
 from smd_research.models.stretch import Stretch
 from smd_research.models.structure import blocks_of, final_norm_of
 
@@ -23,9 +24,8 @@ _WRITERS = ("o", "down")
 """Roles of the matrices that write to the residual stream."""
 _INNER = ("q_b", "kv_b")
 """Roles of those that neither read nor write it; all others read it."""
-_ROWS, _ALLOWED = 16, {torch.float32: 1e-3}
-_COARSE = 0.1
-"""Tokens of the check, and the largest difference of logits in standard deviations, as in ``self_check``."""
+_ROWS = 16
+"""Tokens of the check."""
 
 
 def permuted(bundle: Bundle, order: Tensor, first: int) -> Bundle:
@@ -113,7 +113,7 @@ def _check_same(bundle: Bundle, served: Bundle, order: Tensor, first: int) -> No
     right = Stretch(bundle, first).forward(LocalAttention(), positions, hidden=hidden).float()
     ours = Stretch(served, first).forward(LocalAttention(), positions, hidden=hidden[..., order]).float()
     error = float((ours - right).abs().max() / right.std())
-    if not error <= _ALLOWED.get(bundle.dtype, _COARSE):
+    if not error <= tolerance(bundle.dtype):
         raise UnsupportedModelError(
             f"permute=hidden is not exact for family '{bundle.family}': logits are {error:.2g} standard deviations off"
         )

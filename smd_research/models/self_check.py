@@ -7,6 +7,7 @@ that these tokens cross several; small models are checked in fp32 with weights l
 """
 
 import hashlib
+import math
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -34,8 +35,7 @@ _BUILT_IN = ("window_size",)
 _LONGEST = 2048
 _SMALL_COPY = 2**28
 """Parameters' bytes up to which a copy in fp32 is made."""
-_FINE = (torch.float32, torch.float64)
-_ALLOWED, _COARSE = 1e-3, 0.1
+_FINE, _COARSE = 1e-3, 0.1
 """Largest difference of logits in units of their standard deviation; the coarse one for 16-bit arithmetic."""
 
 
@@ -79,8 +79,17 @@ def _verdict(bundle: Bundle) -> "_Verdict | None":
     if bundle.model not in _seen:
         packages = {type(module).__module__.partition(".")[0] for module in bundle.model.modules()}
         derived = __name__.partition(".")[0] in packages
-        _seen[bundle.model] = None if derived else _known.setdefault(structure_of(bundle), _Verdict(bundle.family))
+        _seen[bundle.model] = None if derived else _known.setdefault(structure_of(bundle), _fresh(bundle))
     return _seen[bundle.model]
+
+
+def _fresh(bundle: Bundle) -> "_Verdict":
+    return _Verdict(bundle.family, _FINE if _copied(bundle.model) else tolerance(bundle.dtype))
+
+
+def tolerance(dtype: torch.dtype) -> float:
+    """Largest difference of logits, in units of their standard deviation, that arithmetic of a type explains."""
+    return _FINE if dtype in (torch.float32, torch.float64) else _COARSE
 
 
 def structure_of(bundle: Bundle) -> str:
@@ -99,10 +108,12 @@ class _Verdict:
 
     Attributes:
         family: what refusals call it.
+        allowed: largest error that rounding explains.
         errors: by check; a text says what went wrong instead.
     """
 
     family: str
+    allowed: float
     errors: dict[str, float | str] = field(default_factory=dict)
 
     def check(self, bundle: Bundle, *names: str) -> None:
@@ -113,15 +124,18 @@ class _Verdict:
         """
         subject = _Subject(bundle)
         for name in names:
-            if name not in self.errors:
-                self.errors[name] = _measured(subject, name)
-            error = self.errors[name]
+            error = self.errors[name] if name in self.errors else _measured(subject, name)
+            if isinstance(error, float) and math.isnan(error):  # of these weights, not of the structure
+                raise UnsupportedModelError(
+                    f"{bundle.name} computes logits that are no numbers: its weights are damaged"
+                )
+            self.errors[name] = error
             if isinstance(error, str):
                 raise UnsupportedModelError(f"family '{self.family}' is not served: its check of {name} fails, {error}")
-            if not error <= subject.allowed:  # NaN too
+            if error > self.allowed:
                 raise UnsupportedModelError(
                     f"family '{self.family}' is not served, for it would not be exact: in the check of {name} logits "
-                    f"differ from the stock model's by {error:.2g} standard deviations ({subject.allowed:g} allowed)"
+                    f"differ from the stock model's by {error:.2g} standard deviations ({self.allowed:g} allowed)"
                 )
 
 
@@ -137,6 +151,8 @@ def _measured(subject: "_Subject", name: str) -> float | str:
         return subject.cut(int(cut)) if kind == "cut" else checks[name]()
     except LabError as error:
         return str(error)
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
     except Exception as error:  # whatever a family raises when it is run in parts
         lines = str(error).strip().splitlines() or [""]
         return f"{type(error).__name__}: {lines[0][:160]}"
@@ -151,11 +167,6 @@ class _Subject:
     @cached_property
     def bundle(self) -> Bundle:
         return _ready(self._original)
-
-    @property
-    def allowed(self) -> float:
-        """Largest error that rounding explains."""
-        return _ALLOWED if _copied(self._original.model) or self._original.dtype in _FINE else _COARSE
 
     @cached_property
     def ids(self) -> Tensor:

@@ -8,11 +8,10 @@ from torch import Tensor
 from experiments.benches._shapes import causal_families, small_bundle
 from smd_research.core.errors import UnsupportedModelError
 from smd_research.models import sources
-from smd_research.models.attention import AttentionSpec, KVStore, SharedPrefixAttention
 from smd_research.models.bundle import Bundle
 from smd_research.models.extension import ExtensionEngine
 from smd_research.models.hooked import HookedModel
-from smd_research.models.rotation import Rotation, Turn, _Looked, rotation_of
+from smd_research.models.rotation import Rotation, Turn, _Lone, _Looked, rotation_of
 
 PLACES = torch.tensor([1, 3, 64, 200])
 WAYS = {
@@ -28,22 +27,10 @@ WAYS = {
 }
 
 
-class _Kept(SharedPrefixAttention):
-    """Attention of lone tokens that keeps queries and keys."""
-
-    def __init__(self) -> None:
-        super().__init__(KVStore())
-        self.seen: dict[int, tuple[Tensor, Tensor]] = {}
-
-    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, positions: Tensor, spec: AttentionSpec) -> Tensor:
-        self.seen[layer] = q, k
-        return super().attend(layer, q, k, v, positions, spec)
-
-
 def _seen(bundle: Bundle, place: int) -> dict[int, tuple[Tensor, Tensor]]:
     """Queries and keys ``[tokens, heads, 1, d]`` of each layer for the same hidden states at a place."""
     hidden = torch.randn(30, 1, bundle.geometry.width, generator=torch.Generator().manual_seed(3))
-    kept = _Kept()
+    kept = _Lone()
     HookedModel(bundle, 0).forward(kept, torch.tensor([place]), hidden=hidden)
     return kept.seen
 

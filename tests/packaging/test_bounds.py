@@ -35,11 +35,11 @@ def test_the_lock_pins_every_dependency_within_its_bounds(python: str) -> None:
 
 
 def test_torch_is_the_same_in_both() -> None:
-    assert _pins("constraints.txt")["torch"] == _pins("constraints-lowest.txt")["torch"] == Version("2.13.0")
+    assert _pins("constraints.txt")["torch"] == _pins(".ci/constraints-lowest.txt")["torch"] == Version("2.13.0")
 
 
 def test_the_lowest_environment_is_at_every_lower_bound() -> None:
-    pins = _pins("constraints-lowest.txt")
+    pins = _pins(".ci/constraints-lowest.txt")
     tools = [one for one in _declared("dev") if one.name in TESTED_WITH]
     for one in [*_declared("joblib"), *tools]:
         bounds = {part.operator: Version(part.version) for part in one.specifier}
