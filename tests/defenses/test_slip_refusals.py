@@ -1,12 +1,18 @@
 """What cannot be served is refused in one clear line, before anything is used."""
 
+from collections.abc import Callable
+
 import pytest
+import torch
 from slip_support import deployed, random_bundle
 
-from smd_research.core.errors import ConfigError, LabError, UnsupportedModelError
+from smd_research.boundary.messages import ExposedLayer
+from smd_research.core.errors import ConfigError, LabError, ProtocolError, UnsupportedModelError
 from smd_research.data.prompts import Prompt
 from smd_research.defenses.slip import Slip
 from smd_research.defenses.slip.bank import MasksExhaustedError
+from smd_research.defenses.slip.device import ExposedStore
+from smd_research.defenses.slip.products import Product
 from smd_research.mechanisms.integers.fixed_point import FixedPointOverflowError
 from smd_research.models import Bundle, sources
 from smd_research.models.decoding import plain_greedy
@@ -78,3 +84,32 @@ def test_an_exhausted_bank_refuses_a_request_before_it_begins(llama: Bundle) -> 
 def test_errors_are_the_labs() -> None:
     assert issubclass(MasksExhaustedError, LabError)
     assert issubclass(FixedPointOverflowError, LabError)
+
+
+def _rows(rows: int, width: int = 3, product: int = 0, scales: int | None = None) -> ExposedLayer:
+    count = rows if scales is None else scales
+    return ExposedLayer(torch.ones(rows, width, dtype=torch.int16), torch.ones(count), product)
+
+
+@pytest.mark.parametrize(
+    ("offer", "message"),
+    [
+        (lambda store: store.take(_rows(2, product=7)), "no product 7"),
+        (lambda store: store.take(_rows(2, width=4)), "lacks 3 rows of 3, not 2 of 4"),
+        (lambda store: store.take(_rows(4)), "lacks 3 rows of 3, not 4 of 3"),
+        (lambda store: store.take(_rows(0)), "not 0 of 3"),
+        (lambda store: store.take(_rows(2, scales=1)), "with 1 scales"),
+        (lambda store: store.pop(0), "never arrived"),
+        (lambda store: store.pop(7), "never arrived"),
+    ],
+)
+def test_a_device_keeps_only_rows_that_the_model_has(offer: Callable[[ExposedStore], object], message: str) -> None:
+    store = ExposedStore([Product(0, ("a", "b"), (2, 3), 3)])
+    store.take(_rows(2))
+    before = store.nbytes
+    with pytest.raises(ProtocolError, match=message):
+        offer(store)
+    assert store.nbytes == before
+    store.take(_rows(3))
+    assert store.pop(0)[0].shape == (5, 3)
+    assert store.nbytes == 0

@@ -70,7 +70,7 @@ class ClearDevice(Provider):
         self._bundle = shell
         self._products = tuple(products)
         self._asked = asked
-        self._store = ExposedStore()
+        self._store = ExposedStore(products)
         self._weights: dict[int, Tensor] = {}
         self._biases: dict[int, Tensor | None] = {}
         self._model: HookedModel | None = None

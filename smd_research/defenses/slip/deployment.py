@@ -50,7 +50,8 @@ class SlipDeployment(Deployment):
         self.parts = parts
         self.rounds = rounds
         embedding = bundle.model.get_input_embeddings()
-        self._channel = rounds.channel = boundary.open(self.keeper, partial(MaskedDevice, embedding, field))
+        factory = partial(MaskedDevice, embedding, parts.products, field)
+        self._channel = rounds.channel = boundary.open(self.keeper, factory)
         for message in parts.messages():
             self._channel.notify(message)
 

@@ -1,5 +1,7 @@
 """The device (David): it stores the exposed weights, looks up embeddings and multiplies what it cannot read."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -14,29 +16,51 @@ from smd_research.boundary.messages import (
     Tokens,
 )
 from smd_research.core.errors import ProtocolError
+from smd_research.defenses.slip.products import Product
 from smd_research.mechanisms.integers.field import Field
 
 
 class ExposedStore:
-    """The exposed weights as they arrive, rows of a product under each other."""
+    """The exposed weights as they arrive, rows of a product under each other; never more than the model has.
 
-    def __init__(self) -> None:
+    Args:
+        products: of the model, by whose shapes everything is checked.
+    """
+
+    def __init__(self, products: Sequence[Product]) -> None:
+        self._shapes = {product.number: (product.height, product.width) for product in products}
         self._arrived: dict[int, list[ExposedLayer]] = {}
 
     def take(self, message: ExposedLayer) -> None:
-        """Keep some more rows of a product."""
-        self._arrived.setdefault(message.product, []).append(message)
+        """Keep some more rows of a product.
+
+        Raises:
+            ProtocolError: for a product that the model has not, or rows that are not its.
+        """
+        number, (rows, width) = message.product, message.weights.shape
+        if number not in self._shapes:
+            raise ProtocolError(f"the model has no product {number}")
+        left = self._shapes[number][0] - self._rows(number)
+        if width != self._shapes[number][1] or not 0 < rows <= left or len(message.scale) != rows:
+            raise ProtocolError(
+                f"product {number} still lacks {left} rows of {self._shapes[number][1]}, "
+                f"not {rows} of {width} with {len(message.scale)} scales"
+            )
+        self._arrived.setdefault(number, []).append(message)
 
     def pop(self, product: int) -> tuple[Tensor, Tensor]:
         """Weights ``[m, n]`` as sent and scales ``[m]`` of a product; they are handed over, not kept.
 
         Raises:
-            ProtocolError: for a product of which nothing arrived.
+            ProtocolError: for a product that the model has not, or of which rows have not arrived.
         """
-        layers = self._arrived.pop(product, None)
-        if layers is None:
+        if self._rows(product) != self._shapes.get(product, (-1, 0))[0]:
             raise ProtocolError(f"the device holds no product {product}: its exposed weights never arrived")
+        layers = self._arrived.pop(product)
         return torch.cat([layer.weights for layer in layers]), torch.cat([layer.scale for layer in layers])
+
+    def _rows(self, product: int) -> int:
+        return sum(len(layer.weights) for layer in self._arrived.get(product, ()))
 
     @property
     def nbytes(self) -> int:
@@ -49,15 +73,16 @@ class MaskedDevice(Untrusted):
 
     Args:
         embedding: the model's token embedding, which is exposed.
-        field: where the products are computed.
+        products: the fused products of the model.
+        field: where they are computed.
         channel: its end of the boundary.
     """
 
-    def __init__(self, embedding: nn.Module, field: Field, channel: Channel) -> None:
+    def __init__(self, embedding: nn.Module, products: Sequence[Product], field: Field, channel: Channel) -> None:
         super().__init__()
         self._embedding = embedding
         self._field = field
-        self._store = ExposedStore()
+        self._store = ExposedStore(products)
         self._weights: dict[int, Tensor] = {}
         self._at: torch.device = next(embedding.parameters()).device
 
