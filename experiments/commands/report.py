@@ -32,7 +32,7 @@ def chosen(results_dir: Path, wanted: str | None) -> list["Record"]:
         if not found:
             raise RecordError(f"no record in {results_dir} is named '{wanted}': {nearest(wanted, folders)}")
         return [record for record in readable(found) if record.status == "ok"]
-    best = [battery.best("token_accuracy") for battery in batteries(load(results_dir, whole=True))]
+    best = [battery.best("token_accuracy") for battery in batteries(load(results_dir))]
     ids = {score.id for score in best if score}
     return list(readable(folder for name, folder in folders.items() if name.rpartition("-")[2] in ids))
 

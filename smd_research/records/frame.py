@@ -63,30 +63,23 @@ class CorruptRecordWarning(UserWarning):
     """A record was left out because it cannot be read."""
 
 
-def load(results_dir: str | os.PathLike[str], *, whole: bool = False) -> pd.DataFrame:
+def load(results_dir: str | os.PathLike[str]) -> pd.DataFrame:
     """One row a cell and metric, with the design of the cell beside it.
 
-    Failed and not-applicable cells keep one row, with their reason and no metric. Corrupt records are left out with a
-    :class:`CorruptRecordWarning` that names them.
+    Failed and not-applicable cells keep one row, with their reason and no metric. Records in which anything is wrong,
+    prompts included, are left out with a :class:`CorruptRecordWarning` that names them.
 
     Args:
         results_dir: the folder that holds ``cells/``; an empty frame is returned when there are none.
-        whole: read the per-prompt results too, so that a record is left out for what is wrong inside those; else they
-            are found wrong when somebody reads them.
     """
-    return frame_of(readable(Store(results_dir).paths(), items=whole))
+    return frame_of(readable(Store(results_dir).paths()))
 
 
-def readable(folders: Iterable[Path], items: bool = True) -> Iterator[Record]:
-    """The records of folders; corrupt ones are left out with a :class:`CorruptRecordWarning` that names them.
-
-    Args:
-        folders: of the records.
-        items: whether to read the per-prompt results too.
-    """
+def readable(folders: Iterable[Path]) -> Iterator[Record]:
+    """The records of folders; corrupt ones are left out with a :class:`CorruptRecordWarning` that names them."""
     for folder in folders:
         try:
-            yield read(folder, items)
+            yield read(folder)
         except RecordError as error:
             warnings.warn(str(error), CorruptRecordWarning, stacklevel=1)
 

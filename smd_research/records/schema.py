@@ -37,13 +37,12 @@ class SchemaError(ValueError):
     """What is wrong with a record, in a few words."""
 
 
-def parsed(folder: Path, contents: Mapping[str, bytes], items: bool) -> Record:
+def parsed(folder: Path, contents: Mapping[str, bytes]) -> Record:
     """The record that the files of a folder hold.
 
     Args:
         folder: the record's.
         contents: of its files, by name.
-        items: whether to read the per-prompt results too; else only what the head of their file says is checked.
 
     Raises:
         SchemaError: when they do not hold together.
@@ -58,7 +57,7 @@ def parsed(folder: Path, contents: Mapping[str, bytes], items: bool) -> Record:
     _require(status in WRITTEN, f"metrics.json: status {status} is never written")
     _require(document["cell"].get("id") == cell.id, "metrics.json: the cell has another id than it says")
     _require(folder.resolve().name == f"{cell.readable}-{cell.id}", "it holds another cell than its name says")
-    frame = _items(contents["items.parquet"], items)
+    frame = _items(contents["items.parquet"])
     return Record(status, cell, reason, metrics, frame, environment, folder)
 
 
@@ -162,13 +161,11 @@ def _is_name(word: str) -> bool:
     return word.isprintable() and not set("[]") & set(word) and bool(word)
 
 
-def _items(content: bytes, whole: bool) -> pd.DataFrame:
-    """The per-prompt results, of columns as ``items_frame`` makes them; without rows unless they are read ``whole``."""
+def _items(content: bytes) -> pd.DataFrame:
+    """The per-prompt results, of columns as ``items_frame`` makes them."""
     try:
         file = pq.ParquetFile(io.BytesIO(content))
         _head(file)
-        if not whole:
-            return pd.DataFrame()
         # One thread: Arrow's pool, once it has read from a Python object, may hang or abort when the interpreter ends.
         # Without what pandas wrote beside the data: it says nothing more, and could say something wrong.
         table = file.read(use_threads=False).replace_schema_metadata(None)

@@ -130,12 +130,8 @@ class Store:
         return (read(path) for path in self.paths())
 
 
-def read(folder: Path, items: bool = True) -> Record:
+def read(folder: Path) -> Record:
     """Read one record; it is as :mod:`smd_research.records.schema` says, or refused.
-
-    Args:
-        folder: the record's.
-        items: whether to read the per-prompt results too; without them the record's are empty.
 
     Raises:
         RecordError: when the folder is missing or the record corrupt; the message names it and how to mend it.
@@ -143,7 +139,7 @@ def read(folder: Path, items: bool = True) -> Record:
     for _ in range(_ATTEMPTS):
         before = _identity(folder)
         try:
-            return _read_once(folder, items)
+            return _read_once(folder)
         except RecordError as error:
             # A writer may have replaced the folder between two of its files, or be about to put the new one in place:
             # only a folder that is still the same one is corrupt.
@@ -163,14 +159,14 @@ def _identity(folder: Path) -> tuple[int, int, int] | None:
     return found.st_ino, found.st_mtime_ns, found.st_ctime_ns
 
 
-def _read_once(folder: Path, items: bool) -> Record:
+def _read_once(folder: Path) -> Record:
     try:
         contents = {name: _content(folder / name) for name in (*FILES, "environment.json")}
     except OSError as error:
         what = f"cannot read {Path(error.filename or folder).name} ({error.strerror})"
         raise _corrupt(folder, what) from error
     try:
-        return parsed(folder, contents, items)
+        return parsed(folder, contents)
     except Exception as error:  # whatever a damaged file makes a parser do, the record is what is wrong
         what = str(error) if isinstance(error, SchemaError) else f"{type(error).__name__}: {error}"
         raise _corrupt(folder, what) from error

@@ -154,15 +154,11 @@ BAD: dict[str, Callable[[Path], object]] = {
     "a metric in words": _items(token_accuracy=["good", "bad"]),
     "spans that are numbers": _items(spans=[[1], [2]]),
     "texts that are numbers": _items(truth_tokens=[[1, 2]] * 2, truth_ids=None, guess_ids=None),
-}
-BAD_INSIDE: dict[str, Callable[[Path], object]] = {
     "half Parquet": _cut_pages,
     "a name missing": _items(prompt_id=["p0", None]),
     "guesses of another length": _items(truth_ids=[[1, 2, 3, 4]] * 2, guess_ids=[[1], [2]]),
     "ids with gaps": _items(truth_ids=[[1, 2, None, 4]] * 2),
 }
-"""What is found when the per-prompt results are read: ``load`` reads them when asked to."""
-
 ODD_BUT_READ: dict[str, Callable[[Path], object]] = {
     "spans beyond the prompt": _items(
         spans=pa.array(
@@ -182,10 +178,10 @@ ODD_BUT_READ: dict[str, Callable[[Path], object]] = {
 
 @pytest.fixture
 def crafted(tmp_path: Path) -> tuple[Path, list[str]]:
-    """A results folder of good, odd and bad records, and the names of the bad ones: last those that are bad inside."""
+    """A results folder of good, odd and bad records, and the names of the bad ones."""
     store, bad = Store(tmp_path), []
     store.write(make_record())
-    for seed, craft in enumerate([*ODD_BUT_READ.values(), *BAD.values(), *BAD_INSIDE.values()], start=1):
+    for seed, craft in enumerate([*ODD_BUT_READ.values(), *BAD.values()], start=1):
         written = store.write(make_record(make_cell(seed=seed))).path
         assert written is not None
         before = set(store.cells.iterdir())
@@ -195,36 +191,25 @@ def crafted(tmp_path: Path) -> tuple[Path, list[str]]:
     return tmp_path, bad
 
 
-@pytest.mark.parametrize("whole", [True, False])
-def test_every_reader_finishes_and_names_each_bad_record_once(crafted: tuple[Path, list[str]], whole: bool) -> None:
+def test_every_reader_finishes_and_names_each_bad_record_once(crafted: tuple[Path, list[str]]) -> None:
     results, bad = crafted
-    assert len(bad) == len(BAD) + len(BAD_INSIDE)
-    assert len(BAD) >= 40
-    named = bad if whole else bad[: len(BAD)]
+    assert len(bad) == len(BAD) >= 40
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        frame = load(results, whole=whole)
-    good = {*range(len(ODD_BUT_READ) + 1)}
-    inside = {*range(len(ODD_BUT_READ) + len(BAD) + 1, len(ODD_BUT_READ) + len(bad) + 1)}
-    assert set(frame["seed"]) == (good if whole else good | inside)
+        frame = load(results)
+    assert set(frame["seed"]) == {*range(len(ODD_BUT_READ) + 1)}
     messages = [str(warning.message) for warning in caught]
-    assert len(messages) == len(named)
+    assert len(messages) == len(bad)
     assert all(issubclass(warning.category, CorruptRecordWarning) for warning in caught)
     for message in messages:
         assert message.isprintable(), "one line, no control character"
         assert len(message) < 700
         assert message.endswith("rerun=always")
-    for name in named:
+    for name in bad:
         assert sum(f"/cells/{printable(name)}:" in message for message in messages) == 1
 
     assert summary(frame).rows
     assert leak_matrix(frame, "token_accuracy").rows
-
-
-@pytest.mark.filterwarnings("ignore::smd_research.records.CorruptRecordWarning")
-def test_tables_of_prompts_leave_out_what_is_bad_inside(crafted: tuple[Path, list[str]]) -> None:
-    results, _ = crafted
-    frame = load(results)
     assert len(exactness(frame).rows) == len(ODD_BUT_READ) + 1
     secrets_by_type(frame)
 
