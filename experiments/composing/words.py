@@ -6,10 +6,11 @@ were several that differ in their seed alone. A new view, figure or rule is one 
 """
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, fields, is_dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from experiments.composing.overrides import nearest
 from smd_research.core.errors import ConfigError
@@ -126,14 +127,48 @@ def _bind(
 
     A function may call its first argument otherwise (``frame``, ``cases``); ``title`` comes by its name.
     """
-    signature = inspect.signature(function)
+    signature, hints = inspect.signature(function), get_type_hints(function)
     positional = [name for name in given if name != "title"]
     settable = [name for name in list(signature.parameters)[len(positional) :] if name not in given]
     for name in options:
         if name not in settable:
             raise ConfigError(f"{kind} {word}: unknown option '{name}': {nearest(str(name), settable)}")
+    options = {name: _fitted(f"{kind} {word}", name, value, hints[name]) for name, value in options.items()}
     try:
         signature.bind(*positional, **options, **dict.fromkeys(set(given) - set(positional)))
     except TypeError as error:
         raise ConfigError(f"{kind} {word}: {error}") from None
     return partial(function, **options)
+
+
+def _fitted(where: str, name: str, value: Any, kind: Any) -> Any:
+    """A declared value as its annotation asks for it: one of its words, or a mapping or several made dataclasses.
+
+    Raises:
+        ConfigError: it is none of those words, or no such mapping.
+    """
+    choices = [choice for one in (kind, *get_args(kind)) if get_origin(one) is Literal for choice in get_args(one)]
+    if choices and value is not None and value not in choices:
+        raise ConfigError(f"{where}: unknown {name} '{value}': {nearest(str(value), choices)}")
+    if is_dataclass(kind):
+        return _made(f"{where}: {name}", value, kind)
+    if get_origin(kind) is Sequence and is_dataclass(get_args(kind)[0]):
+        if not isinstance(value, list):
+            raise ConfigError(f"{where}: {name} is a list, not {value}")
+        return [_made(f"{where}: {name}", one, get_args(kind)[0]) for one in value]
+    return value
+
+
+def _made(where: str, said: Any, kind: Any) -> Any:
+    """A dataclass from its options."""
+    hints = get_type_hints(kind)
+    if not isinstance(said, Mapping):
+        raise ConfigError(f"{where}: give {', '.join(hints)}, not {said}")
+    for option, value in said.items():
+        if option not in hints:
+            raise ConfigError(f"{where}: unknown option '{option}': {nearest(str(option), hints)}")
+        _fitted(where, str(option), value, hints[option])
+    asked = {one.name for one in fields(kind) if one.default is MISSING and one.default_factory is MISSING}
+    if lacking := sorted(asked - set(said)):
+        raise ConfigError(f"{where}: {', '.join(lacking)} is missing beside {dict(said)}")
+    return kind(**said)

@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import linear_regression
-from typing import Any
+from typing import Any, Literal
 
 from smd_research.records.record import Status
 from smd_research.reports.points import Point, Series, matched, rest
@@ -19,8 +19,8 @@ from smd_research.reports.tables.table import Column, Table, TableEntry
 SHAPE = "shape only"
 """What is expected where the source prints no values."""
 
-Declared = Mapping[str, Any]
-"""A series as configuration declares it: ``{quantity: ratio, where: {mode: smd}}``."""
+Show = Literal["number", "share", "ratio"]
+"""How a figure is written."""
 
 
 @dataclass(frozen=True)
@@ -74,31 +74,31 @@ def verdict(claim: Claim, finding: Finding, complete: bool = True) -> str:
 
 
 def within(
-    points: Sequence[Point], of: Declared, low: float = -math.inf, high: float = math.inf, show: str = ""
+    points: Sequence[Point], of: Series, low: float = -math.inf, high: float = math.inf, show: Show = "number"
 ) -> Finding:
     """Every figure lies between two numbers, ends included; equal ends ask for one exact value."""
-    found = Series.of(of).points(points)
+    found = of.points(points)
     return _bounded([p.value for p in found], low, high, show)
 
 
 def some_within(
-    points: Sequence[Point], of: Declared, low: float = -math.inf, high: float = math.inf, show: str = ""
+    points: Sequence[Point], of: Series, low: float = -math.inf, high: float = math.inf, show: Show = "number"
 ) -> Finding:
     """At least one figure lies between two numbers."""
-    found = Series.of(of).points(points)
+    found = of.points(points)
     if not found:
         return NOT_YET
     return Finding(_range([p.value for p in found], show), any(low <= p.value <= high for p in found))
 
 
-def same_order(points: Sequence[Point], of: Declared, value: float) -> Finding:
+def same_order(points: Sequence[Point], of: Series, value: float) -> Finding:
     """Every figure is within a factor of the square root of ten of a value."""
     return within(points, of, value / math.sqrt(10), value * math.sqrt(10))
 
 
-def not_above(points: Sequence[Point], of: Declared, bound: Declared, show: str = "share") -> Finding:
+def not_above(points: Sequence[Point], of: Series, bound: Series, show: Show = "share") -> Finding:
     """No figure exceeds its bound beyond its 95 % interval: each interval reaches down to the bound or below."""
-    pairs = list(matched(points, Series.of(of), Series.of(bound)))
+    pairs = list(matched(points, of, bound))
     if not pairs:
         return NOT_YET
     above = [p for p, limit in pairs if _low(p) > limit.value + 1e-12]
@@ -106,16 +106,16 @@ def not_above(points: Sequence[Point], of: Declared, bound: Declared, show: str 
     return Finding(f"{len(above)} of {len(pairs)} above; largest excess {_written(highest, show)}", not above)
 
 
-def exceeds(points: Sequence[Point], of: Declared, bound: Declared, show: str = "share") -> Finding:
+def exceeds(points: Sequence[Point], of: Series, bound: Series, show: Show = "share") -> Finding:
     """Some figure exceeds its bound beyond its 95 % interval: the bound is broken."""
     kept = not_above(points, of, bound, show)
     return kept if kept.holds is None else Finding(kept.ours, not kept.holds)
 
 
-def between(points: Sequence[Point], of: Declared, low: Declared, high: Declared) -> Finding:
+def between(points: Sequence[Point], of: Series, low: Series, high: Series) -> Finding:
     """Each figure lies between those of two other series at the same labels."""
-    lows = {rest(p, ()): bottom for p, bottom in matched(points, Series.of(of), Series.of(low))}
-    highs = matched(points, Series.of(of), Series.of(high))
+    lows = {rest(p, ()): bottom for p, bottom in matched(points, of, low)}
+    highs = matched(points, of, high)
     pairs = [(p, lows[rest(p, ())], top) for p, top in highs if rest(p, ()) in lows]
     if not pairs:
         return NOT_YET
@@ -123,33 +123,33 @@ def between(points: Sequence[Point], of: Declared, low: Declared, high: Declared
     return Finding(f"{inside} of {len(pairs)} between", inside == len(pairs))
 
 
-def times(points: Sequence[Point], of: Declared, than: Declared, low: float = 0.0, high: float = math.inf) -> Finding:
+def times(points: Sequence[Point], of: Series, than: Series, low: float = 0.0, high: float = math.inf) -> Finding:
     """One series over another, at the same labels, lies between two numbers."""
-    pairs = [(p, q) for p, q in matched(points, Series.of(of), Series.of(than)) if q.value]
+    pairs = [(p, q) for p, q in matched(points, of, than) if q.value]
     return _bounded([p.value / q.value for p, q in pairs], low, high, "ratio")
 
 
 def exceeds_by(
     points: Sequence[Point],
-    of: Declared,
-    than: Declared,
+    of: Series,
+    than: Series,
     low: float = -math.inf,
     high: float = math.inf,
-    show: str = "",
+    show: Show = "number",
 ) -> Finding:
     """One series minus another, at the same labels, lies between two numbers."""
-    values = [p.value - q.value for p, q in matched(points, Series.of(of), Series.of(than))]
+    values = [p.value - q.value for p, q in matched(points, of, than)]
     return _bounded(values, low, high, show)
 
 
 def grows_slower(
-    points: Sequence[Point], of: Declared, than: Declared, over: str, share: float = 1.0, along: Sequence[str] = ()
+    points: Sequence[Point], of: Series, than: Series, over: str, share: float = 1.0, along: Sequence[str] = ()
 ) -> Finding:
     """The slope of one series over a label is below a share of the slope of another, for every curve they share.
 
     ``along`` names labels that change with it, as the model's name does with its size.
     """
-    slopes = [_slopes(points, declared, over, {*_shared(of, than), *along}) for declared in (of, than)]
+    slopes = [_slopes(points, one, over, {*_shared(of, than), *along}) for one in (of, than)]
     shared = slopes[0].keys() & slopes[1].keys()
     if not shared:
         return NOT_YET
@@ -158,11 +158,11 @@ def grows_slower(
     return Finding(f"{_range(quotients, 'ratio')} the slope", holds)
 
 
-def flat(points: Sequence[Point], of: Declared, over: Sequence[str], tolerance: float) -> Finding:
+def flat(points: Sequence[Point], of: Series, over: Sequence[str], tolerance: float) -> Finding:
     """Over some labels the largest figure of each curve is within a tolerance of the smallest: 0.3 is 30 % above."""
     curves: dict[tuple[tuple[str, str], ...], list[float]] = defaultdict(list)
-    for point in Series.of(of).points(points):
-        curves[rest(point, [*over, *dict(of.get("where") or {})])].append(point.value)
+    for point in of.points(points):
+        curves[rest(point, [*over, *of.where])].append(point.value)
     spans = [max(values) / min(values) for values in curves.values() if len(values) > 1 and min(values) > 0]
     if not spans:
         return NOT_YET
@@ -182,7 +182,7 @@ def largest(points: Sequence[Point], of: str, among: Sequence[str], where: Mappi
     return Finding(f"largest in {wins} of {len(measured)}", wins == len(measured))
 
 
-def _bounded(values: Sequence[float], low: float, high: float, show: str) -> Finding:
+def _bounded(values: Sequence[float], low: float, high: float, show: Show) -> Finding:
     if not values:
         return NOT_YET
     inside = sum(low <= value <= high for value in values)
@@ -191,11 +191,11 @@ def _bounded(values: Sequence[float], low: float, high: float, show: str) -> Fin
 
 
 def _slopes(
-    points: Sequence[Point], declared: Declared, over: str, names: set[str]
+    points: Sequence[Point], of: Series, over: str, names: set[str]
 ) -> dict[tuple[tuple[str, str], ...], float]:
     """The least-squares slope over a label of every curve with two or more places."""
     curves: dict[tuple[tuple[str, str], ...], list[tuple[float, float]]] = defaultdict(list)
-    for point in Series.of(declared).points(points):
+    for point in of.points(points):
         place = point.labels.get(over)
         if isinstance(place, int | float):
             curves[rest(point, names | {over})].append((float(place), point.value))
@@ -206,21 +206,21 @@ def _slopes(
     }
 
 
-def _shared(one: Declared, other: Declared) -> set[str]:
+def _shared(one: Series, other: Series) -> set[str]:
     """The labels that both series ask for, and so may differ in."""
-    return set(one.get("where") or {}) & set(other.get("where") or {})
+    return set(one.where) & set(other.where)
 
 
 def _low(point: Point) -> float:
     return point.value if math.isnan(point.low) else point.low
 
 
-def _range(values: Sequence[float], show: str) -> str:
+def _range(values: Sequence[float], show: Show) -> str:
     ends = list(dict.fromkeys(_written(value, show) for value in (min(values), max(values))))
     return " to ".join(ends)
 
 
-def _written(value: float, show: str) -> str:
+def _written(value: float, show: Show) -> str:
     if show == "ratio":
         return f"{value:.2f}x"
     if show == "share":

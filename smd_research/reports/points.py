@@ -6,7 +6,7 @@ Declared tables, claims and figures ask for points by label, so that they read r
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import pandas as pd
 
@@ -55,11 +55,6 @@ class Series:
 
     quantity: str
     where: Where = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, declared: Mapping[str, Any]) -> "Series":
-        """A series as configuration declares it: ``{quantity: ratio, where: {mode: smd}}``."""
-        return cls(str(declared["quantity"]), dict(declared.get("where") or {}))
 
     def points(self, found: Iterable[Point]) -> list[Point]:
         """The points meant, those without a value left out."""

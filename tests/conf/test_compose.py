@@ -22,7 +22,6 @@ from experiments.composing.overrides import check_choices, groups, parse
 from smd_research.core.cell import COMPONENTS, OPTIONAL
 from smd_research.core.cell import plain as plain_value
 from smd_research.core.paths import conf_dir
-from smd_research.reports.tables.layout import Figures
 
 FOLDER = conf_dir()
 OPTIONS = [(group, option) for group, options in groups(FOLDER).items() for option in options]
@@ -139,9 +138,6 @@ def test_every_table_declares_a_view_a_figure_and_rules_that_take_their_options(
     assert len(ready.claims) == len(found.claims)
     assert (ready.figure is None) is (found.figure is None)
     assert all({"claim", "expected", "source", "rule"} == set(claim) for claim in found.claims)
-    view = found.view.get("pooled", found.view) if isinstance(found.view, dict) else {}
-    for column in view.get("layout", {}).get("columns", []):
-        Figures(**column)
 
 
 @pytest.mark.parametrize("table", groups(FOLDER)["table"])

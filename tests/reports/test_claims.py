@@ -25,7 +25,7 @@ from smd_research.reports.claims import (
     within,
 )
 from smd_research.reports.designs import Label
-from smd_research.reports.points import Point, points
+from smd_research.reports.points import Point, Series, points
 
 
 def point(quantity: str, value: float, low: float = math.nan, **labels: Label) -> Point:
@@ -37,9 +37,9 @@ USERS = [
     for users in (1, 2, 4, 8)
     for mode, slope in (("none", 0.1), ("smd", 0.3), ("full", 1.0))
 ]
-SMD = {"quantity": "value", "where": {"mode": "smd"}}
-NONE = {"quantity": "value", "where": {"mode": "none"}}
-FULL = {"quantity": "value", "where": {"mode": "full"}}
+SMD = Series("value", {"mode": "smd"})
+NONE = Series("value", {"mode": "none"})
+FULL = Series("value", {"mode": "full"})
 STAGES = [point("q_ms", 1.0, send="a"), point("link_ms", 5.0, send="a"), point("q_ms", 1.0, send="b")]
 PICKED = [
     point("picked", 0.5, 0.4, k=7),
@@ -47,7 +47,7 @@ PICKED = [
     point("picked", 0.15, 0.1, k=3),
     point("bound", 0.3, k=3),
 ]
-BOUND = {"quantity": "bound"}
+BOUND = Series("bound")
 
 
 @pytest.mark.parametrize(
@@ -69,9 +69,9 @@ BOUND = {"quantity": "bound"}
         (partial(grows_slower, of=SMD, than=FULL, over="users", share=0.29), False),
         (partial(flat, of=NONE, over=["users"], tolerance=0.7), True),
         (partial(flat, of=FULL, over=["users"], tolerance=0.7), False),
-        (partial(not_above, of={"quantity": "picked"}, bound=BOUND), False),
-        (partial(exceeds, of={"quantity": "picked"}, bound=BOUND), True),
-        (partial(not_above, of={"quantity": "picked", "where": {"k": 3}}, bound=BOUND), True),
+        (partial(not_above, of=Series("picked"), bound=BOUND), False),
+        (partial(exceeds, of=Series("picked"), bound=BOUND), True),
+        (partial(not_above, of=Series("picked", {"k": 3}), bound=BOUND), True),
         (partial(largest, of="link_ms", among=["q_ms"]), True),
         (partial(largest, of="q_ms", among=["link_ms"]), False),
     ],
@@ -92,13 +92,13 @@ def test_a_setting_that_a_part_takes_over_goes_with_it() -> None:
         Point({"wire_dtype": wire, "defense": "smd", "defense.wire_dtype": wire}, "error", error)
         for wire, error in (("fp32", 1e-6), ("fp16", 1e-3))
     ]
-    of, than = ({"quantity": "error", "where": {"wire_dtype": wire}} for wire in ("fp16", "fp32"))
+    of, than = (Series("error", {"wire_dtype": wire}) for wire in ("fp16", "fp32"))
     assert times(wires, of, than, low=999).holds
 
 
 def test_a_label_that_only_one_series_asks_for_is_the_same_in_both() -> None:
     two = [*USERS, *(Point({**p.labels, "model": "slow"}, p.quantity, 100 * p.value) for p in USERS)]
-    of = {"quantity": "value", "where": {"mode": "full", "users": 8, "model": "m"}}
+    of = Series("value", {"mode": "full", "users": 8, "model": "m"})
     assert times(two, of, SMD).ours == "2.65x"
     assert between(two, SMD, NONE, FULL).ours == "8 of 8 between"
 

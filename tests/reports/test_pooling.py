@@ -8,7 +8,7 @@ from smd_research.core.cell import Cell
 from smd_research.metrics import Estimate
 from smd_research.records import Record, Status, frame_of
 from smd_research.reports.pooling import over_seeds, table
-from smd_research.reports.tables.layout import layout
+from smd_research.reports.tables.layout import Figures, layout
 
 
 def record(seed: int, loss: float | None, tokens: int = 8) -> Record:
@@ -36,7 +36,7 @@ def test_a_pooled_table_has_a_row_where_a_table_of_seeds_would_refuse() -> None:
     frame = frame_of([record(0, 2.0), record(1, 3.0)])
 
     def view(source: object, title: str = "") -> object:
-        return layout(source, {"attack": None}, [{"title": "loss", "quantity": "restored_loss"}], title)  # type: ignore[arg-type]
+        return layout(source, {"attack": None}, [Figures("loss", "restored_loss")], title)  # type: ignore[arg-type]
 
     made = table(frame, view, "pooled")  # type: ignore[arg-type]
     assert [entry.text for entry in made.rows[0]] == ["full", "2.50"]

@@ -29,7 +29,7 @@ def breakdown(
     source: Source,
     path: str | os.PathLike[str],
     stages: Mapping[str, str],
-    bars: Sequence[Mapping[str, str | None]],
+    bars: Sequence[StackedBar],
     panels: str = "model",
     title: str = "",
 ) -> Path:
@@ -38,8 +38,7 @@ def breakdown(
     Returns:
         The path.
     """
-    drawn = [StackedBar(**bar) for bar in bars]  # type: ignore[arg-type]
-    return save(breakdown_figure(points(source), stages, drawn, panels, title), Path(path))
+    return save(breakdown_figure(points(source), stages, bars, panels, title), Path(path))
 
 
 def breakdown_figure(

@@ -2,10 +2,10 @@
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from matplotlib import ticker
 from matplotlib.axes import Axes
@@ -52,9 +52,9 @@ def lines(
     source: Source,
     path: str | os.PathLike[str],
     over: str,
-    curves: Sequence[Mapping[str, Any]],
-    x: Mapping[str, Any],
-    y: Mapping[str, Any],
+    curves: Sequence[Curve],
+    x: Axis,
+    y: Axis,
     by: str | None = None,
     rows: str | None = None,
     columns: str | None = None,
@@ -67,9 +67,9 @@ def lines(
         source: a frame of records, or the cases of benches.
         path: of the picture.
         over: label on the horizontal axis.
-        curves: options of each :class:`Curve`.
-        x: options of the horizontal :class:`Axis`.
-        y: options of the vertical one.
+        curves: what is drawn.
+        x: horizontal axis.
+        y: vertical axis.
         by: label of which each value has a curve of its own, its value written for ``{}`` in the curve's title.
         rows: label of which each value has a row of panels.
         columns: the same for columns.
@@ -79,9 +79,9 @@ def lines(
     Returns:
         The path.
     """
-    found, drawn = points(source), [Curve(**one) for one in curves]
-    drawn = [each for curve in drawn for each in _split(curve, found, by)] if by else drawn
-    made = lines_figure(found, over, drawn, Axis(**x), Axis(**y), rows, columns, title, reference)
+    found = points(source)
+    drawn = [each for curve in curves for each in _split(curve, found, by)] if by else curves
+    made = lines_figure(found, over, drawn, x, y, rows, columns, title, reference)
     return save(made, Path(path))
 
 

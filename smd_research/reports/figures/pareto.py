@@ -5,7 +5,6 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from matplotlib import ticker
 from matplotlib.axes import Axes
@@ -60,7 +59,7 @@ def pareto(
     path: str | os.PathLike[str],
     leak: str,
     utility: str,
-    groups: Sequence[Mapping[str, Any]],
+    groups: Sequence[Group],
     names: Mapping[str, str],
     beside: Where,
     title: str = "",
@@ -72,7 +71,7 @@ def pareto(
         path: of the picture.
         leak: privacy metric of the horizontal axis.
         utility: utility metric of the vertical one.
-        groups: options of each :class:`Group`.
+        groups: kinds of settings, each in a colour.
         names: what each label that sets settings apart is called; one that is 0 or null goes without saying.
         beside: labels of the unprotected cell.
         title: heading of the figure.
@@ -80,8 +79,7 @@ def pareto(
     Returns:
         The path.
     """
-    found, kinds = points(source), [Group(**one) for one in groups]
-    return save(pareto_figure(found, leak, utility, kinds, names, beside, title), Path(path))
+    return save(pareto_figure(points(source), leak, utility, groups, names, beside, title), Path(path))
 
 
 def pareto_figure(

@@ -6,7 +6,7 @@ It can be shown before it is complete: what has not been measured stands as ``..
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
-from typing import Any, Literal
+from typing import Literal
 
 from smd_research.core.errors import RecordError
 from smd_research.records.record import Status
@@ -41,7 +41,7 @@ class Figures:
 def layout(
     source: Source,
     rows: Mapping[str, Sequence[Label] | None],
-    columns: Sequence[Mapping[str, Any]],
+    columns: Sequence[Figures],
     title: str = "",
     where: Where | None = None,
     notes: Sequence[str] = (),
@@ -52,7 +52,7 @@ def layout(
         source: a frame of records, or the cases of benches.
         rows: labels that make a row, each with its values in order, or None for those that there are. Where all are
             given, every combination has a row, measured or not.
-        columns: options of each :class:`Figures`.
+        columns: of figures, after the labels.
         title: heading.
         where: labels of the points of this table.
         notes: footnotes.
@@ -61,13 +61,12 @@ def layout(
         RecordError: when several points belong in one place, and the column says not which.
     """
     found = [point for point in points(source) if fits(point, where or {})]
-    figures = [Figures(**column) for column in columns]
-    heads = (*(Column(_readable(name), align="left") for name in rows), *(Column(f.title, f.unit) for f in figures))
+    heads = (*(Column(_readable(name), align="left") for name in rows), *(Column(f.title, f.unit) for f in columns))
     body = []
     for row in _rows(found, rows):
         members = [point for point in found if fits(point, row)]
         labels = [TableEntry(numbers.label(value)) for value in row.values()]
-        body.append((*labels, *(_entry(one, members, row) for one in figures)))
+        body.append((*labels, *(_entry(one, members, row) for one in columns)))
     return Table(title, heads, tuple(body), tuple(notes))
 
 

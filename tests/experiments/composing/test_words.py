@@ -13,6 +13,12 @@ from smd_research.records.bench import BenchCase
 from smd_research.records.frame import tidy
 from smd_research.reports.points import Point
 
+
+def column(**options: Any) -> Any:
+    """A table of one column."""
+    return {"layout": {"rows": {}, "columns": [options]}}
+
+
 POINTS = [Point({"users": users}, "ms", float(users)) for users in (1, 2)]
 
 
@@ -45,6 +51,17 @@ def test_pooled_holds_another_view_or_figure(tmp_path: Path) -> None:
         (resolve_view, {"layout": {"rows": {}}}, "view layout: missing a required argument: 'columns'"),
         (resolve_view, {"layout": {}, "summary": {}}, "give one word with its options"),
         (resolve_view, {"summary": {"title": "x"}}, "view summary: unknown option 'title'"),
+        (resolve_view, column(title="a", quantity="b", show="shar"), "unknown show 'shar': did you mean 'share'?"),
+        (resolve_view, column(title="a", quantity="b", best="most"), "unknown best 'most'"),
+        (resolve_view, column(title="a", quantitty="b"), "unknown option 'quantitty': did you mean 'quantity'?"),
+        (resolve_view, column(title="a"), "view layout: columns: quantity is missing beside {'title': 'a'}"),
+        (resolve_view, {"layout": {"rows": {}, "columns": "ms"}}, "columns is a list, not ms"),
+        (resolve_view, {"layout": {"rows": {}, "columns": ["ms"]}}, "columns: give title, quantity, where"),
+        (resolve_rule, {"within": {"of": "ms"}}, "rule within: of: give quantity, where, not ms"),
+        (resolve_rule, {"within": {"of": {"quantity": "ms"}, "show": "tiny"}}, "unknown show 'tiny'"),
+        (resolve_rule, {"within": {"of": {"quantity": "ms", "were": {}}}}, "did you mean 'where'?"),
+        (resolve_figure, {"lines": {"over": "k", "curves": [{"title": "a"}], "x": {}, "y": {}}}, "quantity is missing"),
+        (resolve_figure, {"lines": {"over": "k", "curves": [], "x": {}, "y": {}}}, "figure lines: x: title is missing"),
     ],
 )
 def test_a_misspelt_word_is_one_line_with_the_near_miss(resolve: Callable[[Any], Any], said: Any, message: str) -> None:

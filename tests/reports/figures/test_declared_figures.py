@@ -1,5 +1,4 @@
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
@@ -119,14 +118,13 @@ def test_each_line_of_evidence_stands_beside_chance_and_the_claim() -> None:
 def test_both_are_written_as_pictures(tmp_path: Path) -> None:
     from test_layout import CASES
 
-    axis: dict[str, Any] = {"title": "users"}
-    curves = [{"title": "SMD", "quantity": "value", "where": {"mode": "smd"}}]
-    with Image.open(lines(CASES, tmp_path / "l.png", "users", curves, axis, {"title": "ms"})) as picture:
+    users, ms = Axis("users"), Axis("ms")
+    curves = [Curve("SMD", "value", {"mode": "smd"})]
+    with Image.open(lines(CASES, tmp_path / "l.png", "users", curves, users, ms)) as picture:
         assert picture.width > 600
-    split = [{"title": "{} users", "quantity": "value"}]
-    lines(CASES, tmp_path / "s.png", "users", split, axis, {"title": "ms"}, by="mode")
+    lines(CASES, tmp_path / "s.png", "users", [Curve("{} users", "value")], users, ms, by="mode")
     with pytest.raises(RecordError):
-        breakdown(CASES, tmp_path / "b.png", STAGES, [{"title": "a", "mode": "smd"}])
+        breakdown(CASES, tmp_path / "b.png", STAGES, [StackedBar("a", "smd")])
 
 
 def test_ticks_that_would_run_into_each_other_are_left_out() -> None:

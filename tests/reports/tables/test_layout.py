@@ -1,6 +1,5 @@
 import math
 from dataclasses import replace
-from typing import Any
 
 import pytest
 from grid import records
@@ -11,7 +10,7 @@ from smd_research.records import Status, frame_of, frame_of_sweep
 from smd_research.records.bench import BenchCase
 from smd_research.reports.points import Series, points, rest
 from smd_research.reports.render.text import markdown
-from smd_research.reports.tables.layout import layout
+from smd_research.reports.tables.layout import Figures, layout
 from smd_research.reports.tables.leak_matrix import leak_matrix
 from smd_research.reports.tables.summary import summary
 
@@ -24,10 +23,10 @@ def bench(users: int, mode: str, value: float, **extra: float) -> BenchCase:
 
 
 CASES = [bench(1, "none", 4.0), bench(1, "smd", 5.0, peak_mb=20), bench(8, "none", 10.0), bench(8, "smd", 16.0)]
-COLUMNS: list[dict[str, Any]] = [
-    {"title": "none", "quantity": "value", "where": {"mode": "none"}, "unit": "ms/token"},
-    {"title": "SMD", "quantity": "value", "where": {"mode": "smd"}},
-    {"title": "peak", "quantity": "peak_mb", "where": {"mode": "smd"}},
+COLUMNS = [
+    Figures("none", "value", {"mode": "none"}, "ms/token"),
+    Figures("SMD", "value", {"mode": "smd"}),
+    Figures("peak", "peak_mb", {"mode": "smd"}),
 ]
 
 
@@ -48,10 +47,10 @@ def test_declared_rows_stand_before_they_are_measured() -> None:
 
 
 def test_two_measurements_for_one_place_are_refused_unless_the_best_is_asked_for() -> None:
-    columns = [{"title": "any", "quantity": "value"}]
+    columns = [Figures("any", "value")]
     with pytest.raises(RecordError, match="belong in one place of column 'any'"):
         layout(CASES, {"users": None}, columns)
-    table = layout(CASES, {"users": None}, [{**columns[0], "best": "largest"}])
+    table = layout(CASES, {"users": None}, [replace(columns[0], best="largest")])
     assert [row[1].text for row in table.rows] == ["5.00", "16.0"]
 
 
@@ -61,7 +60,7 @@ def test_cells_are_read_like_benches_and_say_how_they_ended() -> None:
     broken = replace(found[3], status=Status.FAILED, reason="out of memory", metrics={})
     frame = frame_of_sweep(cells, [*found[:3], broken, *found[5:]])
     columns = [
-        {"title": name, "quantity": "token_accuracy", "where": {"attack": name}, "show": "leak"}
+        Figures(name, "token_accuracy", {"attack": name}, show="leak")
         for name in ("random", "nearest_token", "bayes_token", "vocab_matching")
     ]
     table = layout(frame, {"defense": None, "defense.layer": None, "defense.epsilon": None}, columns)
