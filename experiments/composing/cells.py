@@ -8,10 +8,10 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hydra import compose
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.composing.components import counted_options, version_of
+from experiments.composing.composition import composition
 from experiments.composing.parts import parts_of
 from experiments.composing.smoke import bring_down
 from experiments.trials.plan import Plan
@@ -73,9 +73,9 @@ def sizes(cfg: DictConfig, task: Mapping[str, Any] | None) -> dict[str, int | No
 
 def composed(overrides: Sequence[str]) -> Plan:
     """Compose a cell inside a command that Hydra has started."""
-    cfg: Any = compose("config", overrides=list(overrides), return_hydra_config=True)
+    cfg, choices = composition(overrides)
     kept = [word for word in overrides if not word.startswith("rerun=")]
-    return plan(bring_down(cfg), cfg.hydra.runtime.choices, kept)
+    return plan(bring_down(cfg), choices, kept)
 
 
 def beside(overrides: Sequence[str], rerun: "Rerun", changed: Sequence[str]) -> Plan:
