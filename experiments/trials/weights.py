@@ -38,8 +38,8 @@ def pursue(attack: WeightAttack, pursuit: Pursuit) -> Findings:
     if control is not None:
         budget = [f"attack.{name}={value}" for name, value in control.items()]
         scratch = _metric(pursuit, plan.beside(["defense=none", "attack=from_scratch", *budget]), "restored_loss")
-    held_out = pursuit.workbench.held_out(plan)
-    found = compared(seen.truth.bundle, pursuit.public, guess, attack.relative, held_out, scratch)
+    held_out, true = pursuit.workbench.held_out(plan), pursuit.workbench.scored(plan)
+    found = compared(pursuit.workbench.bundle(plan), pursuit.public, guess, attack.relative, held_out, true, scratch)
     metrics = {name: estimate for name, estimate in found.items() if estimate.n} | {"attack_s": Estimate(seconds)}
     return Findings(metrics=metrics | effect(seen.views, shown))
 

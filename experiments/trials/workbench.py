@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from experiments.trials.hiding import Hidden, Register, hide
 from experiments.trials.plain import Plain, plain_answers
 from experiments.trials.plan import Plan
+from experiments.trials.restoration import Scores, scores
 from smd_research.core.errors import ConfigError, PromptError
 from smd_research.core.seeds import generator
 from smd_research.data.prompts import Prompt
@@ -22,7 +23,7 @@ AUXILIARY = "train"
 AUXILIARY_DOCUMENTS = 2000
 HELD_OUT_DOCUMENTS = 100
 CONTINUATION_TOKENS = 32
-KEPT = {"bundle": 2, "prompts": 4, "corpus": 2, "plain": 4, "register": 2, "serve": 6, "tune": 2}
+KEPT = {"bundle": 2, "prompts": 4, "corpus": 2, "plain": 4, "register": 2, "scored": 2, "serve": 6, "tune": 2}
 
 
 class Workbench:
@@ -91,6 +92,12 @@ class Workbench:
         if not found:
             raise PromptError(f"the data '{cell.data['name']}' holds no held-out text: see data= and its path")
         return tuple(document.ids for document in found if len(document.ids) > 1)
+
+    def scored(self, plan: Plan) -> Scores:
+        """The cell's own model on the held-out documents."""
+        cell = plan.cell
+        key = [cell.model, cell.dtype, cell.device, cell.data, cell.seed]
+        return self._keep("scored", key, lambda: scores(self.bundle(plan), self.held_out(plan), "original"))
 
     def _public_text(self, plan: Plan, count: int) -> tuple[Prompt, ...]:
         cell = plan.cell

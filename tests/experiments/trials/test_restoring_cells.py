@@ -110,7 +110,8 @@ def documents(whole: Bundle) -> list[list[int]]:
 def test_the_true_tensors_restore_everything() -> None:
     whole, known = laid_open()
     true = {f"{name}.weight": weight_of(layer) for name, layer in linear_layers(whole).items()}
-    found = compared(whole, known, WeightGuess(true), None, documents(whole), None)
+    texts = documents(whole)
+    found = compared(whole, known, WeightGuess(true), None, texts, scores(whole, texts, "original"), None)
     assert found["restored_loss"].mean == pytest.approx(found["original_loss"].mean)
     assert found["restored_top1"].mean == 1
     assert found["weight_error"].mean < 1e-6
@@ -120,9 +121,8 @@ def test_the_true_tensors_restore_everything() -> None:
 def test_the_gain_over_a_public_relative_is_counted_where_there_is_one() -> None:
     whole, known = laid_open()
     relative = sources.random("llama", seed=1)
-    found = compared(
-        whole, known, WeightGuess(dict(relative.model.named_parameters())), relative, documents(whole), 9.0
-    )
+    guess, texts = WeightGuess(dict(relative.model.named_parameters())), documents(whole)
+    found = compared(whole, known, guess, relative, texts, scores(whole, texts, "original"), 9.0)
     assert found["public_loss"].mean == pytest.approx(found["restored_loss"].mean)
     assert found["scratch_loss"].mean == 9.0
 
