@@ -247,11 +247,11 @@ def test_a_record_replaced_under_its_reader_is_read_again(
     folder = store.write(record_with(accuracy=0.25)).path
     assert folder is not None
 
-    def overtaken(place: Path, items: bool) -> Record:
+    def overtaken(place: Path) -> Record:
         if len(replaced) < 5:
             replaced.append(store.write(record_with(accuracy=0.75)))
             raise module._corrupt(place, "cannot read metrics.json")
-        return once(place, items)
+        return once(place)
 
     monkeypatch.setattr(module, "_read_once", overtaken)
     assert module.read(folder).metrics["token_accuracy"].mean == 0.75
