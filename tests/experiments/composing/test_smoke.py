@@ -14,7 +14,6 @@ from experiments.composing.app import VERSION_BASE
 from experiments.composing.cells import composed
 from experiments.composing.overrides import groups
 from experiments.composing.smoke import bring_down
-from experiments.trials import workbench
 from smd_research.core.paths import conf_dir
 from smd_research.records import load
 
@@ -110,10 +109,9 @@ def test_a_sweep_runs(tmp_path: Path) -> None:
     assert set(load(tmp_path)["n_prompts"]) == {1}
 
 
-@pytest.mark.parametrize("name", ["inversion", "attacks_vs_defenses", "shaking_phases", "weight_decomposition"])
+@pytest.mark.parametrize("name", ["inversion", "attacks_vs_defenses", "shaking_phases"])
 @pytest.mark.slow
-def test_a_table_runs_at_the_size_of_smoke(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workbench, "HELD_OUT_DOCUMENTS", 4)
+def test_a_table_runs_at_the_size_of_smoke(name: str, tmp_path: Path) -> None:
     words = [f"table={name}", "experiment=smoke", f"results_dir={tmp_path}", "transport=inproc"]
     assert table.main(words) == 0
     found = load(tmp_path)
