@@ -8,10 +8,11 @@ from typing import Literal
 import numpy as np
 from scipy import stats
 
-Scale = Literal["linear", "positive", "rate", "log"]
-"""How values are averaged: as they are, as amounts that cannot be negative, as shares in [0, 1], or as logarithms."""
+from smd_research.metrics.interval import LEVEL, bounded_interval
 
-LEVEL = 0.95
+Scale = Literal["linear", "positive", "rate", "excess", "log"]
+"""How values are averaged: as they are, as amounts that cannot be negative, as shares in [0, 1], as differences of two
+shares, in [-1, 1], or as logarithms."""
 
 
 @dataclass(frozen=True)
@@ -30,22 +31,22 @@ class Estimate:
 def aggregate(values: Iterable[float | bool | None], scale: Scale = "linear") -> Estimate:
     """Average per-prompt values; None and NaN are left out and do not count in ``n``.
 
-    ``linear`` gives Student's t interval, ``positive`` the same cut at zero. ``rate`` gives Wilson's score interval
-    when every value is 0 or 1, else Student's t cut to [0, 1]. ``log`` averages logarithms: a geometric mean.
+    What is bounded, ``rate`` and ``excess``, has Gaffke's interval (:mod:`smd_research.metrics.interval`), of a single
+    value too. ``linear`` gives Student's t interval, ``positive`` the same cut at zero, ``log`` that of the logarithms
+    about a geometric mean.
 
     Raises:
-        ValueError: for a rate outside [0, 1] or a non-positive value on the log scale.
+        ValueError: for a rate outside [0, 1], an excess outside [-1, 1] or a non-positive value on the log scale.
     """
     kept = np.array([float(value) for value in values if value is not None and not math.isnan(value)])
     if kept.size == 0:
         return Estimate(math.nan, n=0)
-    if scale == "rate":
-        if kept.min() < 0 or kept.max() > 1:
-            raise ValueError(f"a rate lies in [0, 1], not [{kept.min():g}, {kept.max():g}]")
-        if np.isin(kept, (0.0, 1.0)).all():
-            return _wilson(kept)
-        mean, low, high = _student(kept)
-        return Estimate(mean, max(low, 0.0), min(high, 1.0), kept.size)
+    if scale in ("rate", "excess"):
+        lowest = 0.0 if scale == "rate" else -1.0
+        if kept.min() < lowest or kept.max() > 1:
+            raise ValueError(f"this {scale} lies in [{lowest:g}, 1], not [{kept.min():g}, {kept.max():g}]")
+        low, high = (lowest + (1 - lowest) * end for end in bounded_interval((kept - lowest) / (1 - lowest)))
+        return Estimate(float(kept.mean()), low, high, kept.size)
     if scale == "log":
         if kept.min() <= 0:
             raise ValueError(f"the log scale needs positive values, not {kept.min():g}")
@@ -59,7 +60,7 @@ def perplexity(nll: Sequence[float], tokens: Sequence[int]) -> Estimate:
     """Token-weighted perplexity, its interval taken over prompts.
 
     ``exp(sum nll / sum tokens)``: the ratio of two sums over prompts, so the interval is that of the ratio estimator
-    (linearised, Student's t) on the log scale.
+    (linearised, Student's t) on the log scale, cut at 1.
 
     Args:
         nll: for each prompt the summed negative log-likelihood of its scored tokens, in nats.
@@ -80,7 +81,7 @@ def perplexity(nll: Sequence[float], tokens: Sequence[int]) -> Estimate:
         return Estimate(float(np.exp(mean)), n=1)
     spread = np.sqrt(n / (n - 1) * ((sums - mean * counts) ** 2).sum()) / counts.sum()
     reach = stats.t.ppf(0.5 + LEVEL / 2, n - 1) * spread
-    return Estimate(float(np.exp(mean)), float(np.exp(mean - reach)), float(np.exp(mean + reach)), n)
+    return Estimate(float(np.exp(mean)), float(np.exp(max(mean - reach, 0.0))), float(np.exp(mean + reach)), n)
 
 
 def _student(values: np.ndarray) -> tuple[float, float, float]:
@@ -89,10 +90,3 @@ def _student(values: np.ndarray) -> tuple[float, float, float]:
         return mean, math.nan, math.nan
     reach = float(stats.t.ppf(0.5 + LEVEL / 2, values.size - 1) * stats.sem(values))
     return mean, mean - reach, mean + reach
-
-
-def _wilson(values: np.ndarray) -> Estimate:
-    hits, n = int(values.sum()), values.size
-    interval = stats.binomtest(hits, n).proportion_ci(LEVEL, method="wilson")
-    # Clipped: at 0 and n hits Wilson's bound is the rate itself, but for rounding.
-    return Estimate(hits / n, min(float(interval.low), hits / n), max(float(interval.high), hits / n), n)

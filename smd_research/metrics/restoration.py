@@ -12,7 +12,8 @@ import numpy as np
 from scipy import stats
 
 from smd_research.metrics.card import Card
-from smd_research.metrics.estimate import LEVEL, Estimate, perplexity
+from smd_research.metrics.estimate import Estimate, perplexity
+from smd_research.metrics.interval import LEVEL
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from smd_research.metrics.estimate import LEVEL
+from smd_research.metrics.interval import LEVEL
 
 
 @dataclass(frozen=True)

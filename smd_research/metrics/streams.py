@@ -78,7 +78,7 @@ STREAMS = (
     Card.leak("stream_chance", "chance", "1 / number of streams", "itself"),
     Card.leak("real_stream_read", "real stream read", "prompts whose secrets the attack read in some stream", "none"),
     Card(
-        "stream_advantage", "advantage", "privacy", "", "lower", "0", 1.0, "linear",
+        "stream_advantage", "advantage", "privacy", "", "lower", "0", 1.0, "excess",
         "real streams found minus 1 / number of streams",
     ),
     Card(
@@ -105,14 +105,14 @@ BY_EVIDENCE = tuple(card for judge in JUDGES.items() for card in _cards_of_judge
 
 OBFUSCATION = (
     Card(
-        "eps_eff", "eps_eff", "privacy", "", "lower", "0", 1.0, "linear",
+        "eps_eff", "eps_eff", "privacy", "", "lower", "0", 1.0, "rate",
         "largest posterior of a stream under the sampler's own model and law, minus 1 / number of streams",
     ),
     Card.leak(
-        "nominal_bound", "claimed bound", "success that is claimed to be the most: 1 / streams + epsilon", "itself"
+        "nominal_bound", "claimed bound", "success claimed to be the most: 1 / streams + the epsilon used", "itself"
     ),
     Card(
-        "widened_epsilon", "widened epsilon", "privacy", "", "lower", "", None, "linear",
+        "widened_epsilon", "widened epsilon", "privacy", "", "lower", "", None, "positive",
         "largest epsilon that a secret's bins were widened to, to find enough fakes",
     ),
     Card.cost("sampling_ms", "sampling", "ms", "drawing the fakes of a prompt, part of the time to its first token"),

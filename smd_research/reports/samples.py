@@ -8,13 +8,37 @@ import pandas as pd
 from smd_research.records.bench import Bench
 from smd_research.reports.render import numbers
 
+_OF_DOCUMENTS = ("restored_loss", "exposed_loss", "original_loss")
+"""Metrics whose interval runs over held-out documents."""
 
-def sample_of_frame(frame: pd.DataFrame) -> str:
-    """How many prompts a cell has, from which seed: ``n = 20 prompts a cell, seed 0; 95 % intervals over prompts``."""
+
+def sample_of_frame(frame: pd.DataFrame, pooled: bool = False) -> str:
+    """How many texts a cell has, from which seed, and over what the intervals run.
+
+    ``n = 20 prompts a cell, seed 0; 95 % intervals over prompts``.
+
+    Args:
+        frame: as :func:`smd_research.records.load` gives it.
+        pooled: whether seeds are pooled in the table.
+    """
     if frame.empty:
         return ""
     prompts, seeds = (numbers.span(sorted(set(frame[name].dropna()))) for name in ("n_prompts", "seed"))
-    return f"n = {prompts} prompts a cell, seed {seeds}; 95 % intervals over prompts"
+    what = " and ".join(_sampled(frame))
+    if pooled and frame["seed"].nunique() > 1:
+        over = f"means over seeds, 95 % intervals over seeds (of a share no narrower than over all their {what})"
+    else:
+        over = f"95 % intervals over {what}"
+    return f"n = {prompts} {'evaluation texts' if what == 'texts' else 'prompts'} a cell, seed {seeds}; {over}"
+
+
+def _sampled(frame: pd.DataFrame) -> list[str]:
+    """Over what the figures of a frame are means."""
+    tuned = frame["task"].fillna("").astype(bool)
+    measured = set(frame["metric"].dropna())
+    found = ["texts"] if tuned.any() else []
+    found += ["prompts"] if not tuned.all() and not measured & set(_OF_DOCUMENTS) else []
+    return [*found, *(["held-out documents"] if measured & set(_OF_DOCUMENTS) else [])]
 
 
 def sample_of_benches(benches: Sequence[Bench]) -> str:

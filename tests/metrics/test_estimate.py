@@ -39,17 +39,25 @@ def test_student_interval() -> None:
     assert found.high == pytest.approx(2.5 + 2.054259, abs=1e-5)
 
 
-def test_wilson_interval_for_hits_and_misses() -> None:
+def test_a_rate_has_clopper_and_pearsons_interval_where_all_are_hits_or_misses() -> None:
     found = aggregate([1.0] * 9 + [0.0], "rate")
-    # Wilson 1927: centre (p + z^2/2n) / (1 + z^2/n)
-    assert found.low == pytest.approx(0.59585, abs=1e-4)
-    assert found.high == pytest.approx(0.98212, abs=1e-4)
+    assert (found.low, found.high) == (pytest.approx(0.554984, abs=1e-5), pytest.approx(0.997471, abs=1e-5))
+    assert aggregate([1.0], "rate").low == pytest.approx(0.025)
 
 
 def test_all_hits_are_not_certainty() -> None:
     found = aggregate([1.0] * 20, "rate")
     assert (found.mean, found.high) == (1, 1)
-    assert found.low == pytest.approx(0.8389, abs=1e-3)
+    assert found.low == pytest.approx(0.8316, abs=1e-3)
+
+
+def test_an_excess_is_a_difference_of_shares() -> None:
+    values = [0.5, -0.25, 1.0, 0.0]
+    found, shares = aggregate(values, "excess"), aggregate([(1 + value) / 2 for value in values], "rate")
+    assert (found.low, found.high) == (pytest.approx(2 * shares.low - 1), pytest.approx(2 * shares.high - 1))
+    assert aggregate([1.0] * 3, "excess").high == 1
+    with pytest.raises(ValueError, match="excess"):
+        aggregate([-1.5], "excess")
 
 
 def test_nothing_and_gaps_are_left_out() -> None:
@@ -87,7 +95,7 @@ def test_a_named_metric_is_averaged_as_its_card_says() -> None:
 def test_a_rate_lies_in_its_interval_and_in_the_unit(values: list[float]) -> None:
     found = aggregate(values, "rate")
     assert 0 <= found.mean <= 1
-    if found.n > 1:
+    if found.n:
         assert -1e-12 <= found.low <= found.mean + 1e-12 <= found.high + 2e-12 <= 1 + 3e-12
 
 
