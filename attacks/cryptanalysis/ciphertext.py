@@ -53,4 +53,10 @@ def read(view: AdversaryView, found: MappingGuess) -> Guess:
     cipher = _ids(prompts[0].ids) if prompts else np.zeros(0, dtype=np.int64)
     inside = (cipher >= 0) & (cipher < len(found.mapping))
     plain = np.where(inside, found.mapping[np.where(inside, cipher, 0)], -1)
-    return Guess(tuple(plain.tolist()), certified=found.certified, residual=found.residual, spent=found.spent)
+    return Guess(
+        tuple(plain.tolist()),
+        certified=found.certified,
+        readable=found.readable,
+        residual=found.residual,
+        spent=found.spent,
+    )

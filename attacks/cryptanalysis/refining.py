@@ -44,10 +44,11 @@ def _scores(puzzle: Puzzle, reading: JudgedReading, mapping: Ids) -> Soft:
     return found
 
 
-def certificate(found: MappingGuess, judge: Judge, base: Bundle, texts: Sequence[Ids]) -> MappingGuess:
-    """The guess with its proof: by how many nats a token the text reads worse than public text does.
+def judged(found: MappingGuess, judge: Judge, base: Bundle, texts: Sequence[Ids]) -> MappingGuess:
+    """The guess with the attack's own view of it: by how many nats a token the text reads worse than public text does.
 
-    It proves nothing where the judge finds public text no likelier than the same text under a random mapping.
+    It is no proof, since much may be wrong in a text that reads well. Nothing is readable where the judge finds public
+    text no likelier than the same text under a random mapping.
 
     Args:
         found: a guess.
@@ -60,4 +61,4 @@ def certificate(found: MappingGuess, judge: Judge, base: Bundle, texts: Sequence
     readable = public.likelihood(plain)
     residual = readable - judge.likelihood(found.mapping)
     tells = readable - public.likelihood(np.random.default_rng(0).permutation(plain)) > _TELLS
-    return replace(found, certified=tells and residual <= _READABLE, residual=residual)
+    return replace(found, readable=tells and residual <= _READABLE, residual=residual)

@@ -13,7 +13,7 @@ from attacks.cryptanalysis.auxiliary import auxiliary_texts, check_auxiliary
 from attacks.cryptanalysis.bigrams import BigramModel, Puzzle, unigram_counts
 from attacks.cryptanalysis.ciphertext import ciphertext, origin
 from attacks.cryptanalysis.judging import Judge
-from attacks.cryptanalysis.refining import certificate, refined
+from attacks.cryptanalysis.refining import judged, refined
 from attacks.substitutions.decipherment import capacities
 from attacks.substitutions.rank_frequency import by_rank
 from smd_research.boundary import AdversaryView
@@ -72,4 +72,4 @@ class BodyLikelihood(MappingAttack):
         puzzle = Puzzle.of(texts, model, anchors, self.ciphers, self._dispersion)
         judge = Judge(self._base, texts, self._judged_tokens)
         found = refined(start, puzzle, judge, capacities(self.plains), self._judged)
-        return certificate(found, judge, self._base, self._texts)
+        return judged(found, judge, self._base, self._texts)

@@ -15,7 +15,7 @@ from attacks.cryptanalysis.auxiliary import auxiliary_texts, check_auxiliary
 from attacks.cryptanalysis.bigrams import BigramModel, Puzzle
 from attacks.cryptanalysis.ciphertext import ciphertext, origin
 from attacks.cryptanalysis.judging import Judge
-from attacks.cryptanalysis.refining import certificate, refined
+from attacks.cryptanalysis.refining import judged, refined
 from attacks.substitutions.decipherment import Decipherment, capacities
 from attacks.substitutions.table_matching.attack import TableMatching
 from smd_research.boundary import AdversaryView
@@ -78,11 +78,11 @@ class Combined(MappingAttack):
     def solve(
         self, views: Sequence[AdversaryView], rng: np.random.Generator, known: KnownPairs | None = None
     ) -> MappingGuess:
-        """The best mapping of all, improved; one that proves itself, or that the tables agree on, ends the search."""
+        """The best mapping of all, improved; one that is proved, in clear, or told by the tables ends it."""
         texts, anchors = ciphertext(views), self.anchors(known)
         judge = Judge(self._base, texts, self._judged_tokens)
         clear = self._in_clear(judge)
-        if texts and clear.certified:
+        if texts and clear.readable:
             return _won("in_clear", clear)
         tables = self._tables.solve(views, rng, known)
         if tables.certified:
@@ -99,7 +99,7 @@ class Combined(MappingAttack):
     def _in_clear(self, judge: Judge) -> MappingGuess:
         """The text as it is."""
         ids = np.arange(self.ciphers)
-        return certificate(MappingGuess(np.where(ids < self.plains, ids, -1)), judge, self._base, self._texts)
+        return judged(MappingGuess(np.where(ids < self.plains, ids, -1)), judge, self._base, self._texts)
 
     def _filled(self, found: MappingGuess, texts: Sequence[Ids], anchors: KnownPairs, judge: Judge) -> MappingGuess:
         """A match of the tables, its surer half held fixed and the rest improved, where that reads as public text.
@@ -114,16 +114,16 @@ class Combined(MappingAttack):
         sure = sure[~np.isin(found.mapping[sure], anchors.plain)]
         fixed = KnownPairs(np.append(anchors.cipher, sure), np.append(anchors.plain, found.mapping[sure]))
         filled = self._improved(found, texts, fixed, judge)
-        return filled if filled.certified else replace(found, spent=filled.spent)
+        return filled if filled.readable else replace(found, spent=filled.spent)
 
     def _improved(self, found: MappingGuess, texts: Sequence[Ids], anchors: KnownPairs, judge: Judge) -> MappingGuess:
-        """A mapping after the judge's rounds, with its proof."""
+        """A mapping after the judge's rounds, and how it reads then."""
         if not self._judged or not texts:
             return found
         model = BigramModel.of(self._texts, self.plains)
         puzzle = Puzzle.of(texts, model, anchors, self.ciphers, 3.0)
         improved = refined(found, puzzle, judge, capacities(self.plains), self._judged)
-        return certificate(improved, judge, self._base, self._texts)
+        return judged(improved, judge, self._base, self._texts)
 
 
 def _won(name: str, found: MappingGuess) -> MappingGuess:

@@ -15,7 +15,7 @@ from attacks.cryptanalysis.auxiliary import auxiliary_texts, check_auxiliary
 from attacks.cryptanalysis.bigrams import BigramModel, Puzzle, unigram_counts
 from attacks.cryptanalysis.ciphertext import ciphertext
 from attacks.cryptanalysis.judging import Judge
-from attacks.cryptanalysis.refining import certificate, refined
+from attacks.cryptanalysis.refining import judged, refined
 from attacks.cryptanalysis.signatures import SignatureComparison, signatures
 from attacks.substitutions.rank_frequency import by_rank
 from smd_research.boundary import AdversaryView
@@ -99,7 +99,7 @@ class Decipherment(MappingAttack):
         # bigrams of public text of another kind lead astray, further than its ranks
         found = max(found, replace(found, mapping=ranks), key=lambda one: judge.likelihood(one.mapping))
         found = refined(found, puzzle, judge, capacity, self._judged)
-        return certificate(found, judge, self.public.base, self._texts)
+        return judged(found, judge, self.public.base, self._texts)
 
     def _start(
         self, puzzle: Puzzle, texts: Sequence[Ids], capacity: Soft, rng: np.random.Generator | None

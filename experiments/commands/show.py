@@ -12,7 +12,7 @@ from smd_research.metrics import CARDS, Estimate
 from smd_research.records import Record, frame_of, read
 
 KINDS = ("privacy", "utility", "cost")
-LEAKS = ("span_exact", "token_accuracy", "token_recovery")
+LEAKS = ("token_recovery", "span_exact", "token_accuracy")
 """What a sweep shows of its attacks: the first of these that it holds."""
 
 

@@ -1,7 +1,7 @@
 """Guesses at prompts scored: the place where a guess and the prompt that it is at meet."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from experiments.trials.pursuit import Found
@@ -35,10 +35,10 @@ def scored(attempts: Sequence[Attempt], prompts: Sequence[Prompt], bundle: Bundl
         bundle: for its tokenizer and special ids.
     """
     found = []
-    for position, (attempt, prompt) in enumerate(zip(attempts, prompts, strict=True)):
+    beside = controls(prompts, attempts, bundle)
+    for attempt, prompt, chance in zip(attempts, prompts, beside, strict=True):
         values = privacy(prompt, attempt.guess, bundle) | {"attack_s": attempt.seconds}
-        values |= {**control(position, prompts, attempts, bundle), **attempt.scores}
-        found.append(Found(attempt.guess, values))
+        found.append(Found(attempt.guess, {**values, **chance, **attempt.scores}))
     return tuple(found)
 
 
@@ -56,26 +56,39 @@ def privacy(prompt: Prompt, guess: Guess, bundle: Bundle) -> dict[str, float]:
         "span_similarity": metrics.span_similarity(truth, guess, spans, bundle.decode),
         "attack_candidates": metrics.attack_candidates(guess),
         "certified": metrics.certified(guess),
+        "readable": metrics.readable(guess),
         "exhausted": float(guess.exhausted),
         "residual": math.nan if guess.residual is None else guess.residual,
         **metrics.streams(truth, guess, spans),
     }
 
 
-def control(position: int, prompts: Sequence[Prompt], attempts: Sequence[Attempt], bundle: Bundle) -> dict[str, float]:
-    """The negative control: the same attack on another prompt's view, scored against this prompt."""
-    other = partner(position, [len(prompt.ids) for prompt in prompts])
-    if other is None:
-        return {"control_token_accuracy": math.nan, "control_span_exact": math.nan}
-    prompt, guess = prompts[position], attempts[other].guess
+def controls(prompts: Sequence[Prompt], attempts: Sequence[Attempt], bundle: Bundle) -> list[dict[str, float]]:
+    """The negative control of each prompt: what the attack made of the other prompts' views, scored against this one.
+
+    The others are all of the same stratum, of one source and length; their scores are averaged, and what the attack
+    recovers beyond them from the prompt's own view is its excess. NaN where there is no other.
+    """
+    strata, found = strata_of(prompts), []
+    for position, prompt in enumerate(prompts):
+        others = [i for i, stratum in enumerate(strata) if stratum == strata[position] and i != position]
+        values = {}
+        for name, score in scorers(prompt, bundle).items():
+            chance = [score(attempts[other].guess) for other in others]
+            values[f"control_{name}"] = sum(chance) / len(chance) if chance else math.nan
+            values[f"excess_{name}"] = score(attempts[position].guess) - values[f"control_{name}"]
+        found.append(values)
+    return found
+
+
+def strata_of(prompts: Sequence[Prompt]) -> list[tuple[str, int]]:
+    """Source and length of each prompt: a view of another kind of text, or of another length, would be no control."""
+    return [(prompt.source, len(prompt.ids)) for prompt in prompts]
+
+
+def scorers(prompt: Prompt, bundle: Bundle) -> dict[str, Callable[[Guess], float]]:
+    """The metrics of a guess that have a control."""
     return {
-        "control_token_accuracy": metrics.token_accuracy(prompt.ids, guess, bundle.special_ids),
-        "control_span_exact": metrics.span_exact(prompt.ids, guess, prompt.spans),
+        "token_accuracy": lambda guess: metrics.token_accuracy(prompt.ids, guess, bundle.special_ids),
+        "span_exact": lambda guess: metrics.span_exact(prompt.ids, guess, prompt.spans),
     }
-
-
-def partner(position: int, lengths: Sequence[int]) -> int | None:
-    """The next prompt of the same length, going round; None where there is no other."""
-    same = [i for i, length in enumerate(lengths) if length == lengths[position]]
-    following = same[(same.index(position) + 1) % len(same)]
-    return None if following == position else following

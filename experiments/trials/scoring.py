@@ -59,9 +59,10 @@ def item(prompt: Prompt, values: Mapping[str, float], found: Found | None, bundl
     """The row of one prompt; without an attack there is no guess in it."""
     truth = [text or "" for text in token_texts(prompt.ids, bundle)]
     if found is None:
-        return Item(prompt.id, dict(values), truth, [], prompt.spans, prompt.ids, ())
+        return Item(prompt.id, dict(values), truth, [], prompt.spans, prompt.ids, (), prompt.source)
     guessed = token_texts(found.guess.ids, bundle)
-    return Item(prompt.id, {**values, **found.scores}, truth, guessed, prompt.spans, prompt.ids, found.guess.ids)
+    scores = {**values, **found.scores}
+    return Item(prompt.id, scores, truth, guessed, prompt.spans, prompt.ids, found.guess.ids, prompt.source)
 
 
 def estimates(items: Sequence[Item]) -> dict[str, Estimate]:

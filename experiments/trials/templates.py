@@ -2,10 +2,11 @@
 
 import math
 import time
+from collections.abc import Hashable, Sequence
 
 from attacks.base import TemplateAttack
 from experiments.progress import track
-from experiments.trials.guesses import Attempt, partner, scored
+from experiments.trials.guesses import Attempt, scored, strata_of
 from experiments.trials.hiding import Hidden
 from experiments.trials.pursuit import READS_PROMPTS, Findings, Kind, Pursuit
 from experiments.trials.seen import TUNE
@@ -27,12 +28,12 @@ def pursue(attack: TemplateAttack, pursuit: Pursuit) -> Findings:
         raise NotApplicableError(f"no prompt holds a whole secret of type '{attack.secret}'")
     views = pursuit.shown(attack).views
     attack.fit(pursuit.public)
-    lengths = [view.length or 0 for view in views]
+    strata = strata_of(truth.prompts)
     attempts = []
     for position, (prompt, view) in enumerate(zip(truth.prompts, track(views, "attack"), strict=True)):
-        one, other = hidden[position], partner(position, lengths)
+        one, other = hidden[position], partner(position, strata)
         if one is None:
-            attempts.append(Attempt(Guess((-1,) * lengths[position]), 0.0))
+            attempts.append(Attempt(Guess((-1,) * (view.length or 0)), 0.0))
             continue
         began = time.perf_counter()
         guess = attack.fill(view, one.template, generator(seed, "attack", prompt.id))
@@ -53,6 +54,13 @@ def choice(hidden: Hidden, guess: Guess, control: Guess | None) -> dict[str, flo
         "choices": float(among),
         "control_choice_top1": metrics.choice_found(control, hidden.truth, 1) if control else math.nan,
     }
+
+
+def partner(position: int, strata: Sequence[Hashable]) -> int | None:
+    """The next prompt of the same stratum, going round; None where there is no other. One is all that time allows."""
+    same = [i for i, stratum in enumerate(strata) if stratum == strata[position]]
+    following = same[(same.index(position) + 1) % len(same)]
+    return None if following == position else following
 
 
 KIND = Kind(TemplateAttack, pursue, {TUNE: READS_PROMPTS})

@@ -48,12 +48,13 @@ class Guess:
         ranked: for each position, candidate ids best first (may be empty: then ``ids`` is the only candidate).
         certified: True when the attack can prove itself (residual at numerical zero, exact match on replay);
             False when its own check failed; None when it has no check.
-        residual: the value of that check, in the attack's own unit.
+        residual: the value of the check, in the attack's own unit.
         spent: what it cost the attacker.
         exhausted: True when a budget ended the search early.
         candidates: where several prompts stand side by side and one is real: each as the attack read it.
         verdicts: what each line of evidence says of them; ``ids`` follows the first.
         choices: where the attack chooses among public alternatives, their indices, best first.
+        readable: whether it reads as public text: a view of the attack's own, no proof; None when it has none.
     """
 
     ids: tuple[int, ...]
@@ -65,6 +66,7 @@ class Guess:
     candidates: tuple[tuple[int, ...], ...] = field(default=(), repr=False)
     verdicts: tuple[Verdict, ...] = ()
     choices: tuple[int, ...] = ()
+    readable: bool | None = None
 
 
 @dataclass(frozen=True, repr=False)
@@ -97,9 +99,10 @@ class MappingGuess:
         score: what the attack maximised, higher is better; comparable between guesses of the same attack only.
         sure: for each cipher id how far its choice stands out ``[V']``, 0 (not at all) to 1; None: not known.
         certified: True when the attack can prove itself, False when its own check failed, None when it has no check.
-        residual: the value of that check, in the attack's own unit.
+        residual: the value of the check, in the attack's own unit.
         spent: what it cost the attacker.
         facts: what else the attack says of itself, by metric (which method won, iterations, ...).
+        readable: whether what was encoded reads as public text through it: a view of the attack's own, no proof.
     """
 
     mapping: "NDArray[np.int64]"
@@ -109,3 +112,4 @@ class MappingGuess:
     residual: float | None = None
     spent: Spent = field(default_factory=Spent)
     facts: Mapping[str, float] = field(default_factory=dict)
+    readable: bool | None = None

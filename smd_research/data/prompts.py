@@ -45,6 +45,7 @@ class Prompt:
         ids: token ids, ``[n]``.
         spans: secrets in token offsets (a token that overlaps a secret belongs to it).
         continuation: the document's own next token ids, held out for perplexity.
+        source: what kind of text it is, e.g. the register of a generated one; empty where nobody says.
     """
 
     id: str
@@ -52,6 +53,7 @@ class Prompt:
     ids: tuple[int, ...]
     spans: tuple[TokenSpan, ...] = ()
     continuation: tuple[int, ...] = ()
+    source: str = ""
 
     def __repr__(self) -> str:
         return f"Prompt(id={self.id!r}, tokens={len(self.ids)}, spans={len(self.spans)})"

@@ -56,6 +56,7 @@ def _prompt(
         ids=tuple(ids[:length]),
         spans=token_spans(document.spans, offsets[:length]),
         continuation=tuple(ids[length : min(length + continuation_tokens, context)]),
+        source=document.register,
     )
 
 

@@ -9,7 +9,7 @@ from typing import Literal
 
 from smd_research.metrics.estimate import Scale
 
-CONTROL = "the same attack on another prompt's view"
+CONTROL = "the same attack on the views of other prompts of the same source and length"
 """Chance of most leaks: what an attack gets that was given the wrong view."""
 
 PRIOR = "the prior-only and random attacks"

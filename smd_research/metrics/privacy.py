@@ -135,7 +135,16 @@ CONTROLS = (
     Card.leak("control_token_accuracy", "tokens, control", f"token_accuracy of {CONTROL}: the chance level", PRIOR),
     Card.leak("control_span_exact", "secrets, control", f"span_exact of {CONTROL}: the chance level", PRIOR),
 )
-"""The same functions, of a guess made from another prompt's view."""
+"""The same functions, of guesses made from other prompts' views: their mean."""
+
+EXCESSES = tuple(
+    Card(
+        f"excess_{name}", f"{label} beyond the control", "privacy", "", "lower", "0", 1.0, "excess",
+        f"{name} minus {CONTROL}, prompt by prompt",
+    )
+    for name, label in (("token_accuracy", "tokens"), ("span_exact", "secrets"))
+)  # fmt: skip
+"""The leak: what a prompt's own view gives beyond the views of others."""
 
 
 def choice_found(guess: Guess, truth: int, k: int) -> float:
@@ -174,6 +183,17 @@ def certified(guess: Guess) -> float:
 CERTIFIED = Card(
     "certified", "certified", "privacy", "", "lower", "", 1.0, "rate",
     "guesses the attack proved right by itself, among those it could check",
+)  # fmt: skip
+
+
+def readable(guess: Guess) -> float:
+    """1 when the attack finds that its guess reads as public text, 0 when not, NaN when it has no such view."""
+    return math.nan if guess.readable is None else float(guess.readable)
+
+
+READABLE = Card(
+    "readable", "reads as public text", "privacy", "", "lower", "0", 1.0, "rate",
+    "guesses that the attack finds within half a nat a token of public text: its own view, no proof",
 )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ import pandas as pd
 
 from smd_research.data.prompts import TokenSpan
 
-_OWN = ("prompt_id", "truth_ids", "guess_ids", "truth_tokens", "guess_tokens", "spans")
+_OWN = ("prompt_id", "truth_ids", "guess_ids", "truth_tokens", "guess_tokens", "spans", "source")
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,7 @@ class Item:
         spans: secrets in token offsets.
         truth_ids: the true token ids, so that a new metric can be computed from a record.
         guess_ids: the guessed token ids, ``-1`` where the attack abstained.
+        source: what kind of text the prompt is; with its length it is the stratum that its control is taken from.
     """
 
     prompt_id: str
@@ -36,6 +37,7 @@ class Item:
     spans: Sequence[TokenSpan] = ()
     truth_ids: Sequence[int] = field(default=(), repr=False)
     guess_ids: Sequence[int] = field(default=(), repr=False)
+    source: str = ""
 
 
 def items_frame(items: Iterable[Item]) -> pd.DataFrame:
@@ -58,6 +60,7 @@ def items_frame(items: Iterable[Item]) -> pd.DataFrame:
                 "truth_tokens": list(item.truth_tokens),
                 "guess_tokens": list(item.guess_tokens),
                 "spans": [{"start": s.start, "end": s.end, "type": s.type} for s in item.spans],
+                "source": item.source,
             }
         )
     return pd.DataFrame(rows) if rows else pd.DataFrame(columns=list(_OWN))
@@ -78,6 +81,7 @@ def read_items(frame: pd.DataFrame) -> list[Item]:
                 spans=spans,
                 truth_ids=[int(i) for i in _listed(row.get("truth_ids"))],
                 guess_ids=[int(i) for i in _listed(row.get("guess_ids"))],
+                source=str(row.get("source") or ""),
             )
         )
     return items

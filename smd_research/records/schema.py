@@ -194,7 +194,7 @@ def _fits(name: str, kind: pa.DataType, rows: int) -> bool:
     if pa.types.is_null(kind):
         return name != "prompt_id" or not rows
     match name:
-        case "prompt_id":
+        case "prompt_id" | "source":
             return _is_text(kind)
         case "truth_ids" | "guess_ids":
             return _is_list(kind, pa.types.is_integer)

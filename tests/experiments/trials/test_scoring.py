@@ -10,12 +10,13 @@ from hypothesis import strategies as st
 from lived import seen
 
 from attacks.base import Attack, PromptAttack
-from experiments.trials.guesses import Attempt, partner, scored
+from experiments.trials.guesses import Attempt, controls, scored
 from experiments.trials.items import token_texts
 from experiments.trials.pursuing import admit
 from experiments.trials.pursuit import Findings
 from experiments.trials.scoring import score
 from experiments.trials.seen import SERVE, TUNE, Seen
+from experiments.trials.templates import partner
 from smd_research.boundary import AdversaryView, Link
 from smd_research.core.errors import ConfigError, NotApplicableError
 from smd_research.core.guess import Guess, Spent
@@ -36,8 +37,8 @@ class Letters:
 BUNDLE = cast(Any, Letters())
 
 
-def prompt(name: str, ids: tuple[int, ...]) -> Prompt:
-    return Prompt(name, "", ids, (TokenSpan(1, 3, "name"),))
+def prompt(name: str, ids: tuple[int, ...], source: str = "") -> Prompt:
+    return Prompt(name, "", ids, (TokenSpan(1, 3, "name"),), source=source)
 
 
 def lived(*prompts: Prompt) -> Seen:
@@ -45,15 +46,44 @@ def lived(*prompts: Prompt) -> Seen:
     return seen(BUNDLE, prompts, views, weights_mb=Estimate(5.0))
 
 
-@given(st.lists(st.integers(1, 3), min_size=1, max_size=12))
-def test_the_control_takes_another_prompt_of_the_same_length(lengths: list[int]) -> None:
-    for position in range(len(lengths)):
-        other = partner(position, lengths)
+@given(st.lists(st.tuples(st.sampled_from("ab"), st.integers(1, 3)), min_size=1, max_size=12))
+def test_the_control_of_a_template_is_another_prompt_of_the_same_source_and_length(strata: list[Any]) -> None:
+    for position in range(len(strata)):
+        other = partner(position, strata)
         if other is None:
-            assert lengths.count(lengths[position]) == 1
+            assert strata.count(strata[position]) == 1
         else:
             assert other != position
-            assert lengths[other] == lengths[position]
+            assert strata[other] == strata[position]
+
+
+def test_the_control_is_the_mean_over_all_other_prompts_of_the_same_source_and_length() -> None:
+    prompts = [
+        prompt("a", (0, 1, 2, 3), "letters"),
+        prompt("b", (0, 1, 2, 9), "letters"),
+        prompt("c", (0, 7, 7, 3), "letters"),
+        prompt("other source", (0, 1, 2, 3), "notes"),
+        prompt("other length", (0, 1, 2), "letters"),
+    ]
+    found = controls(prompts, [Attempt(Guess(one.ids), 0.0) for one in prompts], BUNDLE)
+    assert found[0]["control_token_accuracy"] == pytest.approx((2 / 3 + 1 / 3) / 2)
+    assert found[0]["control_span_exact"] == pytest.approx(1 / 2), "b holds the same name, c another"
+    assert found[0]["excess_token_accuracy"] == pytest.approx(1 - 1 / 2)
+    assert found[2]["control_token_accuracy"] == pytest.approx((1 / 3 + 0) / 2)
+    assert all(math.isnan(value) for one in found[3:] for value in one.values())
+
+
+def test_a_perfect_attack_on_prompts_that_are_alike_leaks_only_what_differs() -> None:
+    prompts = [prompt(str(last), (0, 1, 2, last), "letters") for last in range(4, 9)]
+    attempts = [Attempt(Guess(one.ids), 0.0) for one in prompts]
+    found = {}
+    for one in scored(attempts, prompts, BUNDLE):
+        for name, value in one.scores.items():
+            found.setdefault(name, []).append(value)
+    assert np.mean(found["token_accuracy"]) == 1
+    assert np.mean(found["control_token_accuracy"]) == pytest.approx(2 / 3)
+    assert np.mean(found["excess_token_accuracy"]) == pytest.approx(1 / 3)
+    assert np.mean(found["excess_span_exact"]) == 0, "every view gives the same name away"
 
 
 def test_a_right_guess_scores_and_its_control_does_not() -> None:
