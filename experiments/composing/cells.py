@@ -47,7 +47,7 @@ def plan(cfg: DictConfig, choices: Mapping[str, Any], overrides: Sequence[str]) 
         dtype=cfg.dtype,
         wire_dtype=cfg.wire_dtype,
         transport=cfg.transport,
-        versions={kind: version_of(parts[kind]) for kind in ("defense", "attack")},
+        versions=versions(parts),
         device=cfg.device,
         command=" ".join(["smd run", *map(shlex.quote, overrides)]),
     )
@@ -62,6 +62,13 @@ def plan(cfg: DictConfig, choices: Mapping[str, Any], overrides: Sequence[str]) 
         cfg.address,
         plain(cfg.trainer),
     )
+
+
+def versions(parts: Mapping[str, Mapping[str, Any]]) -> dict[str, int]:
+    """The version of each part that states one; of a task only above 1, so that records from before keep their ids."""
+    found = {kind: version_of(parts[kind]) for kind in ("defense", "attack")}
+    task = version_of(parts.get("task", {}))
+    return found | ({"task": task} if task > 1 else {})
 
 
 def sizes(cfg: DictConfig, task: Mapping[str, Any] | None) -> dict[str, int | None]:
@@ -82,7 +89,7 @@ def beside(overrides: Sequence[str], rerun: "Rerun", changed: Sequence[str]) -> 
     """The plan of a cell that differs in some overrides; choosing another option of a part drops that part's own."""
     keys = {_key(word) for word in changed}
     kept = [word for word in overrides if _key(word) not in keys and _key(word).partition(".")[0] not in keys]
-    policy: Rerun = "failed" if rerun in ("failed", "always") else "missing"
+    policy: Rerun = "missing" if rerun in ("missing", "never") else "failed"
     return replace(composed([*kept, *changed]), rerun=policy)
 
 

@@ -37,7 +37,9 @@ def pursue(attack: MappingAttack, pursuit: Pursuit) -> Findings:
     plain_ids = prepared.code.plain_ids(truth.bundle.geometry.vocab)
     found = attack.solve(views, generator(pursuit.seed, "attack", "mapping"), told(attack, pursuit, plain_ids))
     if truth.texts is not None:
-        return running_text(found, plain_ids, truth.texts, views[0], truth.bundle, time.perf_counter() - began)
+        seconds = time.perf_counter() - began
+        frequent = int(public_counts(pursuit).argmax())
+        return running_text(found, plain_ids, truth.texts, views[0], truth.bundle, frequent, seconds)
     guesses = [read(view, found) for view in views]
     seconds = (time.perf_counter() - began) / max(len(views), 1)  # shared out evenly
     return Findings(scored([Attempt(guess, seconds) for guess in guesses], truth.prompts, truth.bundle))
@@ -47,9 +49,17 @@ def told(attack: MappingAttack, pursuit: Pursuit, plain_ids: NDArray[np.int64]) 
     """As many pairs as the attack declares to know, of the most frequent public tokens; None for none."""
     if not attack.known:
         return None
-    texts = [np.asarray(text) for text in pursuit.public.corpus]
-    counts = np.bincount(np.concatenate(texts), minlength=pursuit.seen.truth.bundle.geometry.vocab)
-    return KnownPairs.planted(plain_ids, counts.astype(np.float64), attack.known)
+    return KnownPairs.planted(plain_ids, public_counts(pursuit, special=True), attack.known)
+
+
+def public_counts(pursuit: Pursuit, special: bool = False) -> NDArray[np.float64]:
+    """How often each token stands in public text ``[V]``; special ones count only where asked for."""
+    bundle = pursuit.seen.truth.bundle
+    tokens = [token for text in pursuit.public.corpus for token in text]
+    counts = np.bincount(np.array(tokens, dtype=np.int64), minlength=bundle.geometry.vocab).astype(np.float64)
+    if not special:
+        counts[sorted(bundle.special_ids)] = 0
+    return counts
 
 
 def running_text(
@@ -58,6 +68,7 @@ def running_text(
     texts: TaskTexts,
     upload: AdversaryView,
     bundle: Bundle,
+    frequent: int,
     seconds: float,
 ) -> Findings:
     """How much of the private texts and of the vocabulary a mapping gives away, and the first texts as it reads them.
@@ -70,33 +81,48 @@ def running_text(
         texts: what the user wrote.
         upload: what was seen of the upload.
         bundle: for its tokenizer and special ids.
+        frequent: the most frequent token of public text: who reads it everywhere has learned nothing.
         seconds: that the attack took.
     """
     said = texts.uploaded
     special, kept = (np.isin(ids, sorted(bundle.special_ids)) for ids in (truth, said))
     rows = upload.of(TuningRows)
     cipher = np.concatenate([row.ids.numpy() for row in rows]).astype(np.int64)
+    told = guess.mapping[cipher]
     ends = list(accumulate((int(n) for row in rows for n in row.lengths), initial=0))
-    hits = np.add.reduceat(((guess.mapping[cipher] == said) & ~kept).astype(np.int64), ends[:-1])
-    counts = np.add.reduceat((~kept).astype(np.int64), ends[:-1])
+    counts = _by_text(~kept, ends)
+    spans = [
+        metrics.span_exact(said[first:last].tolist(), told[first:last].tolist(), secrets)
+        for (first, last), secrets in zip(pairwise(ends), texts.uploaded_spans, strict=False)
+    ]
     found = {
-        "token_recovery": metrics.running_share(hits.tolist(), counts.tolist()),
+        "token_recovery": metrics.running_share(_by_text((told == said) & ~kept, ends), counts),
+        "control_token_recovery": metrics.running_share(_by_text((said == frequent) & ~kept, ends), counts),
+        "span_exact": metrics.summarise("span_exact", spans),
         "id_recovery": metrics.summarise("id_recovery", (guess.mapping == truth)[~special].tolist()),
+        "id_chance": Estimate(1 / max(int((~special).sum()), 1)),
         "attack_s": Estimate(seconds),
         "attack_candidates": Estimate(float(guess.spent.candidates)),
         **{name: Estimate(float(value)) for name, value in guess.facts.items()},
     }
-    if guess.certified is not None:
-        found["certified"] = Estimate(float(guess.certified))
+    own = {"certified": guess.certified, "readable": guess.readable}
+    found |= {name: Estimate(float(value)) for name, value in own.items() if value is not None}
     shown = enumerate(pairwise(ends[: SHOWN_TEXTS + 1]))
-    items = [_item(n, said[first:last], guess.mapping[cipher[first:last]], bundle) for n, (first, last) in shown]
-    return Findings(metrics=found, items=tuple(items))
+    items = [_item(n, said[first:last], told[first:last], texts, bundle) for n, (first, last) in shown]
+    return Findings(metrics={name: one for name, one in found.items() if one.n}, items=tuple(items))
 
 
-def _item(number: int, truth: NDArray[np.int64], guess: NDArray[np.int64], bundle: Bundle) -> Item:
+def _by_text(hits: NDArray[np.bool_], ends: Sequence[int]) -> list[int]:
+    """How many of the tokens of each text hit."""
+    counted: list[int] = np.add.reduceat(hits.astype(np.int64), ends[:-1]).tolist()
+    return counted
+
+
+def _item(number: int, truth: NDArray[np.int64], guess: NDArray[np.int64], texts: TaskTexts, bundle: Bundle) -> Item:
     plain, told = truth.tolist(), guess.tolist()
     shares: Sequence[str] = [text or "" for text in token_texts(plain, bundle)]
-    return Item(f"private-{number}", {}, shares, token_texts(told, bundle), (), plain, told)
+    spans = texts.uploaded_spans[number] if number < len(texts.uploaded_spans) else ()
+    return Item(f"private-{number}", {}, shares, token_texts(told, bundle), spans, plain, told)
 
 
 KIND = Kind(MappingAttack, pursue)

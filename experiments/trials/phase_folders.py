@@ -23,7 +23,7 @@ _OF_TEXTS = frozenset({"fresh_epsilon"})
 
 def makes_implant(plan: Plan) -> Mapping[str, Any]:
     """The part of a cell's identity that makes the client's model."""
-    whole, versions = plan.cell.identity(), {"defense": plan.cell.versions.get("defense", 1)}
+    whole, versions = plan.cell.identity(), _versions(plan)
     parts = {name: whole[name] for name in ("model", "data", "seed", "dtype", "prompt_tokens")}
     options = {k: v for k, v in whole["defense"]["parameters"].items() if k not in _OF_TEXTS}
     parts["defense"] = {**whole["defense"], "parameters": options}
@@ -32,7 +32,7 @@ def makes_implant(plan: Plan) -> Mapping[str, Any]:
 
 def makes_tuned(plan: Plan) -> Mapping[str, Any]:
     """The part of a cell's identity that makes a tuned model and its answers, whoever attacks."""
-    whole, versions = plan.cell.identity(), {"defense": plan.cell.versions.get("defense", 1)}
+    whole, versions = plan.cell.identity(), _versions(plan)
     return {**{k: v for k, v in whole.items() if k not in ("attack", "link")}, "versions": versions}
 
 
@@ -60,3 +60,8 @@ def held(plan: Plan, phase: str) -> Iterator[Path]:
         yield folder
     finally:
         lock.release()
+
+
+def _versions(plan: Plan) -> dict[str, int]:
+    """Of all parts but the attack, which comes after."""
+    return {"defense": 1} | {kind: version for kind, version in plan.cell.versions.items() if kind != "attack"}

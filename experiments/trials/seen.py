@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smd_research.boundary import AdversaryView, Ledger
-from smd_research.data.prompts import Prompt
+from smd_research.data.prompts import Prompt, TokenSpan
 from smd_research.data.tasks import Task
 from smd_research.data.texts import Texts
 from smd_research.defenses.base import Generation, Prepared
@@ -39,6 +39,11 @@ class TaskTexts:
     def uploaded(self) -> NDArray[np.int64]:
         """What the user wrote of all that was uploaded to tune on, token ids ``[n]``."""
         return np.concatenate([np.asarray(text, dtype=np.int64) for text in (*self.training.ids, *self.held_out.ids)])
+
+    @property
+    def uploaded_spans(self) -> tuple[tuple[TokenSpan, ...], ...]:
+        """The secrets of each text that was uploaded, in token offsets of the text."""
+        return (*self.training.spans, *self.held_out.spans)
 
 
 @dataclass(frozen=True, repr=False)

@@ -38,6 +38,24 @@ class PythonReference:
         return select(_paragraphs(), split, n, seed, "Python's reference manual")
 
 
+def private(part: str, n: int, seed: int) -> list[Document]:
+    """At most ``n`` pages to tune on in private: of the evaluation part, which nobody trains on otherwise.
+
+    Args:
+        part: of a task; ``train``, ``validation`` or ``evaluation``, disjoint.
+        n: how many.
+        seed: decides the order.
+    """
+    pages = PythonReference().documents(EVALUATION, len(_paragraphs()), seed)
+    return [page for page in pages if _part(page.text) == part][:n]
+
+
+def _part(text: str) -> str:
+    """Which part of private text a page is: 70, 10 and 20 of 100."""
+    bucket = zlib.crc32(text[::-1].encode()) % 100
+    return TRAIN if bucket < 70 else "validation" if bucket < 80 else EVALUATION
+
+
 def stream(register: str, split: str, n: int, seed: int, start: int = 0) -> list[Document]:
     """Documents ``start .. start + n`` of an endless stream to train on.
 

@@ -7,6 +7,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from smd_research.data.prompts import TokenSpan
+
 Labelled = tuple[Tensor, Tensor, Tensor]
 """A batch: token ids ``[rows, longest]`` padded with 0 on the right, lengths ``[rows]``, labels ``[rows]``."""
 
@@ -18,10 +20,12 @@ class Texts:
     Attributes:
         ids: of each text.
         labels: of each text, or nothing.
+        spans: secrets of each text in token offsets, or nothing.
     """
 
     ids: tuple[tuple[int, ...], ...]
     labels: tuple[int, ...] = ()
+    spans: tuple[tuple[TokenSpan, ...], ...] = ()
 
     @property
     def lengths(self) -> NDArray[np.int64]:

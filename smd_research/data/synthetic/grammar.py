@@ -147,8 +147,12 @@ class Expansion:
             text, secret = (piece, None) if isinstance(piece, str) else self.draw(piece)
             if secret is not None:
                 self.spans.append(Span(self.length, self.length + len(text), secret))
-            self.parts.append(text)
-            self.length += len(text)
+            self.write(text)
+
+    def write(self, text: str) -> None:
+        """Append a text of no section, in which nothing is secret."""
+        self.parts.append(text)
+        self.length += len(text)
 
     def _clause(self, section: str) -> str:
         """A template of the section, of another pattern than those already used where there is one left."""

@@ -6,10 +6,18 @@ from dataclasses import dataclass
 
 from smd_research.core.errors import ConfigError
 from smd_research.core.seeds import generator
-from smd_research.data.prompts import Document
+from smd_research.data.prompts import Document, Span
+from smd_research.data.synthetic.partition import CorpusSplit
 
 TRAIN, VALIDATION, EVALUATION = "train", "validation", "evaluation"
 SPLITS = (TRAIN, VALIDATION, EVALUATION)
+
+PRIVATE = {
+    TRAIN: CorpusSplit.EVALUATION,
+    VALIDATION: CorpusSplit.EVALUATION,
+    EVALUATION: CorpusSplit.VALIDATION,
+}
+"""The split of the generator that each part of a task's private texts comes from: never the one that is public."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -21,17 +29,20 @@ class Example:
         text: what is classified.
         label: index of the class; 0 where the task has none.
         pair: second text of a task on pairs.
+        spans: secrets of the text, where they are marked.
     """
 
     id: str
     text: str
     label: int
     pair: str | None = None
+    spans: tuple[Span, ...] = ()
 
     @property
     def document(self) -> Document:
         """The text, with its pair on a line of its own, as a document to tokenise."""
-        return Document(self.id, self.text if self.pair is None else f"{self.text}\n{self.pair}", (), "task")
+        text = self.text if self.pair is None else f"{self.text}\n{self.pair}"
+        return Document(self.id, text, self.spans, "task")
 
     def __repr__(self) -> str:
         return f"Example(id={self.id!r}, characters={len(self.text)}, label={self.label})"

@@ -3,13 +3,14 @@
 from dataclasses import dataclass
 
 from smd_research.core.seeds import sequence
-from smd_research.data.reference import stream
-from smd_research.data.tasks.base import Example, Task, check_split
+from smd_research.data.reference import REFERENCE, private
+from smd_research.data.synthetic import generate
+from smd_research.data.tasks.base import PRIVATE, Example, Task, check_split
 
 
 @dataclass(frozen=True, kw_only=True)
 class NextToken(Task):
-    """Generated documents with other values than the public text of the same seed, or Python's reference manual.
+    """Generated documents, or pages of Python's reference manual, of which the public text holds none.
 
     Attributes:
         register: of the generator, ``mixed`` for all, or ``reference``.
@@ -23,5 +24,8 @@ class NextToken(Task):
 
     def examples(self, split: str, n: int, seed: int) -> list[Example]:
         check_split(split)
-        own = int(sequence(seed, "task", "next_token").generate_state(1)[0])
-        return [Example(one.id, one.text, 0) for one in stream(self.register, split, n, own)]
+        own = int(sequence(seed, "task", "next_token", split).generate_state(1)[0])
+        found = (
+            private(split, n, own) if self.register == REFERENCE else generate(self.register, PRIVATE[split], n, own)
+        )
+        return [Example(one.id, one.text, 0, spans=one.spans) for one in found]

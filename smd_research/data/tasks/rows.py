@@ -22,7 +22,8 @@ def texts_of(examples: Sequence[Example], task: Task, bundle: Bundle) -> Texts:
         raise ConfigError("the task has no text in one of its parts: give more data, or lower task.validation=")
     cut = min(task.tokens, bundle.geometry.context)
     found = prompts([example.document for example in examples], bundle.tokenizer, cut)
-    return Texts(tuple(one.ids for one in found), tuple(e.label for e in examples) if task.labels else ())
+    labels = tuple(example.label for example in examples) if task.labels else ()
+    return Texts(tuple(one.ids for one in found), labels, tuple(one.spans for one in found))
 
 
 def class_words(task: Task, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:

@@ -1,7 +1,8 @@
 """Tasks on generated text: the class is in what a text says, not in a word of its template.
 
-Templates and secret values are disjoint between splits, as with all generated text: to know a sentence by heart is to
-know nothing. In half of the messages a clause speaks for the other class (somebody else's emergency, a friendly word
+What is tuned on and what is evaluated share neither templates nor secret values: to know a sentence by heart is to know
+nothing. Nor do they share any with the generator's training split, which the public model and every attacker's corpus
+come from. In half of the messages a clause speaks for the other class (somebody else's emergency, a friendly word
 before a complaint).
 """
 
@@ -15,7 +16,7 @@ from smd_research.data.synthetic.grammar import Expansion, families_of_split
 from smd_research.data.synthetic.partition import CorpusSplit
 from smd_research.data.synthetic.pools import pools
 from smd_research.data.synthetic.values import Values
-from smd_research.data.tasks.base import Example, Task, check_split
+from smd_research.data.tasks.base import PRIVATE, Example, Task, check_split
 
 _DISTRACTED = 0.5  # share of the texts with a clause that speaks for the other class
 
@@ -35,32 +36,30 @@ class _Generated(Task):
 
     def examples(self, split: str, n: int, seed: int) -> list[Example]:
         check_split(split)
-        return self._drawn(CorpusSplit(split), n, seed, "private")
+        return self._drawn(PRIVATE[split], n, seed, split)
 
     def public(self, n: int, seed: int) -> list[Example]:
         return self._drawn(CorpusSplit.TRAIN, n, seed, "public")
 
     def _drawn(self, split: CorpusSplit, n: int, seed: int, purpose: str) -> list[Example]:
         base = int(sequence(seed, "task", type(self).__name__, split, purpose).generate_state(1, "uint64")[0])
-        return [self._example(split, Random(f"{base}/{number}"), number) for number in range(n)]
+        return [self._example(split, Random(f"{base}/{number}"), purpose, number) for number in range(n)]
 
-    def _example(self, split: CorpusSplit, rng: Random, number: int) -> Example:
+    def _example(self, split: CorpusSplit, rng: Random, purpose: str, number: int) -> Example:
         label = int(rng.random() * len(self.labels))
         register, sections = self._sections(label, rng)
         values = Values(split, pools(split), rng)
         expansion = Expansion(families_of_split(register, split), values.draw, rng)
-        texts = [_clause(expansion, section) for section in sections]
-        return Example(f"{type(self).__name__.lower()}-{split}-{number}", " ".join(texts), label)
+        for place, section in enumerate(sections):
+            if place:
+                expansion.write(" ")
+            expansion.expand(section)
+        name = f"{type(self).__name__.lower()}-{purpose}-{number}"
+        return Example(name, "".join(expansion.parts), label, spans=tuple(expansion.spans))
 
     @abstractmethod
     def _sections(self, label: int, rng: Random) -> tuple[str, list[str]]:
         """The register of a text of a class, and the sections that it is made of, in order."""
-
-
-def _clause(expansion: Expansion, section: str) -> str:
-    before = len(expansion.parts)
-    expansion.expand(section)
-    return "".join(expansion.parts[before:])
 
 
 @dataclass(frozen=True, kw_only=True)

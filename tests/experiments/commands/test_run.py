@@ -30,7 +30,18 @@ def one_error(capsys: pytest.CaptureFixture[str]) -> str:
 # Metrics that only some attacks give (checked, of a choice, active, of a stream, of weights), or only some defenses
 # (Prompt Obfuscation, weight decomposition), or only tuning on a task.
 OF_SOME = (
-    *("certified", "choice", "control_choice", "refused", "stream", "real_stream", "requests_needed"),
+    *(
+        "certified",
+        "readable",
+        "id_chance",
+        "control_token_recovery",
+        "choice",
+        "control_choice",
+        "refused",
+        "stream",
+        "real_stream",
+        "requests_needed",
+    ),
     *("found_", "max_posterior_", "eps_eff", "nominal_bound", "widened_epsilon", "sampling_ms"),
     *("original_", "exposed_", "restored_", "scratch_", "public_", "rec_", "private_gain", "weight_error"),
     *("trainable_", "attack_tokens", "attack_steps", "learning_rate", "validation_loss"),
@@ -176,7 +187,7 @@ def test_a_prompt_longer_than_the_context_is_refused(
     assert "context is 512" in one_error(capsys)
 
 
-def test_a_failed_cell_stays_failed_until_asked_for(
+def test_a_failed_cell_is_run_again(
     in_folder: Path, small: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = ["run", "-m", "defense=none", "attack=random,reading", *small]
@@ -188,12 +199,47 @@ def test_a_failed_cell_stays_failed_until_asked_for(
         patched.setattr("experiments.trials.trial.trial", broken)
         assert smd(command) == 1
     assert "RuntimeError: out of luck" in capsys.readouterr().out
-    assert smd(command) == 1, "known failures fail again"
+    assert smd([*command, "rerun=missing"]) == 1, "known failures are kept on request"
     shown = capsys.readouterr()
     assert "(known)" in shown.err
-    assert "rerun=failed" in shown.out
-    assert smd([*command, "rerun=failed"]) == 0
+    assert "Run the failed ones again: smd run -m" in shown.out
+    assert smd(command) == 0
     assert set(load("results")["status"]) == {"ok"}
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_what_a_machine_lacks_is_said_and_never_recorded(
+    in_folder: Path, small: list[str], many: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["run", *(["-m"] if many else []), "defense=none", "attack=random", *small]
+    with monkeypatch.context() as patched:
+        patched.setattr("torch.empty", lambda *_, **more: _lacking(more))
+        assert smd([*command, "device=mps"]) == 1
+    shown = capsys.readouterr()
+    assert "device=mps: this machine has none that can be used; use device=cpu" in shown.out + shown.err
+    assert not Path("results/cells").exists() or not folders()
+    assert smd(command) == 0
+    assert load("results")["status"].unique().tolist() == ["ok"]
+
+
+def _lacking(_: object) -> None:
+    raise RuntimeError("no such back end")
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_a_server_that_does_not_listen_yet_leaves_no_record(
+    in_folder: Path, small: list[str], many: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["run", *(["-m"] if many else []), "defense=smd", "attack=random", "transport=tcp", *small]
+    assert smd([*command, "address=127.0.0.1:9"]) == 1
+    shown = capsys.readouterr()
+    assert "cannot reach 127.0.0.1:9" in shown.out + shown.err
+    assert not Path("results/cells").exists() or not folders()
+
+
+def test_an_unknown_device_is_refused(in_folder: Path, small: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert smd(["run", "defense=none", "attack=none", "device=gpu", *small]) == 1
+    assert "device=gpu is unknown" in one_error(capsys)
 
 
 def test_a_corrupt_record_is_named(in_folder: Path, small: list[str], capsys: pytest.CaptureFixture[str]) -> None:
