@@ -213,8 +213,8 @@ def test_facts_say_what_the_fakes_are_worth(llama: Bundle) -> None:
         facts, parameters = dict(deployment.facts), prepared.published()
     assert set(facts) == {"eps_eff", "nominal_bound", "widened_epsilon", "sampling_ms"}
     assert -1e-9 <= facts["eps_eff"] < 1
-    assert facts["nominal_bound"] == pytest.approx(1 / 4 + 0.1)
     assert facts["widened_epsilon"] >= 0.1 - 1e-9
+    assert facts["nominal_bound"] == pytest.approx(min(1 / 4 + facts["widened_epsilon"], 1))
     assert not {"authentic", "place", "index", "seed"} & set(parameters)
 
 
@@ -223,6 +223,25 @@ def test_the_claim_is_made_for_the_full_construction_only(llama: Bundle) -> None
     assert promise is not None
     assert "sampler's own model" in promise.assumptions
     assert Po(FAKES, construction="multiplexed").prepare(llama).guarantee is None
+
+
+@pytest.mark.parametrize("metric", ["rel", "abs"])
+def test_bins_that_weigh_no_fake_promise_nothing(llama: Bundle, metric: Any) -> None:
+    assert Po(FAKES, metric=metric).prepare(llama).guarantee is None
+
+
+def test_where_nothing_is_promised_no_bound_is_claimed(llama: Bundle) -> None:
+    with Po(FAKES, metric="rel").prepare(llama, seed=3).deploy(Boundary()) as deployment:
+        deployment.generate(_prompt(llama), 2)
+        assert "nominal_bound" not in deployment.facts
+
+
+def test_the_promise_is_at_the_widest_bins_that_may_be_used(llama: Bundle) -> None:
+    narrow, wide = (Po(FAKES, widenings=count).prepare(llama).guarantee for count in (0, 12))
+    assert narrow is not None
+    assert wide is not None
+    assert narrow.epsilon == pytest.approx(0.1)
+    assert wide.epsilon > narrow.epsilon
 
 
 @pytest.mark.parametrize("options", [{"construction": "x"}, {"spans": "x"}, {"unmarked": "x"}, {"requests": 0}])

@@ -236,12 +236,19 @@ class Po(Defense):
         """What the vault can say of a request's fakes, and the seconds they took."""
         quantiser = self.quantiser
         levels = [level for level in decoys.widened if level is not None]
+        widened = quantiser.epsilons[max(levels, default=0)]
+        claimed = {"nominal_bound": claimed_bound(quantiser.fakes, widened)} if self.promises else {}
         return {
             "eps_eff": decoys.weights.eps_eff,
-            "nominal_bound": claimed_bound(quantiser.fakes, quantiser.epsilon),
-            "widened_epsilon": quantiser.epsilons[max(levels, default=0)],
+            "widened_epsilon": widened,
             "sampling_ms": seconds * 1e3,
+            **claimed,
         }
+
+    @property
+    def promises(self) -> bool:
+        """Whether a bound is claimed: not of the released construction, nor of bins that weigh no fake (rel, abs)."""
+        return self.construction == "full" and self.quantiser.metric == "grid"
 
     def staged(self, bundle: Bundle, prompts: Sequence[Prompt], seed: int) -> Sequence[Prompt]:
         """The prompts with their secrets drawn from the sampler's law, where ``secrets=law`` asks for that."""
@@ -282,21 +289,22 @@ class Po(Defense):
         )
 
     def _claim(self) -> Guarantee | None:
-        """The claim of PO, with what it rests on; the released construction keeps no promise at all."""
-        if self.construction != "full":
+        """The claim of PO, with what it rests on, at the widest bins that it may use for a request."""
+        if not self.promises:
             return None
         quantiser = self.quantiser
         return Guarantee(
             notion="success in naming the authentic stream at most 1/(fakes+1) + epsilon",
             unit="request",
-            epsilon=quantiser.epsilon,
+            epsilon=quantiser.epsilons[-1],
             adjacency=f"{quantiser.fakes} fakes, metric {quantiser.metric}",
             composition="sticky fakes: no more over repeated requests"
             if self.sticky
             else "repeated requests intersect",
             assumptions=(
-                "secrets as the sampler's own model draws them given the text before them, no widening, spans of one "
-                "prompt; real secrets, other models and text after a span give more: see eps_eff and the attackers"
+                "secrets as the sampler's own model draws them given the text before them, spans of one prompt; "
+                f"without widening epsilon is {quantiser.epsilon:g}: see widened_epsilon; real secrets, other models "
+                "and text after a span give more: see eps_eff and the attackers"
             ),
             verified="tests/mechanisms/test_quantised_sampling.py",
             source="arXiv 2409.19134 v1-v4, bound second-hand",
