@@ -12,7 +12,7 @@ from experiments.composing.overrides import parse
 from experiments.progress import say
 from experiments.trials.plan import Plan
 from smd_research.core.cell import Cell
-from smd_research.core.errors import RecordError
+from smd_research.core.errors import MachineError, RecordError
 from smd_research.core.scratch import Scratch
 
 if TYPE_CHECKING:
@@ -100,14 +100,15 @@ def attempt(
 
     Raises:
         RecordError: the results folder cannot be written, or, in a single run, the record is corrupt.
+        MachineError: in a single run, something is not there that the cell needs.
     """
     title = title_of(plan.cell)
     counter = f"[{place[0]:>{len(str(place[1]))}}/{place[1]}] " if place else ""
     say(f"{counter}{title} ...") if place is None or sys.stderr.isatty() else None
     try:
         record, reused = run()
-    except RecordError as error:
-        if place is None or "corrupt" not in str(error):
+    except (RecordError, MachineError) as error:
+        if place is None or (isinstance(error, RecordError) and "corrupt" not in str(error)):
             raise
         _enter(journal, plan, "failed", str(error), "", reused=False, single=False)
         say(f"{counter}{title}: failed: {error}")
@@ -172,7 +173,7 @@ def verdict(entries: Sequence[JournalEntry], command: str) -> int:
                 print(f"  {line}")
     failed = sum(entry.status == "failed" for entry in entries)
     if failed:
-        print(f"Run the failed ones again: {command} rerun=failed")
+        print(f"Run the failed ones again: {command}")
     known = sum(entry.reused for entry in entries)
     print(f"\n{len(entries)} cells: {len(entries) - known} run now, {known} known before, {failed} failed")
     return 1 if failed else 0

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from experiments.progress import say
 from experiments.trials.plan import Plan
-from smd_research.core.errors import LabError, NotApplicableError
+from smd_research.core.errors import LabError, MachineError, NotApplicableError
 
 if TYPE_CHECKING:
     from experiments.trials.workbench import Workbench
@@ -27,6 +27,7 @@ class Runner:
 
         Raises:
             RecordError: when the results folder cannot be written, or holds a corrupt record of this cell.
+            MachineError: when something is not there that the cell needs; nothing is recorded.
         """
         from smd_research.records import Store, decide
         from smd_research.records.lease import Leases
@@ -49,7 +50,11 @@ class Runner:
         return record, False
 
     def _try(self, plan: Plan) -> "Record":
-        """The record of a cell that is run now, whatever becomes of it."""
+        """The record of a cell that is run now, whatever becomes of it.
+
+        Raises:
+            MachineError: when something is not there that the cell needs.
+        """
         from experiments.trials.trial import trial
         from experiments.trials.workbench import Workbench
         from smd_research.records import Record, Status
@@ -57,6 +62,8 @@ class Runner:
         self._workbench = self._workbench or Workbench()
         try:
             return trial(plan, self._workbench, lambda other: self.run(other)[0])
+        except MachineError:
+            raise
         except NotApplicableError as reason:
             return Record(Status.NOT_APPLICABLE, plan.cell, str(reason))
         except Exception as error:

@@ -15,6 +15,7 @@ from smd_research.data.prompts import Prompt
 from smd_research.data.tokenise import prompts as tokenise
 from smd_research.defenses.base import Prepared
 from smd_research.models.bundle import Bundle
+from smd_research.models.devices import ensure_device
 
 T = TypeVar("T")
 
@@ -33,8 +34,13 @@ class Workbench:
         self._shelves: dict[str, OrderedDict[str, Any]] = {}
 
     def bundle(self, plan: Plan) -> Bundle:
-        """The model of a cell."""
+        """The model of a cell.
+
+        Raises:
+            MachineError: when this machine lacks the device.
+        """
         cell = plan.cell
+        ensure_device(cell.device)
         key = [cell.model, cell.dtype, cell.device]
         return self._keep("bundle", key, plan.parts.model)
 

@@ -10,7 +10,7 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from smd_research.core.errors import ConfigError, PeerLostError
+from smd_research.core.errors import ConfigError, PeerLostError, UnreachableError
 
 CONNECT_S = 10.0
 BACKLOG = 128
@@ -124,7 +124,7 @@ def connect(address: str, timeout_s: float = CONNECT_S) -> socket.socket:
 
     Raises:
         ConfigError: when the address cannot be read.
-        PeerLostError: when it cannot be reached.
+        UnreachableError: when it cannot be reached.
     """
     where = Address.parse(address)
     try:
@@ -139,7 +139,7 @@ def connect(address: str, timeout_s: float = CONNECT_S) -> socket.socket:
         else:
             sock = socket.create_connection((where.host, where.port), timeout_s)
     except OSError as error:
-        raise PeerLostError(f"cannot reach {where}: {_reason(error)}; does a server listen there?") from None
+        raise UnreachableError(f"cannot reach {where}: {_reason(error)}; does a server listen there?") from None
     sock.settimeout(None)
     tune(sock)
     return sock

@@ -25,6 +25,14 @@ class PeerLostError(ProtocolError):
     """The other party went away or stayed silent past its time limit."""
 
 
+class MachineError(LabError):
+    """What is not there at the moment: an accelerator, a server. It says nothing of a cell, so no record holds it."""
+
+
+class UnreachableError(PeerLostError, MachineError):
+    """Nobody listens at an address."""
+
+
 class UnsupportedModelError(LabError):
     """A model family whose attention cannot be hooked, or whose layout a defense does not know."""
 

@@ -56,7 +56,7 @@ def test_failed_cells_are_named_with_the_command_that_retries(capsys: pytest.Cap
     code = verdict(ended, "smd run -m defense=a,b,c,d")
     shown = capsys.readouterr().out
     assert code == 1
-    assert "smd run -m defense=a,b,c,d rerun=failed" in shown
+    assert "Run the failed ones again: smd run -m defense=a,b,c,d\n" in shown
     assert "prior against b: out of memory" in shown
     assert "prior against c, d: needs ids" in shown
     assert "4 cells: 3 run now, 1 known before, 1 failed" in shown
