@@ -13,10 +13,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from experiments import benches
 from experiments.composing.app import launch
+from experiments.composing.catalogue import columns, docline
 from experiments.composing.declared import SIZES
 from experiments.composing.overrides import UsageError, nearest
 from experiments.progress import say
@@ -29,6 +30,12 @@ def names() -> list[str]:
     """The benches there are; a module whose name begins with an underscore only helps others."""
     found = [module.name for module in pkgutil.iter_modules(benches.__path__)]
     return sorted(name for name in found if name not in ("case", "measuring") and not name.startswith("_"))
+
+
+def catalogue() -> str:
+    """The benches with a line on each."""
+    (folder,) = benches.__path__
+    return columns((name, docline(Path(folder) / f"{name}.py")) for name in names())
 
 
 def run(cases: Iterable["Case | Modes"], settings: "Settings", only: str, path: Path) -> list[dict[str, Any]]:
@@ -56,6 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The ``smd bench`` command."""
 
     def one(cfg: DictConfig) -> None:
+        if OmegaConf.is_missing(cfg, "bench"):
+            raise UsageError(f"bench=NAME is needed; there is\n{catalogue()}")
         if cfg.bench not in names():
             raise UsageError(f"unknown bench '{cfg.bench}': {nearest(str(cfg.bench), names())}")
         if cfg.size not in SIZES:

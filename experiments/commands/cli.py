@@ -1,6 +1,7 @@
 """The ``smd`` command: each word is a module of :mod:`experiments.commands`."""
 
 import importlib
+import importlib.metadata
 import sys
 from collections.abc import Sequence
 
@@ -21,14 +22,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not words or words[0] in ("-h", "--help"):
         print(_usage())
         return 0 if words else 2
+    if words[0] in ("-V", "--version"):
+        print(f"smd-research {importlib.metadata.version('smd-research')}")
+        return 0
     command, *rest = words
     if command not in COMMANDS:
-        from experiments.composing.overrides import nearest
-
-        print(f"error: unknown command '{command}': {nearest(command, COMMANDS)}", file=sys.stderr)
+        print(f"error: unknown command '{command}': {_meant(command)}", file=sys.stderr)
         return 2
     module = importlib.import_module(f"experiments.commands.{command}")
     return int(module.main(rest))
+
+
+def _meant(word: str) -> str:
+    """What somebody probably wanted: a command, or a name that one takes."""
+    from experiments.composing.overrides import groups, nearest
+    from smd_research.core.paths import conf_dir
+
+    for group, options in groups(conf_dir()).items():
+        if word in options:
+            return f"did you mean 'smd {'table' if group == 'table' else 'run'} {group}={word}'?"
+    return nearest(word, COMMANDS)
 
 
 def _usage() -> str:
@@ -41,6 +54,8 @@ def _usage() -> str:
             "",
             "  smd run experiment=demo          six defenses against seven attacks",
             "  smd run --help                   the values a run takes",
+            "  smd list defense=smd             the values of an option",
+            "  smd --version",
         ]
     )
 

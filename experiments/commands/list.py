@@ -1,37 +1,45 @@
-"""``smd list``: the configuration groups and what each option is."""
+"""``smd list``: the configuration groups, what each option is, and the values that one takes."""
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-from experiments.composing.overrides import groups, nearest
+from experiments.composing.catalogue import columns, description, explained
+from experiments.composing.overrides import UsageError, folders, groups, nearest
 from smd_research.core.paths import conf_dir
 
 
-def description(option: Path) -> str:
-    """The first comment line of a configuration file."""
-    for line in option.read_text(encoding="utf-8").splitlines():
-        if line.startswith("#") and not line.startswith("# @package"):
-            return line.lstrip("# ").strip()
-    return ""
-
-
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print every group, or those named, with one line for each option."""
+    """Print every group, or those named, with one line for each option; of ``GROUP=OPTION`` its values."""
     wanted = list(sys.argv[1:] if argv is None else argv)
     if wanted and wanted[0] in ("-h", "--help"):
-        print("smd list [GROUP ...]: the options of each configuration group")
+        print("smd list [-cd DIR] [GROUP | GROUP=OPTION ...]: what there is to choose from; of an option, its values")
         return 0
-    folder = conf_dir()
-    known = groups(folder)
-    for name in wanted:
-        if name not in known:
-            print(f"error: unknown group '{name}': {nearest(name, known)}", file=sys.stderr)
-            return 2
-    for name in wanted or known:
-        print(f"{name}=")
-        for option in known[name]:
-            print(f"  {option:<28} {description(folder / name / f'{option}.yaml')}".rstrip())
+    places = [conf_dir(), *folders(wanted)]
+    words = [word for word in wanted if word not in ("-cd", "--config-dir") and "-dir=" not in word]
+    words = [word for word in words if word not in map(str, places)]
+    known: dict[str, list[str]] = {}
+    for place in places:
+        for group, options in groups(place).items():
+            known[group] = sorted({*known.get(group, []), *options})
+    try:
+        for word in words or known:
+            group, _, option = word.partition("=")
+            if group not in known:
+                raise UsageError(f"unknown group '{group}': {nearest(group, known)}")
+            if option and option not in known[group]:
+                raise UsageError(f"unknown {group} '{option}': {nearest(option, known[group])}")
+            files = {
+                name: next(path for place in places[::-1] if (path := place / group / f"{name}.yaml").exists())
+                for name in ([option] if option else known[group])
+            }
+            if not option:
+                print(f"{group}=\n{columns((name, description(file)) for name, file in files.items())}")
+                continue
+            print(f"{word}: {description(files[option])}")
+            print(columns((f"{group}.{name}={value}", said) for name, value, said in explained(files[option])))
+    except UsageError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     return 0
 
 

@@ -22,10 +22,11 @@ from omegaconf import DictConfig
 
 from experiments.commands import sweep
 from experiments.composing.app import launch
+from experiments.composing.catalogue import columns, description
 from experiments.composing.cells import composed, plain
 from experiments.composing.declared import Declared, bench_commands, declared, of_benches, of_sweep, resolve, write
 from experiments.composing.halving import Outcome
-from experiments.composing.overrides import UsageError, groups, nearest, parse
+from experiments.composing.overrides import UsageError, groups, parse
 from experiments.trials.plan import Plan
 from experiments.trials.running import Runner
 from smd_research.core.errors import LabError
@@ -93,7 +94,9 @@ def run_all(cfg: Any, words: Sequence[str], journal: sweep.Journal) -> list[Plan
 
 def _table(cfg: Any) -> Declared:
     if cfg.get("table") is None:
-        raise UsageError(f"table=NAME is needed: {nearest('', groups(conf_dir())['table'])}")
+        folder = conf_dir() / "table"
+        listed = ((name, description(folder / f"{name}.yaml")) for name in groups(conf_dir())["table"])
+        raise UsageError(f"table=NAME is needed; there is\n{columns(listed)}")
     return declared(plain(cfg.table), str(cfg.size))
 
 

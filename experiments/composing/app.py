@@ -47,10 +47,11 @@ def launch(task: Callable[[DictConfig], None], config_name: str, program: str, a
             return
         try:
             task(bring_down(cfg))
-        except (LabError, overrides.UsageError, PermissionError) as error:
+        except (LabError, overrides.UsageError, PermissionError, OmegaConfBaseException) as error:
             raised.append(error)  # kept, since Hydra would print its own account of it
 
     try:
+        overrides.check_words(arguments, conf_dir())
         overrides.check_choices(arguments, conf_dir())
         with _arguments(program, arguments), _raised_errors(), _working_directory_on_path(), _own_warnings_in_a_line():
             hydra.main(version_base=VERSION_BASE, config_path=str(conf_dir()), config_name=config_name)(entry)()
@@ -78,7 +79,8 @@ def launch(task: Callable[[DictConfig], None], config_name: str, program: str, a
 
 
 def _refuse(message: str, code: int) -> int:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    first, *listed = message.split("\n  ")
+    print("\n  ".join([f"error: {' '.join(first.split())}", *listed]), file=sys.stderr)
     return code
 
 

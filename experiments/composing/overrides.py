@@ -3,6 +3,7 @@
 import difflib
 import re
 from collections.abc import Iterable, Sequence
+from itertools import pairwise, zip_longest
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
@@ -11,6 +12,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
+
+from experiments.composing.catalogue import explained
 
 _FLAGS_WITH_VALUE = {
     "--config-dir",
@@ -73,6 +76,28 @@ def parse(arguments: Sequence[str]) -> list[Override]:
     return OverridesParser.create().parse_overrides(words)
 
 
+def check_words(arguments: Sequence[str], folder: Path) -> None:
+    """Refuse what is no override, with the override that was probably meant.
+
+    Raises:
+        UsageError: for a word without ``=``, or a group spelled as a flag.
+    """
+    known = groups(folder)
+    for word, after in zip_longest(arguments, arguments[1:], fillvalue=""):
+        name = word.lstrip("-").partition("=")[0]
+        options = known.get(name, [])
+        meant = f"{name}={after if after in options else next(iter(options), 'VALUE')}"
+        if word.startswith("-") and options:
+            raise UsageError(f"'{word}' is no flag: write {meant}")
+        if not word.startswith(("-", "~")) and "=" not in word and not _is_value(word, arguments):
+            raise UsageError(f"'{word}' lacks its value: write {meant}")
+
+
+def _is_value(word: str, arguments: Sequence[str]) -> bool:
+    """Whether a word belongs to the flag before it."""
+    return any(one in _FLAGS_WITH_VALUE and two == word for one, two in pairwise(arguments))
+
+
 def check_choices(arguments: Sequence[str], folder: Path) -> None:
     """Refuse an unknown option of a group before anything runs, in every value of a sweep.
 
@@ -80,7 +105,7 @@ def check_choices(arguments: Sequence[str], folder: Path) -> None:
         UsageError: naming the option and its near miss.
     """
     known = groups(folder)
-    for extra in _extra_folders(arguments):
+    for extra in folders(arguments):
         for group, options in groups(extra).items():
             known[group] = sorted({*known.get(group, []), *options})
     for override in parse(arguments):
@@ -101,18 +126,22 @@ def _values(override: Override) -> list[str]:
     return [str(override.get_value_element_as_str())]
 
 
-def _extra_folders(arguments: Sequence[str]) -> list[Path]:
-    folders = []
+def folders(arguments: Sequence[str]) -> list[Path]:
+    """The folders that a command line adds to the configuration (``-cd DIR``)."""
+    found = []
     for position, word in enumerate(arguments):
         flag, _, value = word.partition("=")
         if flag in ("--config-dir", "-cd"):
-            folders.append(Path(value or "".join(arguments[position + 1 : position + 2])))
-    return [folder for folder in folders if folder.is_dir()]
+            found.append(Path(value or "".join(arguments[position + 1 : position + 2])))
+    return [folder for folder in found if folder.is_dir()]
 
 
 def explain(error: Exception, arguments: Sequence[str], folder: Path, config_name: str) -> str:
     """One line for an error of composition: what is wrong and what was probably meant."""
     text = f"{error} {error.__cause__ or ''}"
+    lacking = re.search(r"Missing mandatory value: \S+\s+full_key: (\S+)", text)
+    if lacking:
+        return _lacking(lacking[1], arguments, folder)
     unknown = re.search(r"Could not override '([^']+)'|Key '([^']+)' is not in struct", text)
     if unknown:
         word = next(group for group in unknown.groups() if group)
@@ -120,11 +149,21 @@ def explain(error: Exception, arguments: Sequence[str], folder: Path, config_nam
     return re.sub(r"See https://\S+ for details", "", str(error))
 
 
+def _lacking(key: str, arguments: Sequence[str], folder: Path) -> str:
+    """A value that must be given, with what its comment says of it."""
+    group, _, name = key.rpartition(".")
+    chosen = next((word.partition("=")[2] for word in arguments if word.startswith(f"{group}=")), "")
+    file = folder / group / f"{chosen}.yaml"
+    said = {option: text for option, _, text in explained(file)} if group and file.is_file() else {}
+    example = said.get(name, "").split(",")[0].strip() or f"{key}=VALUE"
+    return f"{f'{group}={chosen}' if chosen else 'this command'} needs {example}"
+
+
 def _keys(arguments: Sequence[str], offending: str, folder: Path, config_name: str) -> list[str]:
     """Every dotted key of the configuration without the offending override, and the groups."""
     words = [word for word in arguments if "=" in word and not word.startswith("-")]
     kept = [word for word in words if word.split("=")[0].lstrip("+~") != offending and "," not in word]
-    searched = ",".join(f"file://{extra.resolve()}" for extra in _extra_folders(arguments))
+    searched = ",".join(f"file://{extra.resolve()}" for extra in folders(arguments))
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(folder), version_base=None):

@@ -12,9 +12,9 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.commands.bench import names
-from experiments.commands.list import description
 from experiments.commands.table import plans
 from experiments.composing.app import VERSION_BASE
+from experiments.composing.catalogue import description
 from experiments.composing.cells import plain, plan
 from experiments.composing.components import NOTES, options_of
 from experiments.composing.declared import declared, resolve
