@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from experiments.composing import overrides
+from experiments.composing.settings import check_given, check_settings
 from experiments.composing.smoke import bring_down
 from smd_research.core.errors import LabError
 from smd_research.core.paths import conf_dir
@@ -46,6 +47,7 @@ def launch(task: Callable[[DictConfig], None], config_name: str, program: str, a
         if raised:  # what stops one job stops the sweep
             return
         try:
+            check_settings(cfg)
             task(bring_down(cfg))
         except (LabError, overrides.UsageError, PermissionError, OmegaConfBaseException) as error:
             raised.append(error)  # kept, since Hydra would print its own account of it
@@ -53,6 +55,7 @@ def launch(task: Callable[[DictConfig], None], config_name: str, program: str, a
     try:
         overrides.check_words(arguments, conf_dir())
         overrides.check_choices(arguments, conf_dir())
+        check_given(arguments)
         with _arguments(program, arguments), _raised_errors(), _working_directory_on_path(), _own_warnings_in_a_line():
             hydra.main(version_base=VERSION_BASE, config_path=str(conf_dir()), config_name=config_name)(entry)()
         if raised:

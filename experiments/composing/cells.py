@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from experiments.composing.components import counted_options, version_of
 from experiments.composing.composition import composition
 from experiments.composing.parts import parts_of
+from experiments.composing.settings import check_settings
 from experiments.composing.smoke import bring_down
 from experiments.trials.plan import Plan
 from smd_research.core.cell import COMPONENTS, OPTIONAL, Cell
@@ -79,8 +80,13 @@ def sizes(cfg: DictConfig, task: Mapping[str, Any] | None) -> dict[str, int | No
 
 
 def composed(overrides: Sequence[str]) -> Plan:
-    """Compose a cell inside a command that Hydra has started."""
+    """Compose a cell inside a command that Hydra has started.
+
+    Raises:
+        UsageError: a setting cannot be.
+    """
     cfg, choices = composition(overrides)
+    check_settings(cfg)
     kept = [word for word in overrides if not word.startswith("rerun=")]
     return plan(bring_down(cfg), choices, kept)
 

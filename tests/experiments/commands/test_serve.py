@@ -120,7 +120,6 @@ def test_a_run_without_the_tap_says_how_to_mend_it(
     [
         (["transport=tcp", "address=127.0.0.1:1"], "cannot reach 127.0.0.1:1: connection refused"),
         (["transport=tcp", "address=nowhere"], "write HOST:PORT"),
-        (["transport=process", "address=127.0.0.1:1"], "needs transport=tcp"),
     ],
 )
 def test_nobody_there_fails_with_one_line(
@@ -189,7 +188,6 @@ def test_a_provider_made_of_the_users_secrets_cannot_be_started_apart(bundle: Bu
         (["address=nowhere"], "write HOST:PORT"),
         (["model.path=/no/such", "model=local"], "no model at /no/such"),
         (["defense=split_permuted"], "use transport=process"),
-        (["wire_dtype=fp7"], "wire_dtype=fp7 is unknown"),
     ],
 )
 def test_a_server_that_cannot_start_says_why(capsys: pytest.CaptureFixture[str], words: list[str], says: str) -> None:
