@@ -83,12 +83,12 @@ def accuracy(guess: Guess, ids: Ids) -> float:
 @pytest.mark.parametrize("kind", [OutputInversion, LogitInversion])
 def test_texts_of_a_closed_set_come_back(embedded: Bundle, kind: type[OutputInversion]) -> None:
     corpus = closed_set(embedded)
-    secrets = corpus[::12]
+    secrets = corpus[::6]
     weight = 1e4 if kind.reads_laws else 1.0
     more = {"length": 10, "outputs": 16, "epochs": 12, "weight": weight, "first_weight": weight}
     guesses = [attacked(kind, embedded, corpus, view_of(embedded, ids, new=16), **more) for ids in secrets]
     right = [accuracy(guess, ids) for guess, ids in zip(guesses, secrets, strict=True)]
-    wrong = [accuracy(guesses[i], secrets[j]) for i in range(2) for j in range(2) if i != j]
+    wrong = [accuracy(guesses[i], secrets[j]) for i in range(4) for j in range(4) if i != j]
     assert float(np.mean(right)) > 0.7
     assert float(np.mean(wrong)) < 0.25, "another prompt's answer gives that prompt"
     if kind.reads_laws:
