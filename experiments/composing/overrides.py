@@ -26,6 +26,9 @@ _FLAGS_WITH_VALUE = {
     "-p",
     "--cfg",
     "-c",
+    "--info",
+    "-i",
+    "--experimental-rerun",
 }
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from experiments.commands.cli import main as smd
 from experiments.composing.app import launch
-from experiments.composing.overrides import UsageError, check_choices, gathered, nearest
+from experiments.composing.overrides import UsageError, check_choices, check_words, gathered, nearest
 from smd_research.core.paths import conf_dir
 
 
@@ -89,3 +89,10 @@ def test_the_process_is_left_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sys.argv == before
     assert sys.path == path
     assert "HYDRA_FULL_ERROR" not in os.environ
+
+
+@pytest.mark.parametrize(
+    "words", [["--info", "defaults"], ["-cd", "/tmp", "seed=1"], ["--cfg", "job", "~trainer.devices"]]
+)
+def test_the_value_of_a_flag_needs_no_equals_sign(words: list[str]) -> None:
+    check_words(words, conf_dir())
