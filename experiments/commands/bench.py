@@ -18,7 +18,6 @@ from omegaconf import DictConfig, OmegaConf
 from experiments import benches
 from experiments.composing.app import launch
 from experiments.composing.catalogue import columns, docline
-from experiments.composing.declared import SIZES
 from experiments.composing.overrides import UsageError, nearest
 from experiments.progress import say
 
@@ -67,8 +66,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise UsageError(f"bench=NAME is needed; there is\n{catalogue()}")
         if cfg.bench not in names():
             raise UsageError(f"unknown bench '{cfg.bench}': {nearest(str(cfg.bench), names())}")
-        if cfg.size not in SIZES:
-            raise UsageError(f"unknown size '{cfg.size}': {nearest(str(cfg.size), SIZES)}")
         import torch
 
         from experiments.benches.case import Settings

@@ -5,6 +5,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from experiments.composing.declared import SIZES
 from experiments.composing.overrides import UsageError, nearest, parse
 
 Check = Callable[[Any], str]
@@ -46,7 +47,7 @@ SETTINGS: Mapping[str, Check] = {
     "results_dir": text,
     "rerun": one_of("failed", "missing", "always", "never"),
     "repeats": whole(1),
-    "size": one_of("small", "full"),
+    "size": one_of(*SIZES),
 }
 """Every setting that commands share, whatever it is that they run."""
 
