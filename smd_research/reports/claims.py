@@ -1,5 +1,7 @@
 """What a paper claims, beside what was measured, with a verdict that is computed and never typed.
 
+How figures with intervals are judged is for :mod:`smd_research.reports.verdicts`.
+
 A claim stands in ``conf/table/NAME.yaml``: its words, the value expected with its source, and a rule of this module.
 Papers that print no values make claims of shape only, and the verdict says so.
 """
@@ -8,16 +10,34 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import linear_regression
+from itertools import combinations
+from statistics import fmean
 from typing import Any, Literal
 
 from smd_research.records.record import Status
 from smd_research.reports.points import Point, Series, matched, rest
 from smd_research.reports.render import numbers
 from smd_research.reports.tables.table import Column, Table, TableEntry
+from smd_research.reports.verdicts import (
+    Amount,
+    Comparison,
+    Verdict,
+    all_hold,
+    amount,
+    combination,
+    difference,
+    quotient,
+    shown,
+    some_hold,
+)
 
 SHAPE = "shape only"
 """What is expected where the source prints no values."""
+
+HOW_JUDGED = (
+    "Judged by the 95 % intervals, with Holm's correction over the figures of a claim: undecided where an interval "
+    "reaches across a bound. Figures without an interval count as exact."
+)
 
 Show = Literal["number", "share", "ratio"]
 """How a figure is written."""
@@ -25,10 +45,10 @@ Show = Literal["number", "share", "ratio"]
 
 @dataclass(frozen=True)
 class Finding:
-    """What was measured for a claim: as shown, and whether the claim holds; None where it is not measured yet."""
+    """What was measured for a claim, as shown, and what is said of it; None where it is not measured yet."""
 
     ours: str
-    holds: bool | None
+    verdict: Verdict | None
 
 
 NOT_YET = Finding(numbers.PENDING, None)
@@ -54,7 +74,7 @@ class Claim:
 
 
 def claims_table(claims: Sequence[Claim], found: Sequence[Point], title: str) -> Table:
-    """Claims beside our figures and the verdict: ``holds``, ``does not``, ``shape only: holds``, ``...``."""
+    """Claims beside our figures and the verdict in words, see :func:`verdict`."""
     columns = [Column(name, align="left") for name in ("claim", "expected", "source", "ours", "verdict")]
     complete = all(point.status is not Status.MISSING for point in found)
     rows = []
@@ -62,33 +82,36 @@ def claims_table(claims: Sequence[Claim], found: Sequence[Point], title: str) ->
         finding = claim.rule(found)
         texts = (claim.claim, claim.expected, claim.source, finding.ours, verdict(claim, finding, complete))
         rows.append(tuple(map(TableEntry, texts)))
-    return Table(title, tuple(columns), tuple(rows))
+    return Table(title, tuple(columns), tuple(rows), (HOW_JUDGED,))
 
 
 def verdict(claim: Claim, finding: Finding, complete: bool = True) -> str:
     """A finding in words; of an incomplete table it is one so far."""
-    if finding.holds is None:
+    if finding.verdict is None:
         return numbers.PENDING
-    text = ("holds" if finding.holds else "does not") + ("" if complete else " so far")
+    text = str(finding.verdict) + ("" if complete else " so far")
     return f"{SHAPE}: {text}" if claim.expected == SHAPE else text
 
 
 def within(
     points: Sequence[Point], of: Series, low: float = -math.inf, high: float = math.inf, show: Show = "number"
 ) -> Finding:
-    """Every figure lies between two numbers, ends included; equal ends ask for one exact value."""
+    """Every figure lies between two numbers, ends included; equal ends ask for one exact value of what was measured."""
     found = of.points(points)
-    return _bounded([p.value for p in found], low, high, show)
+    if found and low == high:
+        inside = sum(point.value == low for point in found)
+        return Finding(f"{inside} of {len(found)} exactly", Verdict.HOLDS if inside == len(found) else Verdict.DOES_NOT)
+    return _bounded([amount(point) for point in found], low, high, show)
 
 
 def some_within(
     points: Sequence[Point], of: Series, low: float = -math.inf, high: float = math.inf, show: Show = "number"
 ) -> Finding:
     """At least one figure lies between two numbers."""
-    found = of.points(points)
+    found = [amount(point) for point in of.points(points)]
     if not found:
         return NOT_YET
-    return Finding(_range([p.value for p in found], show), any(low <= p.value <= high for p in found))
+    return Finding(_range(found, show), some_hold([Comparison(one, low, high) for one in found]))
 
 
 def same_order(points: Sequence[Point], of: Series, value: float) -> Finding:
@@ -97,36 +120,40 @@ def same_order(points: Sequence[Point], of: Series, value: float) -> Finding:
 
 
 def not_above(points: Sequence[Point], of: Series, bound: Series, show: Show = "share") -> Finding:
-    """No figure exceeds its bound beyond its 95 % interval: each interval reaches down to the bound or below."""
-    pairs = list(matched(points, of, bound))
-    if not pairs:
+    """No figure exceeds its bound; those are counted that are shown to, all taken together."""
+    beyond = [difference(amount(p), amount(limit)) for p, limit in matched(points, of, bound)]
+    if not beyond:
         return NOT_YET
-    above = [p for p, limit in pairs if _low(p) > limit.value + 1e-12]
-    highest = max(p.value - limit.value for p, limit in pairs)
-    return Finding(f"{len(above)} of {len(pairs)} above; largest excess {_written(highest, show)}", not above)
+    comparisons = [Comparison(one, high=0.0) for one in beyond]
+    above = sum(shown([one.outside for one in comparisons]))
+    highest = _written(max(one.value for one in beyond), show)
+    return Finding(f"{above} of {len(beyond)} above; largest excess {highest}", all_hold(comparisons))
 
 
 def exceeds(points: Sequence[Point], of: Series, bound: Series, show: Show = "share") -> Finding:
-    """Some figure exceeds its bound beyond its 95 % interval: the bound is broken."""
+    """Some figure exceeds its bound: the bound is broken."""
     kept = not_above(points, of, bound, show)
-    return kept if kept.holds is None else Finding(kept.ours, not kept.holds)
+    broken = {Verdict.HOLDS: Verdict.DOES_NOT, Verdict.DOES_NOT: Verdict.HOLDS}
+    return Finding(kept.ours, kept.verdict and broken.get(kept.verdict, kept.verdict))
 
 
 def between(points: Sequence[Point], of: Series, low: Series, high: Series) -> Finding:
     """Each figure lies between those of two other series at the same labels."""
     lows = {rest(p, ()): bottom for p, bottom in matched(points, of, low)}
     highs = matched(points, of, high)
-    pairs = [(p, lows[rest(p, ())], top) for p, top in highs if rest(p, ()) in lows]
-    if not pairs:
+    triples = [(p, lows[rest(p, ())], top) for p, top in highs if rest(p, ()) in lows]
+    if not triples:
         return NOT_YET
-    inside = sum(bottom.value <= p.value <= top.value for p, bottom, top in pairs)
-    return Finding(f"{inside} of {len(pairs)} between", inside == len(pairs))
+    inside = sum(bottom.value <= p.value <= top.value for p, bottom, top in triples)
+    pairs = [pair for p, bottom, top in triples for pair in ((p, bottom), (top, p))]
+    gaps = [Comparison(difference(amount(upper), amount(lower)), low=0.0) for upper, lower in pairs]
+    return Finding(f"{inside} of {len(triples)} between", all_hold(gaps))
 
 
 def times(points: Sequence[Point], of: Series, than: Series, low: float = 0.0, high: float = math.inf) -> Finding:
     """One series over another, at the same labels, lies between two numbers."""
-    pairs = [(p, q) for p, q in matched(points, of, than) if q.value]
-    return _bounded([p.value / q.value for p, q in pairs], low, high, "ratio")
+    pairs = [(amount(p), amount(q)) for p, q in matched(points, of, than) if q.value > 0]
+    return _bounded([quotient(one, other) for one, other in pairs], low, high, "ratio")
 
 
 def exceeds_by(
@@ -138,7 +165,7 @@ def exceeds_by(
     show: Show = "number",
 ) -> Finding:
     """One series minus another, at the same labels, lies between two numbers."""
-    values = [p.value - q.value for p, q in matched(points, of, than)]
+    values = [difference(amount(p), amount(q)) for p, q in matched(points, of, than)]
     return _bounded(values, low, high, show)
 
 
@@ -149,61 +176,66 @@ def grows_slower(
 
     ``along`` names labels that change with it, as the model's name does with its size.
     """
-    slopes = [_slopes(points, one, over, {*_shared(of, than), *along}) for one in (of, than)]
-    shared = slopes[0].keys() & slopes[1].keys()
-    if not shared:
+    slower, faster = (_slopes(points, one, over, {*_shared(of, than), *along}) for one in (of, than))
+    both = [(slower[key], faster[key]) for key in slower.keys() & faster.keys()]
+    if not both:
         return NOT_YET
-    quotients = [slopes[0][key] / slopes[1][key] if slopes[1][key] else math.inf for key in shared]
-    holds = all(slopes[0][key] < share * slopes[1][key] for key in shared)
-    return Finding(f"{_range(quotients, 'ratio')} the slope", holds)
+    quotients = [Amount(one.value / other.value if other.value else math.inf) for one, other in both]
+    gaps = [combination([(1.0, one), (-share, other)]) for one, other in both]
+    return Finding(f"{_range(quotients, 'ratio')} the slope", all_hold([Comparison(gap, high=0.0) for gap in gaps]))
 
 
 def flat(points: Sequence[Point], of: Series, over: Sequence[str], tolerance: float) -> Finding:
     """Over some labels the largest figure of each curve is within a tolerance of the smallest: 0.3 is 30 % above."""
-    curves: dict[tuple[tuple[str, str], ...], list[float]] = defaultdict(list)
+    curves: dict[tuple[tuple[str, str], ...], list[Amount]] = defaultdict(list)
     for point in of.points(points):
-        curves[rest(point, [*over, *of.where])].append(point.value)
-    spans = [max(values) / min(values) for values in curves.values() if len(values) > 1 and min(values) > 0]
-    if not spans:
+        curves[rest(point, [*over, *of.where])].append(amount(point))
+    kept = [sorted(curve, key=lambda one: one.value) for curve in curves.values() if len(curve) > 1]
+    kept = [curve for curve in kept if curve[0].value > 0]
+    if not kept:
         return NOT_YET
-    return Finding(f"largest / smallest {_range(spans, 'ratio')}", all(span <= 1 + tolerance for span in spans))
+    spans = [Amount(curve[-1].value / curve[0].value) for curve in kept]
+    ratios = [quotient(upper, lower) for curve in kept for lower, upper in combinations(curve, 2)]
+    level = all_hold([Comparison(ratio, high=1 + tolerance) for ratio in ratios])
+    return Finding(f"largest / smallest {_range(spans, 'ratio')}", level)
 
 
 def largest(points: Sequence[Point], of: str, among: Sequence[str], where: Mapping[str, Any] | None = None) -> Finding:
     """One quantity is the largest of several wherever they were measured together."""
-    found: dict[tuple[tuple[str, str], ...], dict[str, float]] = defaultdict(dict)
+    found: dict[tuple[tuple[str, str], ...], dict[str, Amount]] = defaultdict(dict)
     for name in (of, *among):
         for point in Series(name, where or {}).points(points):
-            found[rest(point, ())][name] = point.value
+            found[rest(point, ())][name] = amount(point)
     measured = [figures for figures in found.values() if of in figures and len(figures) > 1]
     if not measured:
         return NOT_YET
-    wins = sum(figures[of] >= max(figures.values()) for figures in measured)
-    return Finding(f"largest in {wins} of {len(measured)}", wins == len(measured))
+    wins = sum(figures[of].value >= max(one.value for one in figures.values()) for figures in measured)
+    gaps = [difference(figures[of], one) for figures in measured for name, one in figures.items() if name != of]
+    return Finding(f"largest in {wins} of {len(measured)}", all_hold([Comparison(gap, low=0.0) for gap in gaps]))
 
 
-def _bounded(values: Sequence[float], low: float, high: float, show: Show) -> Finding:
-    if not values:
+def _bounded(found: Sequence[Amount], low: float, high: float, show: Show) -> Finding:
+    if not found:
         return NOT_YET
-    inside = sum(low <= value <= high for value in values)
-    ours = f"{inside} of {len(values)} exactly" if low == high else _range(values, show)
-    return Finding(ours, inside == len(values))
+    return Finding(_range(found, show), all_hold([Comparison(one, low, high) for one in found]))
 
 
 def _slopes(
     points: Sequence[Point], of: Series, over: str, names: set[str]
-) -> dict[tuple[tuple[str, str], ...], float]:
+) -> dict[tuple[tuple[str, str], ...], Amount]:
     """The least-squares slope over a label of every curve with two or more places."""
-    curves: dict[tuple[tuple[str, str], ...], list[tuple[float, float]]] = defaultdict(list)
+    curves: dict[tuple[tuple[str, str], ...], list[tuple[float, Amount]]] = defaultdict(list)
     for point in of.points(points):
         place = point.labels.get(over)
         if isinstance(place, int | float):
-            curves[rest(point, names | {over})].append((float(place), point.value))
-    return {
-        key: linear_regression(*zip(*curve, strict=True)).slope
-        for key, curve in curves.items()
-        if len({place for place, _ in curve}) > 1
-    }
+            curves[rest(point, names | {over})].append((float(place), amount(point)))
+    return {key: _slope(curve) for key, curve in curves.items() if len({place for place, _ in curve}) > 1}
+
+
+def _slope(curve: Sequence[tuple[float, Amount]]) -> Amount:
+    centre = fmean(place for place, _ in curve)
+    squares = sum((place - centre) ** 2 for place, _ in curve)
+    return combination([((place - centre) / squares, one) for place, one in curve])
 
 
 def _shared(one: Series, other: Series) -> set[str]:
@@ -211,11 +243,8 @@ def _shared(one: Series, other: Series) -> set[str]:
     return set(one.where) & set(other.where)
 
 
-def _low(point: Point) -> float:
-    return point.value if math.isnan(point.low) else point.low
-
-
-def _range(values: Sequence[float], show: Show) -> str:
+def _range(found: Sequence[Amount], show: Show) -> str:
+    values = [one.value for one in found]
     ends = list(dict.fromkeys(_written(value, show) for value in (min(values), max(values))))
     return " to ".join(ends)
 

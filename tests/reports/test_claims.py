@@ -26,10 +26,11 @@ from smd_research.reports.claims import (
 )
 from smd_research.reports.designs import Label
 from smd_research.reports.points import Point, Series, points
+from smd_research.reports.verdicts import Verdict
 
 
-def point(quantity: str, value: float, low: float = math.nan, **labels: Label) -> Point:
-    return Point(labels, quantity, value, low, n=5)
+def point(quantity: str, value: float, reach: float = math.nan, **labels: Label) -> Point:
+    return Point(labels, quantity, value, value - reach, value + reach, n=5)
 
 
 USERS = [
@@ -42,9 +43,9 @@ NONE = Series("value", {"mode": "none"})
 FULL = Series("value", {"mode": "full"})
 STAGES = [point("q_ms", 1.0, send="a"), point("link_ms", 5.0, send="a"), point("q_ms", 1.0, send="b")]
 PICKED = [
-    point("picked", 0.5, 0.4, k=7),
+    point("picked", 0.5, 0.1, k=7),
     point("bound", 0.2, k=7),
-    point("picked", 0.15, 0.1, k=3),
+    point("picked", 0.15, 0.05, k=3),
     point("bound", 0.3, k=3),
 ]
 BOUND = Series("bound")
@@ -78,7 +79,7 @@ BOUND = Series("bound")
 )  # fmt: skip
 def test_rules_hold_or_do_not_and_wait_for_figures(rule: Rule, holds: bool) -> None:
     found = rule([*USERS, *STAGES, *PICKED])
-    assert found.holds is holds
+    assert found.verdict is (Verdict.HOLDS if holds else Verdict.DOES_NOT)
     assert found.ours != "..."
     assert rule([]) == Finding("...", None)
 
@@ -93,7 +94,7 @@ def test_a_setting_that_a_part_takes_over_goes_with_it() -> None:
         for wire, error in (("fp32", 1e-6), ("fp16", 1e-3))
     ]
     of, than = (Series("error", {"wire_dtype": wire}) for wire in ("fp16", "fp32"))
-    assert times(wires, of, than, low=999).holds
+    assert times(wires, of, than, low=999).verdict is Verdict.HOLDS
 
 
 def test_a_label_that_only_one_series_asks_for_is_the_same_in_both() -> None:
@@ -105,10 +106,11 @@ def test_a_label_that_only_one_series_asks_for_is_the_same_in_both() -> None:
 
 def test_verdicts_are_words_for_findings() -> None:
     claim = Claim("c", "5", "abstract", partial(within, of=SMD))
-    assert [verdict(claim, Finding("", holds)) for holds in (True, False, None)] == ["holds", "does not", "..."]
+    words = [verdict(claim, Finding("", one)) for one in (*Verdict, None)]
+    assert words == ["holds", "does not", "undecided", "..."]
     shape = Claim("c", SHAPE, "Figure 4", partial(within, of=SMD))
-    assert verdict(shape, Finding("", True)) == "shape only: holds"
-    assert verdict(shape, Finding("", False), complete=False) == "shape only: does not so far"
+    assert verdict(shape, Finding("", Verdict.HOLDS)) == "shape only: holds"
+    assert verdict(shape, Finding("", Verdict.DOES_NOT), complete=False) == "shape only: does not so far"
 
 
 def test_an_incomplete_table_judges_so_far() -> None:
@@ -117,3 +119,43 @@ def test_an_incomplete_table_judges_so_far() -> None:
     found = [*points(frame_of_sweep(cells, [known])), *USERS]
     table = claims_table([Claim("all above one", "1", "aim", partial(within, of=SMD, low=1))], found, "t")
     assert [entry.text for entry in table.rows[0]][3:] == ["1.30 to 3.40", "holds so far"]
+
+
+@pytest.mark.parametrize(
+    ("rule", "reach"),
+    [
+        (partial(within, of=Series("q"), low=0.9), 0.2),
+        (partial(some_within, of=Series("q"), low=1.05), 0.2),
+        (partial(exceeds_by, of=Series("q"), than=Series("r"), low=0.1), 0.3),
+        (partial(times, of=Series("q"), than=Series("r"), low=1.5), 0.3),
+        (partial(not_above, of=Series("q"), bound=Series("r")), 0.6),
+        (partial(exceeds, of=Series("q"), bound=Series("r")), 0.6),
+        (partial(between, of=Series("q"), low=Series("r"), high=Series("s")), 0.6),
+        (partial(flat, of=Series("q"), over=["x"], tolerance=0.2), 0.2),
+        (partial(grows_slower, of=Series("r"), than=Series("q"), over="x"), 0.6),
+        (partial(largest, of="q", among=["r"]), 0.6),
+    ],
+)
+def test_every_rule_is_undecided_where_its_intervals_reach_across(rule: Rule, reach: float) -> None:
+    def measured(reach: float) -> list[Point]:
+        figures = {"q": (1.0, 1.1), "r": (0.5, 0.5), "s": (1.5, 1.6)}
+        return [point(name, values[x], reach, x=x) for name, values in figures.items() for x in (0, 1)]
+
+    assert rule(measured(reach)).verdict is Verdict.UNDECIDED
+    assert rule(measured(0.001)).verdict is not Verdict.UNDECIDED
+
+
+def test_an_exact_value_is_asked_of_what_was_measured() -> None:
+    equal = [point("greedy", 1.0, 0.17, x=x) for x in (0, 1)]
+    assert within(equal, Series("greedy"), low=1, high=1) == Finding("2 of 2 exactly", Verdict.HOLDS)
+    assert within([*equal, point("greedy", 0.99, 0.17, x=2)], Series("greedy"), 1, 1).verdict is Verdict.DOES_NOT
+
+
+def test_one_of_many_that_is_above_by_accident_refutes_nothing() -> None:
+    bound = [point("bound", 0.5, x=x) for x in range(20)]
+    one_above = [point("found", 0.61 if x == 3 else 0.4, 0.1, x=x) for x in range(20)]
+    found = not_above([*bound, *one_above], Series("found"), Series("bound"))
+    assert found.ours.startswith("0 of 20 above")
+    assert found.verdict is Verdict.UNDECIDED
+    alone = [p for p in (*bound, *one_above) if p.labels["x"] == 3]
+    assert not_above(alone, Series("found"), Series("bound")).verdict is Verdict.DOES_NOT
