@@ -63,6 +63,7 @@ def pareto(
     names: Mapping[str, str],
     beside: Where,
     title: str = "",
+    where: Where | None = None,
 ) -> Path:
     """Write :func:`pareto_figure` as PNG.
 
@@ -75,11 +76,13 @@ def pareto(
         names: what each label that sets settings apart is called; one that is 0 or null goes without saying.
         beside: labels of the unprotected cell.
         title: heading of the figure.
+        where: labels of the settings that are drawn.
 
     Returns:
         The path.
     """
-    return save(pareto_figure(points(source), leak, utility, groups, names, beside, title), Path(path))
+    found = [point for point in points(source) if fits(point, where or {}) or fits(point, beside)]
+    return save(pareto_figure(found, leak, utility, groups, names, beside, title), Path(path))
 
 
 def pareto_figure(
