@@ -12,6 +12,8 @@ COMMANDS = {
     "bench": "measure speed, both sides in one run",
     "serve": "play the untrusted party for runs on other hosts",
     "report": "show one cell prompt by prompt",
+    "score": "score records anew from their items",
+    "unpack": "put the records of a table into a results folder",
     "list": "say what there is to choose from",
 }
 

@@ -134,6 +134,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         again = " && ".join([*bench_commands(table), again])
         for path in write(table, measured, results_dir / "tables", name, again):
             print(path)
+        if folders:
+            from smd_research.records import pack
+
+            print(pack(folders, results_dir / "tables" / "records" / f"{table.file(name)}.parquet"))
     except LabError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -55,6 +55,10 @@ class Declared:
     claims: Sequence[Mapping[str, Any]] = field(default_factory=tuple)
     size: str = "small"
 
+    def file(self, name: str) -> str:
+        """The stem of the files of a table of this name; the full size has its own."""
+        return name if self.size == "small" else f"{name}-{self.size}"
+
 
 @dataclass(frozen=True)
 class TableSource:
@@ -233,7 +237,7 @@ def write(table: Declared, measured: TableSource, folder: Path, name: str, comma
         table: the declaration.
         measured: what is known.
         folder: where the files go.
-        name: of the files; the full size has its own.
+        name: of the table.
         command: what makes the table again.
     """
     from smd_research.reports.claims import claims_table
@@ -245,11 +249,10 @@ def write(table: Declared, measured: TableSource, folder: Path, name: str, comma
     notes, sample = (*made.footnotes, *measured.remarks), made.sample or measured.sample
     made = replace(made, footnotes=notes, sample=sample, command=command)
     expected = claims_table(ready.claims, points(measured.source), f"{table.title}: expected and found")
-    name = name if table.size == "small" else f"{name}-{table.size}"
-    written = write_table(made, folder, name, expected if expected.rows else None)
+    written = write_table(made, folder, table.file(name), expected if expected.rows else None)
     if ready.figure:
         try:
-            ready.figure(measured.source, folder / f"{name}.png")
+            ready.figure(measured.source, folder / f"{table.file(name)}.png")
         except RecordError as error:  # nothing measured yet: the picture of the table stays
             say(f"no figure yet: {error}")
     return written

@@ -1,13 +1,14 @@
 """Guesses at prompts scored: the place where a guess and the prompt that it is at meet."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from experiments.trials.pursuit import Found
 from smd_research import metrics
 from smd_research.core.guess import Guess
 from smd_research.data.prompts import Prompt
+from smd_research.metrics.control import Answered, controls
 from smd_research.models.bundle import Bundle
 
 
@@ -35,7 +36,8 @@ def scored(attempts: Sequence[Attempt], prompts: Sequence[Prompt], bundle: Bundl
         bundle: for its tokenizer and special ids.
     """
     found = []
-    beside = controls(prompts, attempts, bundle)
+    answers = [Answered(p.ids, a.guess, p.spans, p.source) for p, a in zip(prompts, attempts, strict=True)]
+    beside = controls(answers, bundle.special_ids)
     for attempt, prompt, chance in zip(attempts, prompts, beside, strict=True):
         values = privacy(prompt, attempt.guess, bundle) | {"attack_s": attempt.seconds}
         found.append(Found(attempt.guess, {**values, **chance, **attempt.scores}))
@@ -60,35 +62,4 @@ def privacy(prompt: Prompt, guess: Guess, bundle: Bundle) -> dict[str, float]:
         "exhausted": float(guess.exhausted),
         "residual": math.nan if guess.residual is None else guess.residual,
         **metrics.streams(truth, guess, spans),
-    }
-
-
-def controls(prompts: Sequence[Prompt], attempts: Sequence[Attempt], bundle: Bundle) -> list[dict[str, float]]:
-    """The negative control of each prompt: what the attack made of the other prompts' views, scored against this one.
-
-    The others are all of the same stratum, of one source and length; their scores are averaged, and what the attack
-    recovers beyond them from the prompt's own view is its excess. NaN where there is no other.
-    """
-    strata, found = strata_of(prompts), []
-    for position, prompt in enumerate(prompts):
-        others = [i for i, stratum in enumerate(strata) if stratum == strata[position] and i != position]
-        values = {}
-        for name, score in scorers(prompt, bundle).items():
-            chance = [score(attempts[other].guess) for other in others]
-            values[f"control_{name}"] = sum(chance) / len(chance) if chance else math.nan
-            values[f"excess_{name}"] = score(attempts[position].guess) - values[f"control_{name}"]
-        found.append(values)
-    return found
-
-
-def strata_of(prompts: Sequence[Prompt]) -> list[tuple[str, int]]:
-    """Source and length of each prompt: a view of another kind of text, or of another length, would be no control."""
-    return [(prompt.source, len(prompt.ids)) for prompt in prompts]
-
-
-def scorers(prompt: Prompt, bundle: Bundle) -> dict[str, Callable[[Guess], float]]:
-    """The metrics of a guess that have a control."""
-    return {
-        "token_accuracy": lambda guess: metrics.token_accuracy(prompt.ids, guess, bundle.special_ids),
-        "span_exact": lambda guess: metrics.span_exact(prompt.ids, guess, prompt.spans),
     }

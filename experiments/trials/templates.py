@@ -6,7 +6,7 @@ from collections.abc import Hashable, Sequence
 
 from attacks.base import TemplateAttack
 from experiments.progress import track
-from experiments.trials.guesses import Attempt, scored, strata_of
+from experiments.trials.guesses import Attempt, scored
 from experiments.trials.hiding import Hidden
 from experiments.trials.pursuit import READS_PROMPTS, Findings, Kind, Pursuit
 from experiments.trials.seen import TUNE
@@ -28,7 +28,7 @@ def pursue(attack: TemplateAttack, pursuit: Pursuit) -> Findings:
         raise NotApplicableError(f"no prompt holds a whole secret of type '{attack.secret}'")
     views = pursuit.shown(attack).views
     attack.fit(pursuit.public)
-    strata = strata_of(truth.prompts)
+    strata = [(prompt.source, len(prompt.ids)) for prompt in truth.prompts]
     attempts = []
     for position, (prompt, view) in enumerate(zip(truth.prompts, track(views, "attack"), strict=True)):
         one, other = hidden[position], partner(position, strata)

@@ -1,7 +1,7 @@
 """Privacy, utility and cost: one function a metric, each with a card, and means with 95 % intervals."""
 
 from smd_research.metrics.card import Card
-from smd_research.metrics.cards import CARDS, summarise
+from smd_research.metrics.cards import CARDS, SCORES, summarise
 from smd_research.metrics.cost import resident_mb
 from smd_research.metrics.estimate import Estimate, Scale, aggregate, perplexity
 from smd_research.metrics.memory import Mapped, mapped, private_bytes, shared_once
@@ -27,6 +27,7 @@ from smd_research.metrics.utility import greedy_equal, kl, logit_error, negative
 __all__ = [
     "CARDS",
     "JUDGES",
+    "SCORES",
     "Card",
     "Estimate",
     "Mapped",

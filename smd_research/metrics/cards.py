@@ -43,6 +43,12 @@ def find_cards(module: ModuleType) -> Iterator[Card]:
 CARDS: dict[str, Card] = gather()
 """Every metric a record may hold, by name."""
 
+SCORES = 2
+"""The version of the way from per-prompt results to numbers: raised whenever a control, a score or an interval changes.
+
+1 took the next prompt as a control and Wilson's or Student's interval; 2 takes all prompts of the stratum and Gaffke's.
+"""
+
 
 def summarise(name: str, values: Iterable[float | bool | None]) -> Estimate:
     """Average the per-prompt values of a named metric the way its card says.

@@ -11,6 +11,7 @@ from smd_research.records.frame import (
     readable,
 )
 from smd_research.records.items import Item, items_frame, read_items
+from smd_research.records.packing import pack, packed, unpack
 from smd_research.records.record import Record, Status
 from smd_research.records.store import Store, decide, read
 
@@ -27,8 +28,11 @@ __all__ = [
     "has_metric",
     "items_frame",
     "load",
+    "pack",
+    "packed",
     "read",
     "read_items",
     "read_record",
     "readable",
+    "unpack",
 ]

@@ -12,6 +12,7 @@ import pandas as pd
 from smd_research.core.cell import COMPONENTS, OPTIONAL, Cell, component_name, parameters
 from smd_research.core.errors import RecordError
 from smd_research.metrics import Estimate
+from smd_research.records.packing import packed
 from smd_research.records.record import Record, Status
 from smd_research.records.store import Store, read
 
@@ -41,6 +42,7 @@ COLUMNS = (
     *DESIGN,
     *VERSIONS,
     DEPLOYED,
+    "scored",
     "status",
     "reason",
     "metric",
@@ -55,7 +57,7 @@ COLUMNS = (
 
 _TYPES = {
     **dict.fromkeys(("mean", "low", "high"), "float64"),
-    **dict.fromkeys(("n", "seed", "n_prompts", "max_new_tokens", "prompt_tokens", *VERSIONS), "Int64"),
+    **dict.fromkeys(("n", "seed", "n_prompts", "max_new_tokens", "prompt_tokens", "scored", *VERSIONS), "Int64"),
 }
 
 
@@ -70,8 +72,14 @@ def load(results_dir: str | os.PathLike[str]) -> pd.DataFrame:
     prompts included, are left out with a :class:`CorruptRecordWarning` that names them.
 
     Args:
-        results_dir: the folder that holds ``cells/``; an empty frame is returned when there are none.
+        results_dir: the folder that holds ``cells/``, or a file of packed records; an empty frame is returned when
+            there are none.
+
+    Raises:
+        RecordError: when a packed file does not hold together.
     """
+    if Path(results_dir).is_file():
+        return frame_of(packed(Path(results_dir)))
     return frame_of(readable(Store(results_dir).paths()))
 
 
@@ -137,6 +145,7 @@ def design(cell: Cell) -> dict[str, Any]:
 def _rows(record: Record) -> Iterator[dict[str, Any]]:
     common = design(record.cell) | {
         DEPLOYED: _deployed(record),
+        "scored": record.scored,
         "status": str(record.status),
         "reason": record.reason,
         "id": record.cell.id,

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from smd_research.core.cell import Cell, without_home
-from smd_research.metrics import Estimate
+from smd_research.metrics import SCORES, Estimate
 
 _HELD_UNCOUNTED = {"defense": ("fresh_epsilon", "precision")}
 """Options that older records hold where they are null, without counting them; a cell holds only what counts."""
@@ -37,6 +37,7 @@ class Record:
         items: one row a prompt, see :mod:`smd_research.records.items`; holds secrets, so it is never shown in a repr.
         environment: where and with what it ran, see :mod:`smd_research.records.environment`.
         path: the folder it was read from or written to.
+        scored: the version of the scores by which items became metrics, :data:`smd_research.metrics.SCORES`.
     """
 
     status: Status
@@ -46,6 +47,7 @@ class Record:
     items: pd.DataFrame = field(default_factory=pd.DataFrame, repr=False, compare=False)
     environment: Mapping[str, Any] = field(default_factory=dict, repr=False)
     path: Path | None = None
+    scored: int = SCORES
 
 
 def metrics_document(record: Record) -> dict[str, Any]:
@@ -53,6 +55,7 @@ def metrics_document(record: Record) -> dict[str, Any]:
     return {
         "status": str(record.status),
         "reason": without_home(record.reason),
+        "scored": record.scored,
         "cell": {"id": record.cell.id, "readable": record.cell.readable, **record.cell.to_dict()},
         "metrics": {name: _estimate_document(estimate) for name, estimate in record.metrics.items()},
     }

@@ -50,6 +50,8 @@ def parsed(folder: Path, contents: Mapping[str, bytes]) -> Record:
     environment = _document(contents, "environment.json")
     _checksums(environment.pop("files", None), contents)
     _require(isinstance(environment.get("parameters", {}), dict), "environment.json: parameters is no mapping")
+    special = environment.get("special_ids", [])
+    _require(isinstance(special, list) and all(map(_is_count, special)), "environment.json: special_ids are no ids")
     document = _document(contents, "metrics.json")
     _metrics(document)
     _cell(document["cell"])
@@ -58,7 +60,7 @@ def parsed(folder: Path, contents: Mapping[str, bytes]) -> Record:
     _require(document["cell"].get("id") == cell.id, "metrics.json: the cell has another id than it says")
     _require(folder.resolve().name == f"{cell.readable}-{cell.id}", "it holds another cell than its name says")
     frame = _items(contents["items.parquet"])
-    return Record(status, cell, reason, metrics, frame, environment, folder)
+    return Record(status, cell, reason, metrics, frame, environment, folder, document.get("scored", 1))
 
 
 def _require(held: bool, otherwise: str) -> None:
@@ -112,6 +114,7 @@ def _metrics(document: Mapping[str, Any]) -> None:
     known = isinstance(document.get("status"), str) and document["status"] in list(Status)
     _require(known, "metrics.json: its status is unknown")
     _require(isinstance(document.get("reason"), str | None), "metrics.json: its reason is no text")
+    _require(_is_count(document.get("scored", 1)), "metrics.json: the version of its scores is no count")
     metrics = document.get("metrics")
     _require(isinstance(metrics, dict), "metrics.json: metrics is no mapping")
     for name, estimate in document["metrics"].items():

@@ -21,7 +21,7 @@ from smd_research.reports.tables.table import Column, Table, TableEntry
 from smd_research.reports.verdicts import (
     Amount,
     Comparison,
-    Verdict,
+    Judgement,
     all_hold,
     amount,
     combination,
@@ -48,7 +48,7 @@ class Finding:
     """What was measured for a claim, as shown, and what is said of it; None where it is not measured yet."""
 
     ours: str
-    verdict: Verdict | None
+    verdict: Judgement | None
 
 
 NOT_YET = Finding(numbers.PENDING, None)
@@ -100,7 +100,9 @@ def within(
     found = of.points(points)
     if found and low == high:
         inside = sum(point.value == low for point in found)
-        return Finding(f"{inside} of {len(found)} exactly", Verdict.HOLDS if inside == len(found) else Verdict.DOES_NOT)
+        return Finding(
+            f"{inside} of {len(found)} exactly", Judgement.HOLDS if inside == len(found) else Judgement.DOES_NOT
+        )
     return _bounded([amount(point) for point in found], low, high, show)
 
 
@@ -133,7 +135,7 @@ def not_above(points: Sequence[Point], of: Series, bound: Series, show: Show = "
 def exceeds(points: Sequence[Point], of: Series, bound: Series, show: Show = "share") -> Finding:
     """Some figure exceeds its bound: the bound is broken."""
     kept = not_above(points, of, bound, show)
-    broken = {Verdict.HOLDS: Verdict.DOES_NOT, Verdict.DOES_NOT: Verdict.HOLDS}
+    broken = {Judgement.HOLDS: Judgement.DOES_NOT, Judgement.DOES_NOT: Judgement.HOLDS}
     return Finding(kept.ours, kept.verdict and broken.get(kept.verdict, kept.verdict))
 
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from smd_research.metrics import SCORES
 from smd_research.records.bench import Bench
 from smd_research.reports.render import numbers
 
@@ -29,7 +30,14 @@ def sample_of_frame(frame: pd.DataFrame, pooled: bool = False) -> str:
         over = f"means over seeds, 95 % intervals over seeds (of a share no narrower than over all their {what})"
     else:
         over = f"95 % intervals over {what}"
-    return f"n = {prompts} {'evaluation texts' if what == 'texts' else 'prompts'} a cell, seed {seeds}; {over}"
+    of = "evaluation texts" if what == "texts" else "prompts"
+    return f"n = {prompts} {of} a cell, seed {seeds}; {over}{_older(frame)}"
+
+
+def _older(frame: pd.DataFrame) -> str:
+    """That some scores are not of today's version; empty where all are."""
+    versions = sorted({int(version) for version in frame["scored"].dropna() if version < SCORES})
+    return f"; scored by version {numbers.span(versions)} of {SCORES}" if versions else ""
 
 
 def _sampled(frame: pd.DataFrame) -> list[str]:

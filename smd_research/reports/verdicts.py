@@ -25,7 +25,7 @@ _REACH = float(stats.norm.isf(_TAIL))
 _ROUNDING = 1e-12
 
 
-class Verdict(StrEnum):
+class Judgement(StrEnum):
     """What is said of a statement."""
 
     HOLDS = "holds"
@@ -132,23 +132,23 @@ def shown(probabilities: Sequence[float]) -> list[bool]:
     return [p <= _TAIL for p in holm(probabilities)]
 
 
-def all_hold(comparisons: Sequence[Comparison]) -> Verdict:
+def all_hold(comparisons: Sequence[Comparison]) -> Judgement:
     """Whether every figure lies inside its bounds."""
-    return _judged(comparisons, lambda one: one.inside, lambda one: one.outside, Verdict.HOLDS, Verdict.DOES_NOT)
+    return _judged(comparisons, lambda one: one.inside, lambda one: one.outside, Judgement.HOLDS, Judgement.DOES_NOT)
 
 
-def some_hold(comparisons: Sequence[Comparison]) -> Verdict:
+def some_hold(comparisons: Sequence[Comparison]) -> Judgement:
     """Whether any figure lies inside its bounds."""
-    return _judged(comparisons, lambda one: one.outside, lambda one: one.inside, Verdict.DOES_NOT, Verdict.HOLDS)
+    return _judged(comparisons, lambda one: one.outside, lambda one: one.inside, Judgement.DOES_NOT, Judgement.HOLDS)
 
 
 def _judged(
     comparisons: Sequence[Comparison],
     each: Callable[[Comparison], float],
     any_of: Callable[[Comparison], float],
-    where_each: Verdict,
-    where_any: Verdict,
-) -> Verdict:
+    where_each: Judgement,
+    where_any: Judgement,
+) -> Judgement:
     if any(shown([any_of(one) for one in comparisons])):
         return where_any
-    return where_each if all(each(one) <= _TAIL for one in comparisons) else Verdict.UNDECIDED
+    return where_each if all(each(one) <= _TAIL for one in comparisons) else Judgement.UNDECIDED

@@ -26,7 +26,7 @@ from smd_research.reports.claims import (
 )
 from smd_research.reports.designs import Label
 from smd_research.reports.points import Point, Series, points
-from smd_research.reports.verdicts import Verdict
+from smd_research.reports.verdicts import Judgement
 
 
 def point(quantity: str, value: float, reach: float = math.nan, **labels: Label) -> Point:
@@ -79,7 +79,7 @@ BOUND = Series("bound")
 )  # fmt: skip
 def test_rules_hold_or_do_not_and_wait_for_figures(rule: Rule, holds: bool) -> None:
     found = rule([*USERS, *STAGES, *PICKED])
-    assert found.verdict is (Verdict.HOLDS if holds else Verdict.DOES_NOT)
+    assert found.verdict is (Judgement.HOLDS if holds else Judgement.DOES_NOT)
     assert found.ours != "..."
     assert rule([]) == Finding("...", None)
 
@@ -94,7 +94,7 @@ def test_a_setting_that_a_part_takes_over_goes_with_it() -> None:
         for wire, error in (("fp32", 1e-6), ("fp16", 1e-3))
     ]
     of, than = (Series("error", {"wire_dtype": wire}) for wire in ("fp16", "fp32"))
-    assert times(wires, of, than, low=999).verdict is Verdict.HOLDS
+    assert times(wires, of, than, low=999).verdict is Judgement.HOLDS
 
 
 def test_a_label_that_only_one_series_asks_for_is_the_same_in_both() -> None:
@@ -106,11 +106,11 @@ def test_a_label_that_only_one_series_asks_for_is_the_same_in_both() -> None:
 
 def test_verdicts_are_words_for_findings() -> None:
     claim = Claim("c", "5", "abstract", partial(within, of=SMD))
-    words = [verdict(claim, Finding("", one)) for one in (*Verdict, None)]
+    words = [verdict(claim, Finding("", one)) for one in (*Judgement, None)]
     assert words == ["holds", "does not", "undecided", "..."]
     shape = Claim("c", SHAPE, "Figure 4", partial(within, of=SMD))
-    assert verdict(shape, Finding("", Verdict.HOLDS)) == "shape only: holds"
-    assert verdict(shape, Finding("", Verdict.DOES_NOT), complete=False) == "shape only: does not so far"
+    assert verdict(shape, Finding("", Judgement.HOLDS)) == "shape only: holds"
+    assert verdict(shape, Finding("", Judgement.DOES_NOT), complete=False) == "shape only: does not so far"
 
 
 def test_an_incomplete_table_judges_so_far() -> None:
@@ -141,14 +141,14 @@ def test_every_rule_is_undecided_where_its_intervals_reach_across(rule: Rule, re
         figures = {"q": (1.0, 1.1), "r": (0.5, 0.5), "s": (1.5, 1.6)}
         return [point(name, values[x], reach, x=x) for name, values in figures.items() for x in (0, 1)]
 
-    assert rule(measured(reach)).verdict is Verdict.UNDECIDED
-    assert rule(measured(0.001)).verdict is not Verdict.UNDECIDED
+    assert rule(measured(reach)).verdict is Judgement.UNDECIDED
+    assert rule(measured(0.001)).verdict is not Judgement.UNDECIDED
 
 
 def test_an_exact_value_is_asked_of_what_was_measured() -> None:
     equal = [point("greedy", 1.0, 0.17, x=x) for x in (0, 1)]
-    assert within(equal, Series("greedy"), low=1, high=1) == Finding("2 of 2 exactly", Verdict.HOLDS)
-    assert within([*equal, point("greedy", 0.99, 0.17, x=2)], Series("greedy"), 1, 1).verdict is Verdict.DOES_NOT
+    assert within(equal, Series("greedy"), low=1, high=1) == Finding("2 of 2 exactly", Judgement.HOLDS)
+    assert within([*equal, point("greedy", 0.99, 0.17, x=2)], Series("greedy"), 1, 1).verdict is Judgement.DOES_NOT
 
 
 def test_one_of_many_that_is_above_by_accident_refutes_nothing() -> None:
@@ -156,6 +156,6 @@ def test_one_of_many_that_is_above_by_accident_refutes_nothing() -> None:
     one_above = [point("found", 0.61 if x == 3 else 0.4, 0.1, x=x) for x in range(20)]
     found = not_above([*bound, *one_above], Series("found"), Series("bound"))
     assert found.ours.startswith("0 of 20 above")
-    assert found.verdict is Verdict.UNDECIDED
+    assert found.verdict is Judgement.UNDECIDED
     alone = [p for p in (*bound, *one_above) if p.labels["x"] == 3]
-    assert not_above(alone, Series("found"), Series("bound")).verdict is Verdict.DOES_NOT
+    assert not_above(alone, Series("found"), Series("bound")).verdict is Judgement.DOES_NOT

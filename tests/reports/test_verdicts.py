@@ -10,7 +10,7 @@ from smd_research.metrics.interval import bounded_interval
 from smd_research.reports.verdicts import (
     Amount,
     Comparison,
-    Verdict,
+    Judgement,
     all_hold,
     combination,
     difference,
@@ -25,17 +25,17 @@ PROBABILITIES = st.lists(st.floats(0, 1), min_size=1, max_size=8)
 @pytest.mark.parametrize(
     ("amount", "expected"),
     [
-        (Amount(0.97, 0.95, 0.99), Verdict.HOLDS),
-        (Amount(0.97, 0.94, 0.99), Verdict.UNDECIDED),
-        (Amount(0.90, 0.85, 0.96), Verdict.UNDECIDED),
-        (Amount(0.90, 0.85, 0.94), Verdict.DOES_NOT),
-        (Amount(1.0, 0.96, 1.0), Verdict.HOLDS),
-        (Amount(1.0, 0.83, 1.0), Verdict.UNDECIDED),
-        (Amount(0.95), Verdict.HOLDS),
-        (Amount(0.949), Verdict.DOES_NOT),
+        (Amount(0.97, 0.95, 0.99), Judgement.HOLDS),
+        (Amount(0.97, 0.94, 0.99), Judgement.UNDECIDED),
+        (Amount(0.90, 0.85, 0.96), Judgement.UNDECIDED),
+        (Amount(0.90, 0.85, 0.94), Judgement.DOES_NOT),
+        (Amount(1.0, 0.96, 1.0), Judgement.HOLDS),
+        (Amount(1.0, 0.83, 1.0), Judgement.UNDECIDED),
+        (Amount(0.95), Judgement.HOLDS),
+        (Amount(0.949), Judgement.DOES_NOT),
     ],
 )
-def test_one_figure_is_judged_by_its_interval(amount: Amount, expected: Verdict) -> None:
+def test_one_figure_is_judged_by_its_interval(amount: Amount, expected: Judgement) -> None:
     assert all_hold([Comparison(amount, 0.95, 1.0)]) is expected
     assert some_hold([Comparison(amount, 0.95, 1.0)]) is expected
 
@@ -73,6 +73,6 @@ def test_a_true_statement_about_many_cells_is_rarely_refuted() -> None:
     for _ in range(200):
         rates = [rng.random(40) < 0.3 for _ in range(12)]
         cells = [Comparison(Amount(float(hits.mean()), *bounded_interval(hits)), high=0.3) for hits in rates]
-        refuted += all_hold(cells) is Verdict.DOES_NOT
-        alone += any(all_hold([cell]) is Verdict.DOES_NOT for cell in cells)
+        refuted += all_hold(cells) is Judgement.DOES_NOT
+        alone += any(all_hold([cell]) is Judgement.DOES_NOT for cell in cells)
     assert refuted <= 10 < 15 < alone

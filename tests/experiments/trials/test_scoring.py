@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from lived import seen
 
 from attacks.base import Attack, PromptAttack
-from experiments.trials.guesses import Attempt, controls, scored
+from experiments.trials.guesses import Attempt, scored
 from experiments.trials.items import token_texts
 from experiments.trials.pursuing import admit
 from experiments.trials.pursuit import Findings
@@ -55,22 +55,6 @@ def test_the_control_of_a_template_is_another_prompt_of_the_same_source_and_leng
         else:
             assert other != position
             assert strata[other] == strata[position]
-
-
-def test_the_control_is_the_mean_over_all_other_prompts_of_the_same_source_and_length() -> None:
-    prompts = [
-        prompt("a", (0, 1, 2, 3), "letters"),
-        prompt("b", (0, 1, 2, 9), "letters"),
-        prompt("c", (0, 7, 7, 3), "letters"),
-        prompt("other source", (0, 1, 2, 3), "notes"),
-        prompt("other length", (0, 1, 2), "letters"),
-    ]
-    found = controls(prompts, [Attempt(Guess(one.ids), 0.0) for one in prompts], BUNDLE)
-    assert found[0]["control_token_accuracy"] == pytest.approx((2 / 3 + 1 / 3) / 2)
-    assert found[0]["control_span_exact"] == pytest.approx(1 / 2), "b holds the same name, c another"
-    assert found[0]["excess_token_accuracy"] == pytest.approx(1 - 1 / 2)
-    assert found[2]["control_token_accuracy"] == pytest.approx((1 / 3 + 0) / 2)
-    assert all(math.isnan(value) for one in found[3:] for value in one.values())
 
 
 def test_a_perfect_attack_on_prompts_that_are_alike_leaks_only_what_differs() -> None:
