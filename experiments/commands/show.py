@@ -9,7 +9,7 @@ from rich.table import Table
 
 from smd_research.core.errors import RecordError
 from smd_research.metrics import CARDS, Estimate
-from smd_research.records import Record, frame_of, read
+from smd_research.records import NO_TEXTS, Record, frame_of, read
 
 KINDS = ("privacy", "utility", "cost")
 LEAKS = ("token_recovery", "span_exact", "token_accuracy")
@@ -46,6 +46,8 @@ def cell(folder: Path) -> None:
         console().print(metrics_table(record))
     guarantee = record.environment.get("guarantee", "none")
     print(f"guarantee: {guarantee}\nrecord: {folder}")
+    if not record.texts:
+        print(NO_TEXTS)
 
 
 def metrics_table(record: Record) -> Table:

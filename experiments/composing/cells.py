@@ -62,6 +62,7 @@ def plan(cfg: DictConfig, choices: Mapping[str, Any], overrides: Sequence[str]) 
         partial(beside, list(overrides), cfg.rerun),
         cfg.address,
         plain(cfg.trainer),
+        cfg.record_texts,
     )
 
 

@@ -34,6 +34,11 @@ def text(value: Any) -> str:
     return "" if isinstance(value, str) and value.strip() else "give a text"
 
 
+def yes_or_no(value: Any) -> str:
+    """True or false."""
+    return "" if isinstance(value, bool) else "give true or false"
+
+
 SETTINGS: Mapping[str, Check] = {
     "n_prompts": whole(1),
     "prompt_tokens": whole(1, null=True),
@@ -45,6 +50,7 @@ SETTINGS: Mapping[str, Check] = {
     "device": text,
     "threads": whole(1),
     "results_dir": text,
+    "record_texts": yes_or_no,
     "rerun": one_of("failed", "missing", "always", "never"),
     "repeats": whole(1),
     "size": one_of(*SIZES),

@@ -55,6 +55,7 @@ class Plan:
         beside: the plan of the cell that differs in the given overrides, for an attack that stands beside a control.
         address: where the untrusted party listens, when it is on another host.
         trainer: where Lightning trains: its accelerator, devices and strategy.
+        record_texts: whether the record holds the texts that were asked and guessed.
     """
 
     cell: Cell
@@ -66,3 +67,4 @@ class Plan:
     beside: Callable[[Sequence[str]], "Plan"]
     address: str | None = None
     trainer: Mapping[str, Any] = field(default_factory=dict)
+    record_texts: bool = True

@@ -10,13 +10,15 @@ from dataclasses import replace
 from experiments.trials.scoring import estimates
 from smd_research import metrics
 from smd_research.metrics.control import Answered, controls
-from smd_research.records import Item, Record, Status, items_frame, read_items
+from smd_research.records import NO_TEXTS, Item, Record, Status, items_frame, read_items
 
 
 def obstacle(record: Record) -> str:
     """Why a record cannot be scored anew; empty where it can."""
     if record.status is not Status.OK:
         return "it has no scores"
+    if not record.texts:
+        return NO_TEXTS
     if record.cell.task is not None:
         return "its items show a part of the texts tuned on"
     if "special_ids" not in record.environment:

@@ -9,7 +9,7 @@ from smd_research.core.errors import LabError, MachineError, NotApplicableError
 
 if TYPE_CHECKING:
     from experiments.trials.workbench import Workbench
-    from smd_research.records import Record
+    from smd_research.records import Record, Store
     from smd_research.records.lease import Lease
 
 
@@ -35,14 +35,14 @@ class Runner:
         store = Store(plan.results_dir)
         known = store.lookup(plan.cell) if plan.rerun != "always" else None
         if decide(known, plan.rerun) != "run":
-            return known, known is not None
+            return known and _as_asked(store, plan, known), known is not None
         store.prepare()
 
         with Leases(plan.results_dir).held(plan.cell, _say_who_has_it) as waited:
             known = store.lookup(plan.cell) if waited or plan.rerun != "always" else None
             if known is not None and (waited or decide(known, plan.rerun) != "run"):
-                return known, True  # another run had the cell meanwhile
-            record = store.write(self._try(plan))
+                return _as_asked(store, plan, known), True  # another run had the cell meanwhile
+            record = store.write(_kept(plan, self._try(plan)))
 
         from experiments.trials.sinks import log
 
@@ -68,8 +68,28 @@ class Runner:
             return Record(Status.NOT_APPLICABLE, plan.cell, str(reason))
         except Exception as error:
             if not isinstance(error, LabError):  # those that the lab raises on purpose say enough by themselves
-                traceback.print_exception(error)
-            return Record(Status.FAILED, plan.cell, one_line(error))
+                _show(error, with_message=plan.record_texts)
+            return Record(Status.FAILED, plan.cell, one_line(error, with_message=plan.record_texts))
+
+
+def _kept(plan: Plan, record: "Record") -> "Record":
+    """What is written of a record."""
+    from smd_research.records import without_texts
+
+    return record if plan.record_texts else without_texts(record)
+
+
+def _as_asked(store: "Store", plan: Plan, known: "Record") -> "Record":
+    """A known record; its texts are taken out of it where they are not to be kept."""
+    return known if plan.record_texts or not known.texts else store.write(_kept(plan, known))
+
+
+def _show(error: Exception, *, with_message: bool) -> None:
+    if with_message:
+        traceback.print_exception(error)
+    else:
+        traceback.print_tb(error.__traceback__)
+        say(one_line(error, with_message=False))
 
 
 def _say_who_has_it(lease: "Lease | None") -> None:
@@ -77,7 +97,14 @@ def _say_who_has_it(lease: "Lease | None") -> None:
     say(f"  {where} is busy with this cell: waiting for its record")
 
 
-def one_line(error: Exception) -> str:
-    """An error as the reason of a failed cell."""
+def one_line(error: Exception, *, with_message: bool = True) -> str:
+    """An error as the reason of a failed cell.
+
+    Args:
+        error: what was raised.
+        with_message: whether a message that is not the lab's own, which may quote what was worked on, is kept.
+    """
+    if not (with_message or isinstance(error, LabError)):
+        return f"{type(error).__name__} (with record_texts=false its message is not kept)"
     text = " ".join(str(error).split())
     return text if isinstance(error, LabError) and text else f"{type(error).__name__}: {text}"

@@ -12,10 +12,11 @@ from smd_research.records.frame import (
 )
 from smd_research.records.items import Item, items_frame, read_items
 from smd_research.records.packing import pack, packed, unpack
-from smd_research.records.record import Record, Status
+from smd_research.records.record import NO_TEXTS, Record, Status, without_texts
 from smd_research.records.store import Store, decide, read
 
 __all__ = [
+    "NO_TEXTS",
     "CorruptRecordWarning",
     "Item",
     "Record",
@@ -35,4 +36,5 @@ __all__ = [
     "read_record",
     "readable",
     "unpack",
+    "without_texts",
 ]

@@ -1,18 +1,32 @@
 """Per-prompt results: one row a prompt in ``items.parquet``.
 
 The truth stands here in clear, so that a person can look at what leaked: use evaluation data whose secrets are
-synthetic or consented to. Nothing else in a record holds any part of a prompt.
+synthetic or consented to, or leave the texts out (``record_texts=false``). Nothing else in a record holds any part of a
+prompt.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import pandas as pd
 
 from smd_research.data.prompts import TokenSpan
 
-_OWN = ("prompt_id", "truth_ids", "guess_ids", "truth_tokens", "guess_tokens", "spans", "source")
+TEXTS = ("truth_ids", "guess_ids", "truth_tokens", "guess_tokens", "spans")
+"""The columns that hold texts, or say where in them a secret stands."""
+
+_INSTEAD = ("length", "secrets")
+_OWN = ("prompt_id", *TEXTS, "source", *_INSTEAD)
+
+
+@dataclass(frozen=True)
+class SecretCount:
+    """How many secrets of a type a prompt holds, and how many of them the attack found to the last token."""
+
+    type: str
+    count: int
+    found: int
 
 
 @dataclass(frozen=True)
@@ -28,6 +42,8 @@ class Item:
         truth_ids: the true token ids, so that a new metric can be computed from a record.
         guess_ids: the guessed token ids, ``-1`` where the attack abstained.
         source: what kind of text the prompt is; with its length it is the stratum that its control is taken from.
+        length: tokens of the prompt; 0 where the item is no prompt.
+        secrets: what is left of ``spans`` where texts were not recorded.
     """
 
     prompt_id: str
@@ -38,10 +54,20 @@ class Item:
     truth_ids: Sequence[int] = field(default=(), repr=False)
     guess_ids: Sequence[int] = field(default=(), repr=False)
     source: str = ""
+    length: int = 0
+    secrets: Sequence[SecretCount] = ()
+
+    def __post_init__(self) -> None:
+        if known := len(self.truth_ids or self.truth_tokens):
+            object.__setattr__(self, "length", known)
 
 
-def items_frame(items: Iterable[Item]) -> pd.DataFrame:
+def items_frame(items: Iterable[Item], *, texts: bool = True) -> pd.DataFrame:
     """One row a prompt: ``prompt_id``, a column a metric, token texts, token ids, ``spans``.
+
+    Args:
+        items: of one record.
+        texts: whether texts are kept; else their columns are empty, with ``length`` and ``secrets`` beside them.
 
     Raises:
         ValueError: when a metric's name is one of the frame's own columns.
@@ -55,15 +81,40 @@ def items_frame(items: Iterable[Item]) -> pd.DataFrame:
             {
                 "prompt_id": item.prompt_id,
                 **{name: float(value) for name, value in item.metrics.items()},
-                "truth_ids": [int(i) for i in item.truth_ids],
-                "guess_ids": [int(i) for i in item.guess_ids],
-                "truth_tokens": list(item.truth_tokens),
-                "guess_tokens": list(item.guess_tokens),
-                "spans": [{"start": s.start, "end": s.end, "type": s.type} for s in item.spans],
+                **(_texts(item) if texts else _instead(item)),
                 "source": item.source,
             }
         )
-    return pd.DataFrame(rows) if rows else pd.DataFrame(columns=list(_OWN))
+    return pd.DataFrame(rows) if rows else pd.DataFrame(columns=["prompt_id", *TEXTS, "source"])
+
+
+def _texts(item: Item) -> dict[str, Any]:
+    return {
+        "truth_ids": [int(i) for i in item.truth_ids],
+        "guess_ids": [int(i) for i in item.guess_ids],
+        "truth_tokens": list(item.truth_tokens),
+        "guess_tokens": list(item.guess_tokens),
+        "spans": [{"start": s.start, "end": s.end, "type": s.type} for s in item.spans],
+    }
+
+
+def _instead(item: Item) -> dict[str, Any]:
+    empty: dict[str, Any] = {column: [] for column in TEXTS}
+    return empty | {"length": item.length, "secrets": [asdict(secret) for secret in counted_secrets(item)]}
+
+
+def counted_secrets(item: Item) -> Sequence[SecretCount]:
+    """The secrets of a prompt, type by type, and how many of each the attack found."""
+    if item.secrets:
+        return item.secrets
+    told = bool(item.truth_ids and item.guess_ids)  # older records have texts alone
+    truth: Sequence[Any] = item.truth_ids if told else item.truth_tokens
+    guess: Sequence[Any] = item.guess_ids if told else item.guess_tokens
+    hits: dict[str, list[bool]] = {}
+    for span in item.spans:
+        place = slice(span.start, span.end)
+        hits.setdefault(span.type, []).append(list(truth[place]) == list(guess[place]))
+    return [SecretCount(kind, len(found), sum(found)) for kind, found in hits.items()]
 
 
 def read_items(frame: pd.DataFrame) -> list[Item]:
@@ -82,6 +133,8 @@ def read_items(frame: pd.DataFrame) -> list[Item]:
                 truth_ids=[int(i) for i in _listed(row.get("truth_ids"))],
                 guess_ids=[int(i) for i in _listed(row.get("guess_ids"))],
                 source=str(row.get("source") or ""),
+                length=int(row.get("length") or 0),
+                secrets=[SecretCount(str(s["type"]), s["count"], s["found"]) for s in _listed(row.get("secrets"))],
             )
         )
     return items

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import pandas as pd
 
 from smd_research.core.cell import Cell, without_home
 from smd_research.metrics import SCORES, Estimate
+from smd_research.records.items import items_frame, read_items
 
 _HELD_UNCOUNTED = {"defense": ("fresh_epsilon", "precision")}
 """Options that older records hold where they are null, without counting them; a cell holds only what counts."""
@@ -38,6 +39,8 @@ class Record:
         environment: where and with what it ran, see :mod:`smd_research.records.environment`.
         path: the folder it was read from or written to.
         scored: the version of the scores by which items became metrics, :data:`smd_research.metrics.SCORES`.
+        texts: whether its items hold what was asked and guessed. Without, scores stand at the version that they were
+            scored by: nothing is left to score again.
     """
 
     status: Status
@@ -48,6 +51,18 @@ class Record:
     environment: Mapping[str, Any] = field(default_factory=dict, repr=False)
     path: Path | None = None
     scored: int = SCORES
+    texts: bool = True
+
+
+NO_TEXTS = "texts were not recorded (record_texts=false)"
+"""What stands in the place of the texts that a record was told to leave out."""
+
+
+def without_texts(record: Record) -> Record:
+    """The same record with the numbers of its items alone."""
+    if not record.texts:
+        return record
+    return replace(record, items=items_frame(read_items(record.items), texts=False), texts=False)
 
 
 def metrics_document(record: Record) -> dict[str, Any]:
@@ -56,6 +71,7 @@ def metrics_document(record: Record) -> dict[str, Any]:
         "status": str(record.status),
         "reason": without_home(record.reason),
         "scored": record.scored,
+        "texts": record.texts,
         "cell": {"id": record.cell.id, "readable": record.cell.readable, **record.cell.to_dict()},
         "metrics": {name: _estimate_document(estimate) for name, estimate in record.metrics.items()},
     }

@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from smd_research.core.cell import COMPONENTS, OPTIONAL, component_name
+from smd_research.records.items import TEXTS
 from smd_research.records.record import Record, Status, parse_metrics
 
 FILES = ("config.yaml", "metrics.json", "items.parquet")
@@ -59,8 +60,10 @@ def parsed(folder: Path, contents: Mapping[str, bytes]) -> Record:
     _require(status in WRITTEN, f"metrics.json: status {status} is never written")
     _require(document["cell"].get("id") == cell.id, "metrics.json: the cell has another id than it says")
     _require(folder.resolve().name == f"{cell.readable}-{cell.id}", "it holds another cell than its name says")
-    frame = _items(contents["items.parquet"])
-    return Record(status, cell, reason, metrics, frame, environment, folder, document.get("scored", 1))
+    frame, texts = _items(contents["items.parquet"]), document.get("texts", True)
+    _require(texts or _bare(frame), "items.parquet holds texts, which metrics.json says were not recorded")
+    scored = document.get("scored", 1)
+    return Record(status, cell, reason, metrics, frame, environment, folder, scored, texts)
 
 
 def _require(held: bool, otherwise: str) -> None:
@@ -115,6 +118,7 @@ def _metrics(document: Mapping[str, Any]) -> None:
     _require(known, "metrics.json: its status is unknown")
     _require(isinstance(document.get("reason"), str | None), "metrics.json: its reason is no text")
     _require(_is_count(document.get("scored", 1)), "metrics.json: the version of its scores is no count")
+    _require(isinstance(document.get("texts", True), bool), "metrics.json: texts is neither true nor false")
     metrics = document.get("metrics")
     _require(isinstance(metrics, dict), "metrics.json: metrics is no mapping")
     for name, estimate in document["metrics"].items():
@@ -180,7 +184,21 @@ def _items(content: bytes) -> pd.DataFrame:
     _aligned(table, "truth_ids", "truth_tokens")
     _aligned(table, "guess_ids", "truth_ids")
     frame: pd.DataFrame = table.to_pandas()
+    _counted(frame)
     return frame
+
+
+def _counted(frame: pd.DataFrame) -> None:
+    """Refuse more secrets than tokens, and more found than there are."""
+    for row in frame.reindex(columns=["length", "secrets"]).dropna().to_dict("records") if "secrets" in frame else []:
+        for secret in row["secrets"]:
+            fits = secret and None not in secret.values() and 0 <= secret["found"] <= secret["count"] <= row["length"]
+            _require(bool(fits), "items.parquet: secrets are miscounted")
+
+
+def _bare(frame: pd.DataFrame) -> bool:
+    """Whether items hold no texts."""
+    return not any(frame[column].map(len, na_action="ignore").sum() for column in TEXTS if column in frame)
 
 
 def _head(file: pq.ParquetFile) -> None:
@@ -205,6 +223,10 @@ def _fits(name: str, kind: pa.DataType, rows: int) -> bool:
             return _is_list(kind, _is_text)
         case "spans":
             return _is_list(kind, _is_span)
+        case "length":
+            return bool(pa.types.is_integer(kind))
+        case "secrets":
+            return _is_list(kind, _is_secret_count)
     return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind))
 
 
@@ -222,6 +244,13 @@ def _is_span(kind: pa.DataType) -> bool:
         return False
     ends = all(pa.types.is_integer(kind.field(end).type) for end in ("start", "end"))
     return ends and _is_text(kind.field("type").type)
+
+
+def _is_secret_count(kind: pa.DataType) -> bool:
+    if not pa.types.is_struct(kind) or {field.name for field in kind} != {"type", "count", "found"}:
+        return False
+    counted = all(pa.types.is_integer(kind.field(name).type) for name in ("count", "found"))
+    return counted and _is_text(kind.field("type").type)
 
 
 def _aligned(table: pa.Table, name: str, other: str) -> None:

@@ -16,7 +16,7 @@ import pandas as pd
 from smd_research.core.errors import RecordError
 from smd_research.records.frame import folder_of, has_metric, load, readable
 from smd_research.records.items import Item, read_items
-from smd_research.records.record import Record
+from smd_research.records.record import NO_TEXTS, Record
 from smd_research.reports.batteries import batteries
 from smd_research.reports.figures.frontier import frontier_figure
 from smd_research.reports.marks import Mark, TokenVerdict, marks
@@ -93,7 +93,7 @@ def prompt_html(item: Item) -> str:
         if item.metrics.get(name) is not None
     ]
     truth = "".join(_token_html(mark, mark.truth) for mark in found)
-    lines = f'<p class="tokens">{truth}</p>'
+    lines = f'<p class="tokens">{truth}</p>' if found else ""
     if any(mark.verdict in (TokenVerdict.WRONG, TokenVerdict.ABSTAINED) for mark in found):
         guess = "".join(_token_html(m, "·" if m.verdict is TokenVerdict.ABSTAINED else m.guess) for m in found)
         lines += f'<p class="tokens guess">{guess}</p>'
@@ -165,6 +165,7 @@ def _legend() -> str:
 
 def _record_html(name: str, record: Record, limit: int, is_open: bool) -> str:
     items = read_items(record.items)
-    prompts = "".join(prompt_html(item) for item in items[:limit])
+    prompts = "" if record.texts else f'<p class="quiet">{NO_TEXTS}</p>'
+    prompts += "".join(prompt_html(item) for item in items[:limit])
     more = f'<p class="quiet">{len(items) - limit} more prompts in the record.</p>' if len(items) > limit else ""
     return f"<details{' open' if is_open else ''}><summary>{escape(name)}</summary>{prompts}{more}</details>\n"

@@ -8,8 +8,8 @@ from rich.padding import Padding
 from rich.text import Text
 
 from smd_research.core.errors import RecordError
-from smd_research.records.items import Item, read_items
-from smd_research.records.record import Record
+from smd_research.records.items import Item, counted_secrets, read_items
+from smd_research.records.record import NO_TEXTS, Record
 from smd_research.reports.marks import Mark, TokenVerdict, marks
 from smd_research.reports.render import numbers
 
@@ -38,9 +38,9 @@ def show_prompts(
     Raises:
         RecordError: when the record holds no prompts, or none with such a secret.
     """
-    items = [item for item in read_items(record.items) if item.truth_tokens]  # some are figures without a text
+    items = [item for item in read_items(record.items) if item.length]  # some are no prompts
     if items and secret:
-        items = [item for item in items if any(span.type == secret for span in item.spans)]
+        items = [item for item in items if secret in {count.type for count in counted_secrets(item)}]
         if not items:
             raise RecordError(f"{record.path or record.cell.readable}: no prompt holds a secret of type '{secret}'")
     if not items:
@@ -50,10 +50,12 @@ def show_prompts(
         )
     console = console or Console()
     console.print(Text(record.cell.readable, style="bold"))
-    console.print(legend())
+    console.print(legend() if record.texts else Text(NO_TEXTS, style="dim"))
     for item in items[:limit]:
-        console.print()
+        console.print() if record.texts else None
         console.print(heading(item))
+        if not record.texts:
+            continue
         console.print(Padding(truth_text(item), (0, 0, 0, 2)))
         if any(mark.verdict in (TokenVerdict.WRONG, TokenVerdict.ABSTAINED) for mark in marks(item)):
             console.print(Padding(guess_text(item), (0, 0, 0, 2)))

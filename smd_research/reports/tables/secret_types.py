@@ -48,6 +48,8 @@ def recovered_spans(items: list[Item]) -> dict[str, list[bool]]:
     """For each type of secret, whether each of its spans was recovered whole."""
     hits: dict[str, list[bool]] = defaultdict(list)
     for item in items:
+        for secret in item.secrets:  # texts were not recorded
+            hits[secret.type] += [n < secret.found for n in range(secret.count)]
         verdicts = [mark.verdict is TokenVerdict.RECOVERED for mark in marks(item)]
         for span in item.spans:
             hits[span.type].append(all(verdicts[span.start : span.end]))

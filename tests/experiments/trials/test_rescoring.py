@@ -11,7 +11,7 @@ from experiments.commands.run import main as run
 from experiments.commands.score import main as score
 from experiments.trials.rescoring import obstacle, rescored
 from smd_research.metrics import SCORES, Estimate
-from smd_research.records import Record, Status, Store
+from smd_research.records import Record, Status, Store, without_texts
 
 WORDS = [
     "defense=split",
@@ -69,6 +69,7 @@ def test_an_older_record_gets_todays_numbers(
         (make_record(status=Status.FAILED, reason="no room"), "no scores"),
         (make_record(make_cell(task={"name": "note_type"})), "part of the texts"),
         (make_record(), "rerun=always"),
+        (without_texts(make_record()), "not recorded"),
     ],
 )
 def test_what_cannot_be_scored_anew_says_why_and_stays(

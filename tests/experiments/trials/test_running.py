@@ -10,7 +10,8 @@ from smd_research.core.cell import Cell
 from smd_research.core.errors import ConfigError, NotApplicableError
 from smd_research.records import Status
 
-PLAN = cast(Any, SimpleNamespace(cell=Cell({"name": "m"}, {"name": "d"}, {"name": "smd"}, {"name": "prior"})))
+CELL = Cell({"name": "m"}, {"name": "d"}, {"name": "smd"}, {"name": "prior"})
+PLAN = cast(Any, SimpleNamespace(cell=CELL, record_texts=True))
 
 
 @pytest.mark.parametrize(
