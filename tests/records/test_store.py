@@ -54,7 +54,7 @@ def test_layout_and_schema(tmp_path: Path, record_with: RecordMaker) -> None:
     assert record.path == tmp_path / "cells" / f"smd-partial_attention_inversion-embedded-synthetic-s0-{cell.id}"
     assert {path.name for path in record.path.iterdir()} == FILES
     document = json.loads((record.path / "metrics.json").read_text())
-    assert set(document) == {"status", "reason", "texts", "cell", "metrics"}
+    assert set(document) == {"status", "reason", "scored", "texts", "cell", "metrics"}
     assert document["metrics"]["token_accuracy"] == {"mean": 0.5, "low": 0.1, "high": 0.9, "n": 2}
     assert document["metrics"]["kl"] == {"mean": 0.0, "low": None, "high": None, "n": 2}
     assert document["cell"]["id"] == cell.id
