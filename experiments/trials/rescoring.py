@@ -34,9 +34,11 @@ def rescored(record: Record) -> Record:
     """
     if why := obstacle(record):
         raise ValueError(why)
-    items = answered(read_items(record.items), record.environment["special_ids"])
-    anew = {name: estimate for name, estimate in estimates(items).items() if estimate.n}
-    return replace(record, metrics={**record.metrics, **anew}, items=items_frame(items), scored=metrics.SCORES)
+    items = read_items(record.items)
+    prompts = answered([one for one in items if one.truth_ids], record.environment["special_ids"])
+    anew = {name: estimate for name, estimate in estimates(prompts).items() if estimate.n}
+    shown = items_frame([*prompts, *(one for one in items if not one.truth_ids)])
+    return replace(record, metrics={**record.metrics, **anew}, items=shown, scored=metrics.SCORES)
 
 
 def answered(items: Sequence[Item], special_ids: Sequence[int]) -> list[Item]:

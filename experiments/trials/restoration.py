@@ -60,9 +60,9 @@ def compared(
     relative: Bundle | None,
     documents: Sequence[Sequence[int]],
     true: Scores,
-    scratch: float | None,
-) -> dict[str, Estimate]:
-    """Every metric of a restored model.
+    scratch: Sequence[float] | None,
+) -> tuple[dict[str, Estimate], Sequence[float]]:
+    """Every metric of a restored model, and its summed negative log-likelihood of each document.
 
     Args:
         original: the true model.
@@ -71,7 +71,7 @@ def compared(
         relative: the public model that the attack drew on, if any.
         documents: token ids of held-out documents, two or more each.
         true: scores of the true model on them.
-        scratch: loss of the from-scratch control on the same documents, if there is one.
+        scratch: what the from-scratch control, if there is one, gives to each of the same documents.
     """
     tokens = [len(document) - 1 for document in documents]
     mended = restored(public.bundle, guess)
@@ -91,15 +91,15 @@ def compared(
         **{name: Estimate(value) for name, value in guess.facts.items()},
     }
     if scratch is not None:
-        found["scratch_loss"] = Estimate(scratch)
-        found["rec_scratch"] = metrics.recovery([scratch * n for n in tokens], back.nll, true.nll)
+        found["scratch_loss"] = metrics.loss(scratch, tokens)
+        found["rec_scratch"] = metrics.recovery(scratch, back.nll, true.nll)
     if relative is not None:
         known = scores(relative, documents, "public relative")
         found["public_loss"] = metrics.loss(known.nll, tokens)
         found["private_gain"] = metrics.recovery(known.nll, back.nll, true.nll)
     if secret := public.published(SecretParts):
         found |= exposure(original, public.bundle, secret.ranks, true.nll, out.nll, tokens)
-    return {name: one for name, one in found.items() if not math.isnan(one.mean)}
+    return {name: one for name, one in found.items() if not math.isnan(one.mean)}, back.nll
 
 
 def _weight_errors(original: Bundle, public: Public, mended: Bundle) -> dict[str, Estimate]:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
+from math import log
 
 import numpy as np
 import pytest
@@ -233,3 +234,19 @@ def test_options_out_of_range_are_refused(wrong: dict[str, object]) -> None:
 
 def test_the_floor_guesses_nothing() -> None:
     assert not ExposedWeights().restore([], np.random.default_rng(0)).weights
+
+
+@pytest.mark.parametrize(("best", "tried"), [(3e-3, 3), (1e-3, 4), (1e-4, 6), (1e-2, 4), (1e9, 8)])
+def test_the_control_searches_until_its_rate_lies_between_others(best: float, tried: int) -> None:
+    """A rate at the end of the grid is where the grid ends, not where the loss is lowest."""
+    attack = FromScratch(**{**OPTIONS, "learning_rates": [1e-3, 3e-3, 1e-2]})
+    asked: list[float] = []
+
+    def loss(own: object, rate: float, seed: int) -> float:
+        asked.append(rate)
+        return abs(log(rate / best))
+
+    attack.tried = loss  # type: ignore[method-assign]
+    found = attack.search(None, 0)  # type: ignore[arg-type]
+    assert len(set(asked)) == len(asked) == tried
+    assert found == min(asked, key=lambda rate: abs(log(rate / best)))

@@ -9,10 +9,14 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from attacks.weights.finetuning.null_space import Adapted
+from attacks.weights.finetuning.text import TrainingRows
 from attacks.weights.finetuning.training import FineTuning, Trainee
 from smd_research.core.errors import ConfigError
 from smd_research.models.linears import linear_layers
 from smd_research.training.quiet import quietly
+
+_STEP, _MOST = 10**0.5, 8
+"""Factor between neighbouring rates of the control, and how many it tries at most."""
 
 
 def _copied(model: PreTrainedModel, train: bool) -> PreTrainedModel:
@@ -31,13 +35,24 @@ class FullFineTuning(FineTuning):
 class FromScratch(FineTuning):
     """The control: a new model of the same architecture, on the same data and for the same steps.
 
-    What fine-tuning reaches beyond it came out of the exposed weights; the rest anybody can train without them.
+    What fine-tuning reaches beyond it came out of the exposed weights; the rest anybody can train without them. A rate
+    that wins a short run is too high for a long one that starts from nothing: the control grew worse with more data.
+    So it searches by whole runs unless told otherwise, and goes on where the best rate is the lowest or the highest.
     """
 
     needs = frozenset()
 
     def control(self) -> None:
         """It is the control."""
+
+    def search(self, own: TrainingRows, seed: int) -> float:
+        if len(self.learning_rates) == 1:
+            return self.learning_rates[0]
+        losses = {rate: self.tried(own, rate, seed) for rate in self.learning_rates}
+        while (best := min(losses, key=losses.__getitem__)) in (min(losses), max(losses)) and len(losses) < _MOST:
+            following = best / _STEP if best == min(losses) else best * _STEP
+            losses[following] = self.tried(own, following, seed)
+        return best
 
     def trainee(self) -> Trainee:
         model = self.public.bundle.model

@@ -41,7 +41,7 @@ class Trainee:
 
 
 @dataclass(frozen=True)
-class _Trained:
+class Trained:
     """A trainee after training, and its loss on the rows held back."""
 
     trainee: Trainee
@@ -61,7 +61,7 @@ class FineTuning(WeightAttack):
         row_tokens: tokens of a packed row.
         validation: share of the rows held back.
         learning_rates: peak rates to choose from.
-        search_steps: steps of each short run.
+        search_steps: steps of each run of the search; None for whole runs.
         weight_decay: of AdamW.
 
     Raises:
@@ -78,10 +78,10 @@ class FineTuning(WeightAttack):
         row_tokens: int,
         validation: float,
         learning_rates: Sequence[float],
-        search_steps: int,
+        search_steps: int | None,
         weight_decay: float,
     ) -> None:
-        if not learning_rates or min(learning_rates) <= 0 or search_steps < 1:
+        if not learning_rates or min(learning_rates) <= 0 or (search_steps is not None and search_steps < 1):
             raise ConfigError("attack: learning_rates holds at least one positive rate, search_steps is at least 1")
         self.budget = Budget(tokens, steps, batch, row_tokens, validation)
         self.learning_rates = tuple(learning_rates)
@@ -128,8 +128,8 @@ class FineTuning(WeightAttack):
             NotApplicableError: with less public text than ``tokens``, or where the method cannot be used.
         """
         seed, own = int(rng.integers(2**62)), rows(self.public, self.budget)
-        rate = self._search(own, seed)
-        trained = self._train(own, rate, self.budget.steps, seed)
+        rate = self.search(own, seed)
+        trained = self.train(own, rate, self.budget.steps, seed)
         facts = {
             "learning_rate": rate,
             "validation_loss": trained.loss,
@@ -138,14 +138,19 @@ class FineTuning(WeightAttack):
         }
         return WeightGuess(trained.trainee.weights(), spent=Spent(steps=self.budget.steps), facts=facts)
 
-    def _search(self, own: TrainingRows, seed: int) -> float:
+    def search(self, own: TrainingRows, seed: int) -> float:
         """The learning rate whose short run ends lowest on the rows held back."""
         if len(self.learning_rates) == 1:
             return self.learning_rates[0]
-        steps = min(self.search_steps, self.budget.steps)
-        return min(self.learning_rates, key=lambda rate: self._train(own, rate, steps, seed).loss)
+        return min(self.learning_rates, key=lambda rate: self.tried(own, rate, seed))
 
-    def _train(self, own: TrainingRows, rate: float, steps: int, seed: int) -> _Trained:
+    def tried(self, own: TrainingRows, rate: float, seed: int) -> float:
+        """The loss on the rows held back after a run of the search."""
+        steps = min(self.search_steps or self.budget.steps, self.budget.steps)
+        return self.train(own, rate, steps, seed).loss
+
+    def train(self, own: TrainingRows, rate: float, steps: int, seed: int) -> Trained:
+        """One run from a fresh trainee."""
         optimisation = Optimisation(rate, max(1, steps // 20), steps, weight_decay=self.weight_decay)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -154,4 +159,4 @@ class FineTuning(WeightAttack):
             loss = fit(
                 CausalLM(trainee.model, optimisation), own.training, own.validation, self.budget.batch, seed, label
             )
-        return _Trained(trainee, loss)
+        return Trained(trainee, loss)

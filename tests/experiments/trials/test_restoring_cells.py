@@ -111,7 +111,7 @@ def test_the_true_tensors_restore_everything() -> None:
     whole, known = laid_open()
     true = {f"{name}.weight": weight_of(layer) for name, layer in linear_layers(whole).items()}
     texts = documents(whole)
-    found = compared(whole, known, WeightGuess(true), None, texts, scores(whole, texts, "original"), None)
+    found, _ = compared(whole, known, WeightGuess(true), None, texts, scores(whole, texts, "original"), None)
     assert found["restored_loss"].mean == pytest.approx(found["original_loss"].mean)
     assert found["restored_top1"].mean == 1
     assert found["weight_error"].mean < 1e-6
@@ -122,9 +122,24 @@ def test_the_gain_over_a_public_relative_is_counted_where_there_is_one() -> None
     whole, known = laid_open()
     relative = sources.random("llama", seed=1)
     guess, texts = WeightGuess(dict(relative.model.named_parameters())), documents(whole)
-    found = compared(whole, known, guess, relative, texts, scores(whole, texts, "original"), 9.0)
+    found, _ = compared(whole, known, guess, relative, texts, scores(whole, texts, "original"), None)
     assert found["public_loss"].mean == pytest.approx(found["restored_loss"].mean)
-    assert found["scratch_loss"].mean == 9.0
+    assert "scratch_loss" not in found
+
+
+def test_the_control_is_compared_document_by_document() -> None:
+    """On every document the attack goes half of the way, however the documents differ: there is nothing to doubt."""
+    whole, known = laid_open()
+    texts = [document[: 4 + 2 * n] for n, document in enumerate(documents(whole))]
+    true = scores(whole, texts, "original")
+    guess = WeightGuess(dict(sources.random("llama", seed=1).model.named_parameters()))
+    _, back = compared(whole, known, guess, None, texts, true, None)
+    control = [2 * mine - best for mine, best in zip(back, true.nll, strict=True)]
+    found, _ = compared(whole, known, guess, None, texts, true, control)
+    recovered = found["rec_scratch"]
+    assert (recovered.mean, recovered.low, recovered.high) == pytest.approx((0.5, 0.5, 0.5))
+    assert found["scratch_loss"].mean == pytest.approx(sum(control) / sum(len(text) - 1 for text in texts))
+    assert found["scratch_loss"].low < found["scratch_loss"].high
 
 
 def test_restoring_leaves_the_exposed_model_as_it_was() -> None:
