@@ -14,6 +14,7 @@ COMMANDS = {
     "report": "show one cell prompt by prompt",
     "score": "score records anew from their items",
     "unpack": "put the records of a table into a results folder",
+    "log": "send records to wandb or CSV, now or again",
     "list": "say what there is to choose from",
 }
 

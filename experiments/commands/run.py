@@ -6,11 +6,13 @@ A known cell is not run again, so re-issuing a command continues it.
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from experiments.commands import sweep
+from experiments.composing import campaigns
 from experiments.composing.app import launch
 from experiments.composing.cells import plan
 from experiments.trials.running import Runner
@@ -29,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     def one(cfg: DictConfig) -> None:
         job = HydraConfig.get()
         overrides = [word for word in job.overrides.task if not word.startswith("rerun=")]
-        asked = plan(cfg, job.runtime.choices, overrides)
+        asked = replace(plan(cfg, job.runtime.choices, overrides), campaign=campaigns.of_run(job, words))
         sweep.attempt(asked, lambda: runner.run(asked), journal, sweep.position(job, words))
 
     code = launch(one, "config", "smd run", words)

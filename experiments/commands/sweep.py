@@ -1,6 +1,7 @@
 """What holds a sweep together: a journal that every job appends to, and what is said at its end."""
 
 import json
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -8,15 +9,20 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments.composing.overrides import parse
+from experiments.composing.campaigns import swept
 from experiments.progress import say
 from experiments.trials.plan import Plan
+from experiments.trials.sinks import sync_command
 from smd_research.core.cell import Cell
 from smd_research.core.errors import MachineError, RecordError
 from smd_research.core.scratch import Scratch
 
 if TYPE_CHECKING:
     from smd_research.records import Record
+
+
+NAMED = 12
+"""Known cells up to which a command names each; of more it takes the whole folder."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +37,8 @@ class JournalEntry:
     results_dir: str
     reused: bool
     single: bool
+    logger: str = "none"
+    sync: str = ""
 
 
 class Journal:
@@ -77,13 +85,7 @@ def position(job: Any, words: Sequence[str]) -> tuple[int, int] | None:
     """
     if str(job.mode.name) != "MULTIRUN":
         return None
-    swept = {str(key): f"{key}={value}" for key, value in (job.sweeper.params or {}).items()}
-    swept |= {override.key_or_group: str(override.input_line) for override in parse(words)}
-    sizes = [
-        len(list(override.sweep_string_iterator()))
-        for override in parse(list(swept.values()))
-        if override.is_sweep_override()
-    ]
+    sizes = [len(list(override.sweep_string_iterator())) for override in swept(job, words)]
     return int(job.job.num) + 1, prod(sizes)
 
 
@@ -126,7 +128,10 @@ def attempt(
 def _enter(journal: Journal, plan: Plan, status: str, reason: str, folder: str, *, reused: bool, single: bool) -> None:
     cell = plan.cell
     defense, attack = str(cell.defense["name"]), str(cell.attack["name"])
-    journal.enter(JournalEntry(defense, attack, status, reason, folder, str(plan.results_dir), reused, single))
+    logger = str(plan.logger.get("name", "none"))
+    sync = "" if reused or not folder else sync_command(plan.logger, plan.results_dir)
+    results_dir = str(plan.results_dir)
+    journal.enter(JournalEntry(defense, attack, status, reason, folder, results_dir, reused, single, logger, sync))
 
 
 def title_of(cell: Cell) -> str:
@@ -149,6 +154,7 @@ def finish(journal: Journal, command: str) -> int:
         only = entries[0]
         if only.status == "ok":
             show.cell(Path(only.folder))
+            _say_where_logged(entries)
             return 0
         print(
             f"error: {only.attack} against {only.defense} is {only.status}: {only.reason} (recorded in {only.folder})",
@@ -176,7 +182,20 @@ def verdict(entries: Sequence[JournalEntry], command: str) -> int:
         print(f"Run the failed ones again: {command}")
     known = sum(entry.reused for entry in entries)
     print(f"\n{len(entries)} cells: {len(entries) - known} run now, {known} known before, {failed} failed")
+    _say_where_logged(entries)
     return 1 if failed else 0
+
+
+def _say_where_logged(entries: Sequence[JournalEntry]) -> None:
+    """Name what a logger keeps here until it is sent on, and the known cells, which were not logged again."""
+    for command in dict.fromkeys(entry.sync for entry in entries if entry.sync):
+        print(f"Send the runs to Weights & Biases: {command}")
+    known = [entry for entry in entries if entry.reused and entry.logger != "none"]
+    if known:
+        words = ["smd", "log", f"results_dir={known[0].results_dir}", f"logger={known[0].logger}"]
+        if len(known) <= NAMED:
+            words.append(f"cells=[{','.join('-'.join(Path(entry.folder).name.split('-')[-2:]) for entry in known)}]")
+        print(f"{len(known)} known, not logged again; this logs them: {shlex.join(words)}")
 
 
 def _by_reason(entries: Sequence[JournalEntry]) -> list[str]:

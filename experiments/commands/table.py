@@ -12,6 +12,7 @@ stands as ``...``.
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from experiments.commands import sweep
+from experiments.composing import campaigns
 from experiments.composing.app import launch
 from experiments.composing.catalogue import columns, description
 from experiments.composing.cells import composed, plain
@@ -64,7 +66,7 @@ def plans(cfg: Any, words: Sequence[str]) -> dict[tuple[str, ...], Plan]:
     return {overrides: composed(overrides) for overrides in asked}
 
 
-def run_all(cfg: Any, words: Sequence[str], journal: sweep.Journal) -> list[Plan]:
+def run_all(cfg: Any, name: str, words: Sequence[str], journal: sweep.Journal) -> list[Plan]:
     """Run what a table lacks: its whole sweep, or rung by rung what a halving chooses.
 
     Returns:
@@ -74,13 +76,14 @@ def run_all(cfg: Any, words: Sequence[str], journal: sweep.Journal) -> list[Plan
         RecordError: the results folder cannot be written.
     """
     table, common, known = _table(cfg), _common(words), plans(cfg, words)
+    campaign = campaigns.of_table(name, table.size, common, known)
     cells = expand(table.sweep, common)
     total = table.halving.count(len(cells)) if table.halving else len(cells)
     asked: list[Plan] = []
     runner = Runner()
 
     def run(overrides: tuple[str, ...]) -> Outcome:
-        asked.append(plan := known[overrides])
+        asked.append(plan := replace(known[overrides], campaign=campaign))
         record = sweep.attempt(plan, partial(runner.run, plan), journal, (len(asked), total))
         return {name: one.mean for name, one in record.metrics.items()} if record and record.metrics else None
 
@@ -117,8 +120,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def one(cfg: DictConfig) -> None:
         resolve(_table(cfg))  # a misspelt word is refused before hours of cells
-        asked.extend(run_all(cfg, words, journal))
         name = str(HydraConfig.get().runtime.choices["table"])
+        asked.extend(run_all(cfg, name, words, journal))
         chosen.append((name, _table(cfg), Path(cfg.results_dir).expanduser()))
 
     code = launch(one, "table", "smd table", words)

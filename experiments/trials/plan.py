@@ -9,6 +9,7 @@ from smd_research.core.cell import Cell
 
 if TYPE_CHECKING:
     from attacks.base import Attack
+    from experiments.trials.campaign import Campaign
     from smd_research.boundary import Link
     from smd_research.data.sources import DataSource
     from smd_research.data.tasks import Task
@@ -56,6 +57,7 @@ class Plan:
         address: where the untrusted party listens, when it is on another host.
         trainer: where Lightning trains: its accelerator, devices and strategy.
         record_texts: whether the record holds the texts that were asked and guessed.
+        campaign: the sweep or table that it belongs to; None of a single run.
     """
 
     cell: Cell
@@ -68,3 +70,4 @@ class Plan:
     address: str | None = None
     trainer: Mapping[str, Any] = field(default_factory=dict)
     record_texts: bool = True
+    campaign: "Campaign | None" = None

@@ -1,6 +1,7 @@
 """Run one cell, or reuse its record: nothing heavy is imported for a cell that is known."""
 
 import traceback
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from experiments.progress import say
@@ -61,7 +62,7 @@ class Runner:
 
         self._workbench = self._workbench or Workbench()
         try:
-            return trial(plan, self._workbench, lambda other: self.run(other)[0])
+            return trial(plan, self._workbench, lambda other: self.run(replace(other, campaign=plan.campaign))[0])
         except MachineError:
             raise
         except NotApplicableError as reason:
@@ -76,12 +77,15 @@ def _kept(plan: Plan, record: "Record") -> "Record":
     """What is written of a record."""
     from smd_research.records import without_texts
 
-    return record if plan.record_texts else without_texts(record)
+    noted = plan.campaign.noted(record) if plan.campaign else record
+    return noted if plan.record_texts else without_texts(noted)
 
 
 def _as_asked(store: "Store", plan: Plan, known: "Record") -> "Record":
     """A known record; its texts are taken out of it where they are not to be kept."""
-    return known if plan.record_texts or not known.texts else store.write(_kept(plan, known))
+    from smd_research.records import without_texts
+
+    return known if plan.record_texts or not known.texts else store.write(without_texts(known))
 
 
 def _show(error: Exception, *, with_message: bool) -> None:

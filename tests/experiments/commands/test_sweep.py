@@ -1,5 +1,6 @@
 """The journal of a sweep, its counter, and what is said at its end."""
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,7 +20,7 @@ def entry(name: str, status: str, reason: str = "", reused: bool = False) -> Jou
 
 def planned() -> Any:
     cell = Cell({"name": "m"}, {"name": "d"}, {"name": "smd"}, {"name": "prior"}, command="smd run defense=smd")
-    return SimpleNamespace(cell=cell, results_dir=Path("results"))
+    return SimpleNamespace(cell=cell, results_dir=Path("results"), logger={"name": "none"})
 
 
 def test_the_journal_keeps_entries_of_every_job_in_order() -> None:
@@ -60,6 +61,26 @@ def test_failed_cells_are_named_with_the_command_that_retries(capsys: pytest.Cap
     assert "prior against b: out of memory" in shown
     assert "prior against c, d: needs ids" in shown
     assert "4 cells: 3 run now, 1 known before, 1 failed" in shown
+
+
+def test_known_cells_are_named_with_the_command_that_logs_them(capsys: pytest.CaptureFixture[str]) -> None:
+    folders = [f"results/cells/smd-prior-m-d-s{n}-0a{n}" for n in range(14)]
+    known = [replace(entry("a", "ok", reused=True), folder=folder, logger="csv") for folder in folders]
+    new = replace(entry("a", "ok"), folder="x", logger="wandb", sync="wandb sync results/wandb/offline-run-*")
+    verdict([*known[:2], new, new], "smd run")
+    shown = capsys.readouterr().out
+    assert shown.count("Send the runs to Weights & Biases: wandb sync results/wandb/offline-run-*\n") == 1
+    assert (
+        "2 known, not logged again; this logs them: smd log results_dir=results logger=csv 'cells=[s0-0a0,s1-0a1]'"
+        in shown
+    )
+    verdict(known, "smd run")
+    assert (
+        "14 known, not logged again; this logs them: smd log results_dir=results logger=csv\n"
+        in capsys.readouterr().out
+    )
+    verdict([entry("a", "ok", reused=True)], "smd run")
+    assert "not logged" not in capsys.readouterr().out
 
 
 def test_not_applicable_is_no_failure() -> None:
