@@ -40,8 +40,8 @@ class Campaign:
 def campaign_of(record: "Record") -> Campaign:
     """The command that a record belongs to; a single run where it names none."""
     said = record.environment.get(KEY)
-    if isinstance(said, Mapping) and isinstance(said.get("group"), str):
-        return Campaign(said["group"], tuple(map(str, said.get("varied") or ())))
+    if isinstance(said, Mapping) and isinstance(said.get("varied"), list):
+        return Campaign(str(said.get("group")), tuple(map(str, said["varied"])))
     try:
         words = shlex.split(record.cell.command)
     except ValueError:  # of another version, or another hand

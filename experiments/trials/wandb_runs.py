@@ -43,7 +43,7 @@ def push(record: Record, results_dir: Path, *, project: str, mode: str) -> None:
     import wandb
 
     cell = record.cell
-    for earlier in _folders(results_dir, cell.id):  # the same run, which this one replaces
+    for earlier in _folders(results_dir, cell.id) if mode != "disabled" else []:  # the run that this one replaces
         shutil.rmtree(earlier, ignore_errors=True)
     run = wandb.init(
         project=project,

@@ -50,7 +50,6 @@ def headline_figure(record: Record) -> Figure:
             _draw(axes, [(card, estimate)])
             _from_zero(axes, estimate)
         figure.suptitle(record.cell.readable, x=0.01, ha="left", size=9, color=QUIET)
-        figure.draw_without_rendering()
     return figure
 
 

@@ -83,6 +83,15 @@ def test_a_sweep_is_a_group_of_named_runs_that_are_sent_later_as_they_were_sent_
     assert len(list((RESULTS / "wandb").iterdir())) == 6, "a cell is one run, however often it is sent"
 
 
+def test_the_cells_of_a_table_are_one_group(in_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert smd(["table", "table=inversion", "logger=wandb"]) == 0
+    assert capsys.readouterr().out.count("wandb sync results/wandb/offline-run-*") == 1
+    found = runs(RESULTS)
+    assert {run["group"] for run in found} == {"table inversion small"}
+    attacks = ("random", "prior", "partial_attention_inversion")
+    assert [run["name"] for run in found] == [f"smd attack={attack}" for attack in attacks]
+
+
 def test_nothing_of_the_machine_is_in_what_wandb_writes(in_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["/somewhere/smd-of-mine", "run", "said_on_the_line"])
     words = ["defense=none", "attack=random,reading", f"results_dir={in_folder / 'results'}", "logger=wandb"]

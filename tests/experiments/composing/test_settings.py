@@ -27,6 +27,7 @@ WRONG = [
     ("transport=grpc", "transport=grpc is unknown: there is inproc, process, tcp"),
     ("device=null", "device=null: give a text"),
     ("rerun=sometimes", "rerun=sometimes is unknown"),
+    ("record_texts=maybe", "record_texts=maybe: give true or false"),
     ("address=host:7000", "address=host:7000 needs transport=tcp, not inproc"),
 ]
 
