@@ -6,7 +6,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint docs clean
-.PHONY: test-lowest lock
+.PHONY: test-lowest mutants lock
 
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -62,6 +62,11 @@ $(LOWEST)/.installed: pyproject.toml .ci/constraints-lowest.txt
 	@$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check -c .ci/constraints-lowest.txt \
 		-e '.[joblib]' pytest pytest-xdist hypothesis
 	@touch $@
+
+# Changes the code in 60 places, one at a time in a copy, and lists what no test notices; before a release.
+SEED ?= 0
+mutants: $(VENV)/.installed-dev
+	$(BIN)/python tests/mutation --seed $(SEED)
 
 # Renews constraints.txt below its comment, from the newest releases that pyproject.toml allows.
 lock:
