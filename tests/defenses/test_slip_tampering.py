@@ -19,6 +19,7 @@ from smd_research.boundary.messages import (
 )
 from smd_research.core.errors import PeerLostError, ProtocolError
 from smd_research.data.prompts import Prompt
+from smd_research.defenses.slip import Slip, SlipDeployment
 from smd_research.mechanisms.integers.field import WIDE
 from smd_research.models import Bundle
 from smd_research.models.decoding import plain_greedy
@@ -130,6 +131,19 @@ def test_every_tampering_ends_the_session(llama: Bundle, tamper: Tamper, product
             with pytest.raises(ProtocolError, match="deploy again"):
                 call()
         assert deployment.rounds.masking.nbytes == 0
+
+
+def test_every_repetition_of_every_product_of_every_key_has_a_challenge_of_its_own(llama: Bundle) -> None:
+    drawn, products = list[tuple[int, ...]](), 0
+    for seed in range(3):
+        with Slip(verify=3).prepare(llama, seed=seed).deploy(Boundary(record=False)) as deployment:
+            assert isinstance(deployment, SlipDeployment)
+            challenges = deployment.rounds._challenges
+            masks = deployment.rounds.masking.take(0, 3).r
+        products = len(challenges)
+        drawn += [tuple(s[:16]) for challenge in challenges.values() for s in challenge.s.tolist()]
+        drawn += [tuple(mask[:16]) for mask in masks.tolist()]
+    assert len(set(drawn)) == len(drawn) == 3 * (3 * products + 3)
 
 
 def test_swapped_layers_of_one_shape_are_caught(llama: Bundle) -> None:

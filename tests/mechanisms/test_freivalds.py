@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import chisquare
 from torch import Tensor
 
 from smd_research.mechanisms.integers.field import FIELDS, WIDE, Field
@@ -145,6 +146,48 @@ def test_an_error_of_a_multiple_of_the_prime_is_none(field: Field) -> None:
         assert challenge.accepts(x, field.reduce(shifted))
         # unreduced it could overflow in what follows, so it is not let through
         assert not challenge.accepts(x, shifted)
+
+
+def forged(challenge: Challenge, repetition: int, reply: Tensor, seed: int) -> Tensor:
+    """A wrong reply that one repetition of a challenge accepts: an error that its secret is blind to."""
+    s = challenge.s[repetition]
+    one, other = np.random.default_rng(seed).choice(len(s), 2, replace=False).tolist()
+    wrong = reply.clone()
+    wrong[:, one] = (wrong[:, one] + s[other]) % challenge.prime
+    wrong[:, other] = (wrong[:, other] - s[one]) % challenge.prime
+    return wrong
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_forgery_against_one_repetition_is_caught_by_the_others(seed: int) -> None:
+    x, weights, reply = layer(WIDE, seed)
+    challenge = Challenge.draw(MaskStream(bytes([seed] * KEY_BYTES)), weights, WIDE, 3, seed)
+    alone = [Challenge(s, q, WIDE.prime) for s, q in zip(challenge.s.split(1), challenge.q.split(1), strict=True)]
+    for repetition in range(3):
+        wrong = forged(challenge, repetition, reply, seed)
+        assert not torch.equal(wrong, reply)
+        assert [one.accepts(x, wrong) for one in alone] == [place == repetition for place in range(3)]
+        assert not challenge.accepts(x, wrong)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_forgery_against_one_product_is_caught_at_another(seed: int) -> None:
+    """Even with equal weights: who learnt the challenge of one product knows nothing of the next."""
+    x, weights, reply = layer(WIDE, seed)
+    one, other = (Challenge.draw(STREAM, weights, WIDE, 1, product) for product in (seed, seed + 1))
+    wrong = forged(one, 0, reply, seed)
+    assert one.accepts(x, wrong)
+    assert not other.accepts(x, wrong)
+
+
+def test_no_two_challenges_of_many_are_equal_and_their_residues_are_uniform() -> None:
+    _, weights, _ = layer(WIDE)
+    drawn = torch.cat([Challenge.draw(STREAM, weights, WIDE, 4, product).s for product in range(50)])
+    assert len({tuple(s) for s in drawn.tolist()}) == len(drawn) == 200
+    # of two equal residues in one column there is one pair in 2^41 draws
+    assert all(len(set(column)) == len(column) for column in drawn.T.tolist())
+    counts = np.histogram(drawn.numpy(), bins=16, range=(0, WIDE.prime))[0]
+    assert chisquare(counts).pvalue > 1e-3
 
 
 def test_without_repetitions_everything_is_accepted() -> None:

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from smd_research.core.errors import ConfigError
@@ -23,7 +23,9 @@ def noise(multiplier: float, log_weight: float = 0.0) -> ReplyNoise:
 def shard(size: float = 0.1) -> Partial:
     g = torch.Generator().manual_seed(0)
     return Partial(
-        torch.randn(1, HEADS, 1), 1 + torch.rand(1, HEADS, 1), size * torch.randn(1, HEADS, 1, DIM, generator=g)
+        torch.randn(1, HEADS, 1, generator=g),
+        1 + torch.rand(1, HEADS, 1, generator=g),
+        size * torch.randn(1, HEADS, 1, DIM, generator=g),
     )
 
 
@@ -50,6 +52,41 @@ def test_noise_on_the_weight_hides_maximum_and_sum_behind_one_number() -> None:
     assert 0.1 < float(off.abs().mean()) < 1.5
 
 
+@pytest.mark.parametrize(("layer", "bound"), [(0, 5.0), (1, 9.0)])
+@pytest.mark.parametrize("size", [-40.0, 40.0])
+def test_the_weight_is_clipped_to_its_layers_bound_before_the_noise(layer: int, bound: float, size: float) -> None:
+    plain = shard()._replace(m=torch.full((1, HEADS, 1), size))
+    quiet = noise(0.0, 1e-6).release(plain, layer, np.random.default_rng(0))
+    assert torch.allclose(quiet.m, torch.full_like(plain.m, math.copysign(bound, size)), atol=1e-4)
+    loud = noise(0.0, 30.0).release(plain, layer, np.random.default_rng(0))
+    assert float(loud.m.abs().max()) > bound, "what is clipped is the weight, not what is released"
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.floats(-60, 60), st.floats(-60, 60), st.floats(0.01, 50), st.integers(0, 1))
+def test_no_two_weights_are_further_apart_than_the_promise_counts_on(
+    one: float, other: float, g: float, layer: int
+) -> None:
+    """Under one draw of the noise the releases of two prompts differ by 2 B a head at most."""
+    replies = [
+        noise(0.0, 3.0).release(
+            Partial(torch.full((1, HEADS, 1), m), torch.full((1, HEADS, 1), g), torch.zeros(1, HEADS, 1, DIM)),
+            layer,
+            np.random.default_rng(5),
+        )
+        for m in (one, other)
+    ]
+    assert float((replies[0].m - replies[1].m).abs().max()) <= 2 * (5.0, 9.0)[layer] + 1e-4
+
+
+def test_the_noise_on_the_weight_has_the_stated_deviation() -> None:
+    rng, plain = np.random.default_rng(0), shard()
+    weight = plain.m + plain.g.log()
+    off = torch.stack([noise(0.0, 0.5).release(plain, 1, rng).m - weight for _ in range(500)])
+    assert float(off.std()) == pytest.approx(0.5, rel=0.05)
+    assert float(off.mean()) == pytest.approx(0.0, abs=0.03)
+
+
 def test_an_empty_reply_stays_empty() -> None:
     nothing = Partial(torch.full((1, 2, 1), NEGATIVE_INFINITY), torch.zeros(1, 2, 1), torch.zeros(1, 2, 1, 4))
     released = noise(0.0, 1.0).release(nothing, 0, np.random.default_rng(0))
@@ -67,6 +104,8 @@ def test_the_promise_is_that_of_both_gaussians_together() -> None:
     assert promise is not None
     mu = math.hypot(1 / 2.0, 2 * 9.0 * math.sqrt(HEADS) / 30.0)
     assert promise.epsilon == pytest.approx(gaussian_epsilon(1.0, 1e-5, mu))
+    for replies in (1, 32, 160):
+        assert f"r={replies}: {gaussian_epsilon(1.0, 1e-5, mu * math.sqrt(replies)):.4g}" in promise.composition
     stronger = noise(4.0, 60.0).guarantee(HEADS, 1e-5)
     assert stronger is not None
     assert stronger.epsilon < promise.epsilon

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
 from smd_research.metrics import CARDS, aggregate, perplexity, summarise
 
@@ -107,6 +108,20 @@ def test_perplexity_weighs_tokens_not_prompts() -> None:
     assert perplexity([], []).n == 0
     with pytest.raises(ValueError, match="counts"):
         perplexity([1.0], [])
+
+
+def test_the_perplexity_interval_of_two_prompts_is_that_of_the_ratio_estimator_by_hand() -> None:
+    """Two texts of 10 tokens at 1 and 3 nats a token: 2 nats, errors -10 and 10, factor n / (n - 1) = 2."""
+    found = perplexity([10.0, 30.0], [10, 10])
+    error = math.sqrt(2 * (10**2 + 10**2)) / 20
+    reach = stats.t.ppf(0.975, 1) * error
+    assert found.mean == pytest.approx(math.exp(2))
+    assert found.high == pytest.approx(math.exp(2 + reach))
+    assert found.low == 1
+    # the ratio of texts of one length is a mean, whose interval has the same factor
+    equal = perplexity([11.0, 12.0, 14.0], [10, 10, 10])
+    mean = aggregate([1.1, 1.2, 1.4])
+    assert (math.log(equal.low), math.log(equal.high)) == (pytest.approx(mean.low), pytest.approx(mean.high))
 
 
 def test_the_perplexity_interval_covers() -> None:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
 from smd_research import metrics
 
@@ -43,6 +44,21 @@ def test_there_is_no_share_of_a_way_of_no_length() -> None:
     assert metrics.recovery([2.0, 2.0], [1.0, 1.0], [2.0, 2.0]).n == 0
     assert metrics.recovery([1.0], [3.0], [2.0]).n == 0
     assert metrics.recovery([2.0000001], [1.0], [2.0]).n == 0, "rounding"
+
+
+def test_the_interval_of_a_recovery_of_two_documents_is_that_of_the_ratio_estimator_by_hand() -> None:
+    """Ways of 10 each, gone 4 and 6: half of it, errors -1 and 1, factor n / (n - 1) = 2."""
+    found = metrics.recovery([20.0, 20.0], [16.0, 14.0], [10.0, 10.0])
+    reach = stats.t.ppf(0.975, 1) * math.sqrt(2 * (1 + 1)) / 20
+    assert (found.mean, found.n) == (0.5, 2)
+    assert (found.low, found.high) == (pytest.approx(0.5 - reach), pytest.approx(0.5 + reach))
+    # over ways of one length the ratio is a mean, whose interval has the same factor
+    three = metrics.recovery([20.0] * 3, [16.0, 14.0, 11.0], [10.0] * 3)
+    mean = metrics.aggregate([0.4, 0.6, 0.9])
+    assert (three.low, three.high) == (pytest.approx(mean.low), pytest.approx(mean.high))
+    alone = metrics.recovery([20.0], [16.0], [10.0])
+    assert (alone.mean, alone.n) == (pytest.approx(0.4), 1)
+    assert math.isnan(alone.low)
 
 
 def test_the_interval_of_a_recovery_covers_its_expectation() -> None:
