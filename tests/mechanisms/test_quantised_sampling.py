@@ -14,7 +14,7 @@ from scipy import stats
 from smd_research.core.errors import ConfigError, PromptError
 from smd_research.core.seeds import generator
 from smd_research.data.prompts import TokenSpan
-from smd_research.mechanisms.decoys.quantised_sampling import canonical, draw_secret, sample, weigh
+from smd_research.mechanisms.decoys.quantised_sampling import _class_masses, canonical, draw_secret, sample, weigh
 from smd_research.mechanisms.decoys.quantiser import METRICS, Quantiser, claimed_bound, ratio_bound
 from smd_research.models import Bundle, sources
 
@@ -37,6 +37,17 @@ def _embedded() -> Bundle:
 def _ids() -> tuple[int, ...]:
     text = "Dear Dr Taylor, thank you for seeing Anna Kowalski, born on 4 May 1962, with a sore knee."
     return tuple(_embedded().tokenizer(text)["input_ids"])
+
+
+def test_the_mass_of_a_context_is_the_mean_over_the_paths_that_were_drawn_in_it() -> None:
+    """Three streams, two of one context: three paths of it and one of the other; a refused one has no mass."""
+    context, streams = torch.tensor([0, 0, 1]), torch.tensor([0, 1, 1, 2])
+    log_mass = torch.tensor([0.5, 0.25, 0.0, 0.125], dtype=torch.float64).log()
+    masses = _class_masses(context, streams, log_mass).exp()
+    assert masses.tolist() == pytest.approx([0.25, 0.25, 0.125])
+    nothing = _class_masses(context, streams[:3], log_mass[:3])
+    assert nothing.isfinite().all()
+    assert float(nothing[2]) < -20
 
 
 def _log_p(bundle: Bundle, ids: list[int], position: int) -> torch.Tensor:

@@ -12,8 +12,10 @@ from scipy.linalg import expm
 
 from smd_research.core.errors import ConfigError
 from smd_research.core.seeds import generator
-from smd_research.mechanisms.embedding_matching.table_maps import fit_map, neighbours
+from smd_research.mechanisms.embedding_matching import table_matching
+from smd_research.mechanisms.embedding_matching.table_maps import Neighbours, fit_map, neighbours
 from smd_research.mechanisms.embedding_matching.table_matching import METHODS, RowPairs, TableMatch, match_tables
+from smd_research.mechanisms.embedding_matching.table_seeds import profile
 from smd_research.models import sources
 
 Table = NDArray[np.float64]
@@ -111,6 +113,32 @@ def test_recovery_falls_with_noise_and_known_pairs_hold_it() -> None:
     assert all(one >= other for one, other in zip(told, blind, strict=True)), "who is told more finds no less"
     assert blind[-1] < 0.1
     assert told[-1] < 0.25, "the told pairs are a tenth"
+
+
+def test_a_profile_begins_with_the_length_of_its_row() -> None:
+    rows, _ = profile(clustered(), clustered())
+    lengths = ((clustered() - clustered().mean(axis=0)) ** 2).sum(axis=1)
+    assert abs(np.corrcoef(rows[:, 0], lengths)[0, 1]) == pytest.approx(1)
+
+
+def test_pairs_are_found_anew_in_double_precision_until_they_no_longer_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Single precision settles at once, the first look in double precision errs: it takes two more to settle."""
+    table = clustered()[:64]
+    right = np.arange(len(table))
+    wrong = right.copy()
+    wrong[:2] = 1, 0
+    looks = [right, wrong, right, right]
+    precisions = list[type]()
+
+    def scripted(a: Table, b: Table) -> Neighbours:
+        precisions.append(a.dtype.type)
+        nearest = looks[len(precisions) - 1] if len(precisions) <= len(looks) else right
+        return Neighbours(nearest, np.zeros(len(b)), np.roll(right, 1), np.ones(len(b)))
+
+    monkeypatch.setattr(table_matching, "neighbours", scripted)
+    nobody = RowPairs(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))
+    table_matching._iterate(table, table, RowPairs(right, right), "rotation", nobody, 20)
+    assert precisions[:5] == [np.float32, np.float64, np.float64, np.float64, np.float32], "the last look is the vote's"
 
 
 def test_fewer_pairs_than_dimensions_open_a_rotated_table() -> None:

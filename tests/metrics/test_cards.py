@@ -32,6 +32,19 @@ def test_every_function_of_one_prompt_has_a_card_beside_it(module: ModuleType) -
     assert {f.__name__ for f in own} - PARTS <= named
 
 
+@pytest.mark.parametrize("card", CARDS.values(), ids=CARDS)
+def test_a_card_is_written_for_a_column_and_explained_below(card: Card) -> None:
+    assert 0 < len(card.label) <= 32
+    assert len(card.label) < len(card.description)
+    assert card.chance not in (card.label, card.description)
+
+
+@pytest.mark.parametrize("card", [card for card in CARDS.values() if card.scale in ("rate", "excess")])
+def test_the_ceiling_of_a_share_is_one_end_of_its_range(card: Card) -> None:
+    """Of a leak, and of what the user wants much of, it is 1; of what nobody wants, such as refusals, 0."""
+    assert card.ceiling == (1 if card.kind == "privacy" or card.better == "higher" else 0)
+
+
 def test_tables_show_metrics_in_one_order() -> None:
     order = list(CARDS)
     assert order[:2] == ["token_accuracy", "top5_accuracy"]

@@ -52,6 +52,21 @@ def test_requests_needed_is_for_the_right_pick_only() -> None:
         assert needed == expected or (math.isnan(needed) and math.isnan(expected))
 
 
+def test_requests_are_counted_by_intersection_alone() -> None:
+    others = Verdict("likelihood", (0.1, 0.8, 0.1), 1, 7), Verdict("joint", (0.1, 0.8, 0.1), 1)
+    verdict = Verdict("intersection", (0.1, 0.8, 0.1), 1, 3)
+    assert streams(TRUTH, guess(others[0], verdict, others[1]), SPANS)["requests_needed"] == 3
+    assert "requests_needed" not in streams(TRUTH, guess(*others), SPANS)
+
+
+@pytest.mark.parametrize("judge", JUDGES)
+def test_chance_of_a_pick_is_one_in_as_many_as_there_are_streams(judge: str) -> None:
+    chance = "1 / number of streams: stream_chance"
+    assert CARDS["stream_found"].chance == CARDS[f"found_{judge}"].chance == chance
+    assert CARDS[f"max_posterior_{judge}"].chance == chance
+    assert JUDGES[judge] in CARDS[f"found_{judge}"].description
+
+
 def test_nothing_to_pick_gives_no_metric_and_no_secret_no_value() -> None:
     assert streams(TRUTH, Guess(TRUTH), SPANS) == {}
     assert math.isnan(streams(TRUTH, guess(Verdict("joint", (0.5, 0.3, 0.2), 0)), ())["stream_found"])

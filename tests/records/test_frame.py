@@ -23,6 +23,7 @@ def test_one_row_a_cell_and_metric(
     )  # fmt: skip
     assert row.attack_params == '{"steps": 32}'
     assert Path(row.path).is_dir()
+    assert {type(path) for path in frame.path} == {str}, "a frame is written to CSV and Parquet as it is"
 
 
 def test_cells_without_metrics_keep_their_reason(tmp_path: Path, record_with: Callable[..., Record]) -> None:

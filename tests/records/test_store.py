@@ -258,6 +258,20 @@ def test_a_record_replaced_under_its_reader_is_read_again(
 
 
 @pytest.mark.slow
+def test_a_record_that_stays_as_it_is_is_corrupt_at_once(
+    tmp_path: Path, record_with: RecordMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only one that is replaced meanwhile is worth waiting for: a folder of odd records is read without a pause."""
+    path = Store(tmp_path).write(record_with()).path
+    assert path is not None
+    (path / "metrics.json").write_text("{")
+    waits = list[float]()
+    monkeypatch.setattr("time.sleep", waits.append)
+    with pytest.raises(RecordError):
+        read(path)
+    assert waits == []
+
+
 def test_a_killed_writer_never_corrupts(tmp_path: Path, record_with: RecordMaker) -> None:
     store, cell = Store(tmp_path), record_with().cell
     store.write(record_with(accuracy=0.25))
