@@ -15,6 +15,19 @@ KINDS = ("privacy", "utility", "cost")
 LEAKS = ("token_recovery", "span_exact", "token_accuracy")
 """What a sweep shows of its attacks: the first of these that it holds."""
 
+HEADLINE = {
+    "leak": (
+        *("token_recovery", "span_exact", "token_accuracy", "choice_top1", "stream_found", "attribute_accuracy"),
+        *("rec_scratch", "rec_exposed", "output_changed", "head_overlap"),
+    ),
+    "utility": ("accuracy", "kl", "perplexity", "greedy_equal"),
+    "cost": ("tpot_ms", "tune_s", "infer_s"),
+}
+"""What a reader wants first of one cell: of each line the first metric that it holds."""
+
+CHANCE = {"choice_top1": "choice_chance", "stream_found": "stream_chance", "attribute_accuracy": "attribute_chance"}
+"""Where the level of an attack that learned nothing has another name than ``control_`` and the metric's."""
+
 
 def console() -> Console:
     """Where results go: stdout, as wide as the terminal, or wide enough for a table where there is none."""
@@ -42,12 +55,28 @@ def interval(estimate: Estimate) -> str:
 def cell(folder: Path) -> None:
     """Print one record: every metric with its interval, grouped by kind, and where the record lies."""
     record = read(folder)
+    for line in headline(record):
+        print(line)
     if record.metrics:
         console().print(metrics_table(record))
     guarantee = record.environment.get("guarantee", "none")
     print(f"guarantee: {guarantee}\nrecord: {folder}")
     if not record.texts:
         print(NO_TEXTS)
+
+
+def headline(record: Record) -> list[str]:
+    """Leak, utility and cost of a cell, a line each where it has one; a leak with the level of chance."""
+    lines = []
+    for what, names in HEADLINE.items():
+        name = next((name for name in names if name in record.metrics), None)
+        if name is None:
+            continue
+        found, card = record.metrics[name], CARDS[name]
+        chance = record.metrics.get(CHANCE.get(name, f"control_{name}")) if what == "leak" else None
+        beside = f", chance {number(chance.mean)}" if chance else ""
+        lines.append(f"{what:<8} {card.label} {number(found.mean, card.unit)} {interval(found)}".rstrip() + beside)
+    return lines
 
 
 def metrics_table(record: Record) -> Table:

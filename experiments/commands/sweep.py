@@ -3,6 +3,7 @@
 import json
 import shlex
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from math import prod
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments.composing.campaigns import swept
-from experiments.progress import say
+from experiments.progress import duration, say
 from experiments.trials.plan import Plan
 from experiments.trials.sinks import sync_command
 from smd_research.core.cell import Cell
@@ -20,6 +21,9 @@ from smd_research.core.scratch import Scratch
 if TYPE_CHECKING:
     from smd_research.records import Record
 
+
+_SHORT_S = 2.0
+"""Below this nobody asks how long the rest takes."""
 
 NAMED = 12
 """Known cells up to which a command names each; of more it takes the whole folder."""
@@ -39,6 +43,7 @@ class JournalEntry:
     single: bool
     logger: str = "none"
     sync: str = ""
+    seconds: float = 0.0
 
 
 class Journal:
@@ -68,12 +73,24 @@ class Journal:
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(asdict(entry)) + "\n")
 
-    def close(self) -> list[JournalEntry]:
-        """All entries, in the order in which they finished; the file is removed."""
+    def entries(self) -> list[JournalEntry]:
+        """All entries, in the order in which they finished."""
         lines = self.path.read_text(encoding="utf-8").splitlines()
+        return [JournalEntry(**json.loads(line)) for line in lines]
+
+    def close(self) -> list[JournalEntry]:
+        """All entries; the file is removed."""
+        entries = self.entries()
         if self._scratch is not None:
             self._scratch.remove()
-        return [JournalEntry(**json.loads(line)) for line in lines]
+        return entries
+
+    def left(self, total: int) -> str:
+        """How long the rest takes if its cells are as those that ran; empty before the first and after the last."""
+        entries = self.entries()
+        ran = [entry.seconds for entry in entries if not entry.reused]
+        rest = total - len(entries)
+        return f", {duration(sum(ran) / len(ran) * rest)} left" if ran and rest > 0 and sum(ran) >= _SHORT_S else ""
 
 
 def position(job: Any, words: Sequence[str]) -> tuple[int, int] | None:
@@ -107,12 +124,13 @@ def attempt(
     title = title_of(plan.cell)
     counter = f"[{place[0]:>{len(str(place[1]))}}/{place[1]}] " if place else ""
     say(f"{counter}{title} ...") if place is None or sys.stderr.isatty() else None
+    began = time.monotonic()
     try:
         record, reused = run()
     except (RecordError, MachineError) as error:
         if place is None or (isinstance(error, RecordError) and "corrupt" not in str(error)):
             raise
-        _enter(journal, plan, "failed", str(error), "", reused=False, single=False)
+        _enter(journal, plan, "failed", str(error), "", reused=False, single=False, seconds=time.monotonic() - began)
         say(f"{counter}{title}: failed: {error}")
         return None
     if record is None:
@@ -120,18 +138,31 @@ def attempt(
         return None
     status = str(record.status)
     known = " (known)" if reused else ""
-    say(f"{counter}{title}: {status}{known}{': ' + record.reason if record.reason else ''}")
-    _enter(journal, plan, status, record.reason, str(record.path), reused=reused, single=place is None)
+    seconds = time.monotonic() - began
+    _enter(journal, plan, status, record.reason, str(record.path), reused=reused, single=place is None, seconds=seconds)
+    left = journal.left(place[1]) if place else ""
+    say(f"{counter}{title}: {status}{known}{': ' + record.reason if record.reason else ''}{left}")
     return record
 
 
-def _enter(journal: Journal, plan: Plan, status: str, reason: str, folder: str, *, reused: bool, single: bool) -> None:
+def _enter(
+    journal: Journal,
+    plan: Plan,
+    status: str,
+    reason: str,
+    folder: str,
+    *,
+    reused: bool,
+    single: bool,
+    seconds: float,
+) -> None:
     cell = plan.cell
     defense, attack = str(cell.defense["name"]), str(cell.attack["name"])
     logger = str(plan.logger.get("name", "none"))
     sync = "" if reused or not folder else sync_command(plan.logger, plan.results_dir)
     results_dir = str(plan.results_dir)
-    journal.enter(JournalEntry(defense, attack, status, reason, folder, results_dir, reused, single, logger, sync))
+    ended = (defense, attack, status, reason, folder, results_dir, reused, single, logger, sync, round(seconds, 3))
+    journal.enter(JournalEntry(*ended))
 
 
 def title_of(cell: Cell) -> str:

@@ -29,6 +29,7 @@ from experiments.composing.cells import composed, plain
 from experiments.composing.declared import Declared, bench_commands, declared, of_benches, of_sweep, resolve, write
 from experiments.composing.halving import Outcome
 from experiments.composing.overrides import UsageError, groups, parse
+from experiments.progress import say
 from experiments.trials.plan import Plan
 from experiments.trials.running import Runner
 from smd_research.core.errors import LabError
@@ -75,10 +76,15 @@ def run_all(cfg: Any, name: str, words: Sequence[str], journal: sweep.Journal) -
     Raises:
         RecordError: the results folder cannot be written.
     """
+    from smd_research.records import Store
+
     table, common, known = _table(cfg), _common(words), plans(cfg, words)
     campaign = campaigns.of_table(name, table.size, common, known)
     cells = expand(table.sweep, common)
     total = table.halving.count(len(cells)) if table.halving else len(cells)
+    waiting = sum(not Store(plan.results_dir).folder(plan.cell).exists() for plan in known.values())
+    if waiting and not table.halving:
+        say(f"{total} cells: {total - waiting} known, {waiting} to run")
     asked: list[Plan] = []
     runner = Runner()
 

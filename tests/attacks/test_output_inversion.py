@@ -65,11 +65,11 @@ def view_of(bundle: Bundle, ids: Ids, new: int = 8, defense: Smd | None = None) 
 
 
 def attacked(
-    kind: type[OutputInversion], bundle: Bundle, corpus: tuple[Ids, ...], view: AdversaryView, **more: float
-) -> Guess:
+    kind: type[OutputInversion], bundle: Bundle, corpus: tuple[Ids, ...], *views: AdversaryView, **more: float
+) -> list[Guess]:
     attack = kind(**{**SMALL, **more})  # type: ignore[arg-type]
     attack.fit(Public(bundle, "smd", (), corpus))
-    return attack.recover(view, np.random.default_rng(0))
+    return [attack.recover(view, np.random.default_rng(0)) for view in views]
 
 
 def accuracy(guess: Guess, ids: Ids) -> float:
@@ -86,7 +86,7 @@ def test_texts_of_a_closed_set_come_back(embedded: Bundle, kind: type[OutputInve
     secrets = corpus[::6]
     weight = 1e4 if kind.reads_laws else 1.0
     more = {"length": 10, "outputs": 16, "epochs": 12, "weight": weight, "first_weight": weight}
-    guesses = [attacked(kind, embedded, corpus, view_of(embedded, ids, new=16), **more) for ids in secrets]
+    guesses = attacked(kind, embedded, corpus, *(view_of(embedded, ids, new=16) for ids in secrets), **more)
     right = [accuracy(guess, ids) for guess, ids in zip(guesses, secrets, strict=True)]
     wrong = [accuracy(guesses[i], secrets[j]) for i in range(4) for j in range(4) if i != j]
     assert float(np.mean(right)) > 0.7
@@ -106,7 +106,7 @@ def test_another_prompts_laws_give_that_prompt_and_not_this_one(tiny: Bundle) ->
     prior = Prior()
     prior.fit(public)
     views = [view_of(tiny, ids) for ids in secrets]
-    guesses = [attacked(LogitInversion, tiny, corpus, view, candidates=96) for view in views]
+    guesses = attacked(LogitInversion, tiny, corpus, *views, candidates=96)
     wrong = [accuracy(guesses[i], secrets[j]) for i in range(4) for j in range(4) if i != j]
     level = [accuracy(prior.recover(view, rng), ids) for view, ids in zip(views, secrets, strict=True)]
     assert float(np.mean(wrong)) <= float(np.mean(level)) + 0.05
@@ -115,7 +115,7 @@ def test_another_prompts_laws_give_that_prompt_and_not_this_one(tiny: Bundle) ->
 def test_a_prefix_that_is_public_is_taken_over(tiny: Bundle) -> None:
     corpus = tuple(tuple(np.random.default_rng(i).integers(3, 4096, 8).tolist()) for i in range(16))
     secret = (9, 8, 7, 6, 5, 4)
-    guess = attacked(OutputInversion, tiny, corpus, view_of(tiny, secret, defense=Smd(public_tokens=4)))
+    (guess,) = attacked(OutputInversion, tiny, corpus, view_of(tiny, secret, defense=Smd(public_tokens=4)))
     assert guess.ids[:4] == secret[:4]
 
 

@@ -125,7 +125,7 @@ def test_every_fake_token_is_in_the_bin_of_the_secrets(metric: str) -> None:
 @pytest.mark.parametrize("metric", METRICS)
 def test_the_samplers_law_is_what_weigh_says(metric: str) -> None:
     """One fake of one token: drawn frequencies against the law in closed form (chi-square)."""
-    bundle, ids, draws = _embedded(), list(_ids())[:8], 120
+    bundle, ids, draws = _embedded(), list(_ids())[:8], 60
     own = _log_p(bundle, ids, 6)
     ids[6] = int(own.argsort(descending=True)[4])
     quantiser = Quantiser(metric, 0.6, fakes=1, tries=8, widenings=0)  # type: ignore[arg-type]

@@ -127,3 +127,14 @@ def test_a_record_is_entered_with_its_status(tmp_path: Path) -> None:
 def test_reasons_are_one_line() -> None:
     assert one_line(ConfigError("no model\nat x")) == "no model at x"
     assert one_line(ValueError("a\nb")) == "ValueError: a b"
+
+
+def test_the_time_left_is_that_of_the_cells_that_ran() -> None:
+    journal = Journal.new()
+    assert journal.left(4) == ""
+    journal.enter(entry("smd", "ok", reused=True))
+    assert journal.left(4) == "", "a known cell says nothing of the others"
+    journal.enter(replace(entry("smd", "ok"), seconds=90.0))
+    assert journal.left(4) == ", 3 min left"
+    assert journal.left(2) == ""
+    journal.close()
