@@ -9,6 +9,7 @@ import pandas as pd
 
 from smd_research.core.cell import COMPONENTS, OPTIONAL
 from smd_research.records.frame import DEPLOYED, DESIGN
+from smd_research.reports.epsilons import named
 
 Label: TypeAlias = str | int | float | bool | None
 Labels: TypeAlias = Mapping[str, Label]
@@ -94,7 +95,8 @@ def tell_apart(parts: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
 
 
 def _label(name: str, options: Mapping[str, object], keys: set[str]) -> str:
-    shown = [f"{key}={_text(options[key])}" for key in sorted(keys) if options.get(key) is not None]
+    set_to = [(key, options[key]) for key in sorted(keys) if options.get(key) is not None]
+    shown = [f"{named(name, key, options)}={_text(value)}" for key, value in set_to]
     return " ".join([name, *shown])
 
 

@@ -30,10 +30,10 @@ def named(frame: pd.DataFrame, label: str) -> Battery:
 def test_defenses_are_told_apart_by_the_options_that_differ(frame: pd.DataFrame) -> None:
     assert [battery.label for battery in batteries(frame)] == [
         "none",
-        "dp_text epsilon=4",
-        "dp_text epsilon=8",
-        "dp_text epsilon=12",
-        "dp_text epsilon=16",
+        "dp_text epsilon[metric]=4",
+        "dp_text epsilon[metric]=8",
+        "dp_text epsilon[metric]=12",
+        "dp_text epsilon[metric]=16",
         "smd",
         "split layer=1",
         "split layer=4",

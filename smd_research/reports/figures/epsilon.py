@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from smd_research.core.errors import RecordError
 from smd_research.metrics import CARDS
 from smd_research.reports.batteries import Battery, Score, batteries, is_baseline
+from smd_research.reports.epsilons import notion, the_one
 from smd_research.reports.figures.placing import place_labels
 from smd_research.reports.figures.style import (
     CATEGORIES,
@@ -79,8 +80,10 @@ def epsilon_figure(
             _utility_panel(right, found, utility)
             right.set_title(f"{prefix}{CARDS[utility].heading}, lower is better", size=10, weight="normal", color=QUIET)
             epsilons = sorted({battery.epsilon or 0.0 for battery in found})
-            _epsilon_axis(left, epsilons, room=0.42)
-            _epsilon_axis(right, epsilons, room=0.08)
+            kind = the_one(notion(battery.name, "epsilon", battery.parameters) for battery in found)
+            for axes, room in ((left, 0.42), (right, 0.08)):
+                _epsilon_axis(axes, epsilons, room)
+                axes.set_xlabel(f"epsilon, {kind.unit}" if kind else "epsilon")
             labelled.append((left, ends))
         figure.suptitle(title or f"{defense}: what epsilon buys", x=0.008, ha="left", weight="bold", size=12)
         figure.draw_without_rendering()
@@ -146,4 +149,3 @@ def _epsilon_axis(axes: Axes, epsilons: Sequence[float], room: float) -> None:
         axes.set_xlim(epsilons[0] / 1.12, epsilons[-1] * (epsilons[-1] / epsilons[0]) ** room)
     axes.set_xticks(list(epsilons), [f"{epsilon:g}" for epsilon in epsilons])
     axes.xaxis.set_minor_locator(ticker.NullLocator())
-    axes.set_xlabel("epsilon")

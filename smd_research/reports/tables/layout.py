@@ -11,6 +11,7 @@ from typing import Literal
 from smd_research.core.errors import RecordError
 from smd_research.records.record import Status
 from smd_research.reports.designs import Label
+from smd_research.reports.epsilons import Notion, notion_of_label, the_one
 from smd_research.reports.points import Point, Series, Source, Where, among, fits, points, same
 from smd_research.reports.render import numbers
 from smd_research.reports.tables.entries import Show, entry
@@ -61,11 +62,12 @@ def layout(
         RecordError: when several points belong in one place, and the column says not which.
     """
     found = [point for point in points(source) if fits(point, where or {})]
-    heads = (*(Column(_readable(name), align="left") for name in rows), *(Column(f.title, f.unit) for f in columns))
+    units = {name: the_one(notion_of_label(point.labels, name) for point in found) for name in rows}
+    heads = (*(_head(name, unit) for name, unit in units.items()), *(Column(f.title, f.unit) for f in columns))
     body = []
     for row in _rows(found, rows):
         members = [point for point in found if fits(point, row)]
-        labels = [TableEntry(numbers.label(value)) for value in row.values()]
+        labels = [_label(name, value, members, units[name] is None) for name, value in row.items()]
         body.append((*labels, *(_entry(one, members, row) for one in columns)))
     return Table(title, heads, tuple(body), tuple(notes))
 
@@ -122,6 +124,16 @@ def _absent(cells: Sequence[Point]) -> TableEntry:
     if not cells:
         return TableEntry(numbers.PENDING, note="not measured yet")
     return TableEntry(numbers.MISSING, ids=(cells[0].id,), note=cells[0].reason)
+
+
+def _head(name: str, unit: Notion | None) -> Column:
+    return Column(_readable(name), unit.unit if unit else "", align="left")
+
+
+def _label(name: str, value: Label, members: Sequence[Point], said: bool) -> TableEntry:
+    """A label of a row; it says itself what an epsilon is of where the heading cannot say it for all rows."""
+    kinds = {kind.word for point in members if (kind := notion_of_label(point.labels, name))} if said else set()
+    return TableEntry(" ".join([numbers.label(value), *(f"({word})" for word in sorted(kinds))]))
 
 
 def _readable(name: str) -> str:

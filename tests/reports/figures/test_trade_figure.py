@@ -29,7 +29,7 @@ def test_each_setting_has_a_row_with_its_leak_utility_and_time(frame: pd.DataFra
     figure = trade_figure(frame, unsaid=["layer=1"])
     found = batteries(frame)
     assert len(names(figure)) == len(found)
-    assert {"smd as it is", "split as it is", "layer 4", "epsilon 8"} <= set(names(figure))
+    assert {"smd as it is", "split as it is", "layer 4", "epsilon[metric] 8"} <= set(names(figure))
     for axes, metric in zip(figure.axes[1:], ("kl", "tpot_ms"), strict=True):
         drawn = np.asarray(axes.lines[-1].get_xdata(), dtype=float)
         expected = [battery.common(metric) for battery in found]

@@ -1,0 +1,71 @@
+"""What an epsilon is of: numbers of different notions do not compare, and never stand under one unlabelled heading."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Notion:
+    """A sort of epsilon.
+
+    Attributes:
+        word: that tells it from the others.
+        unit: what one epsilon is of, for a heading or an axis.
+    """
+
+    word: str
+    unit: str
+
+
+METRIC = Notion("metric", "per token and unit of distance")
+TOKEN = Notion("token", "(epsilon, delta) per token")
+WHOLE_TEXT = Notion("whole-text", "(epsilon, delta) per message")
+REPLY = Notion("reply", "(epsilon, delta), A of one reply")
+BIN = Notion("bin", "success above chance, per request")
+
+_NOTIONS = {
+    ("dp_text", "epsilon"): METRIC,
+    ("shaking", "fresh_epsilon"): METRIC,
+    ("smd", "noise_epsilon"): REPLY,
+    ("po", "epsilon"): BIN,
+}
+
+
+def notion(defense: str, option: str, options: Mapping[str, object]) -> Notion | None:
+    """What an option of a defense is an epsilon of; None where it is none, or of a defense that is not known here.
+
+    Args:
+        defense: its name.
+        option: name of the option, without its part.
+        options: all options of the defense, those left open filled with what was chosen, where that is known.
+    """
+    if (defense, option) == ("dp_hidden", "epsilon"):
+        unit = options.get("unit") or ("token" if not options.get("layer") else "sequence")
+        return TOKEN if unit == "token" else WHOLE_TEXT
+    return _NOTIONS.get((defense, option))
+
+
+def named(defense: str, option: str, options: Mapping[str, object]) -> str:
+    """The name of an option in one word, with the notion where it is an epsilon: ``epsilon[metric]``."""
+    found = notion(defense, option, options)
+    return f"{option}[{found.word}]" if found else option
+
+
+def notion_of_label(labels: Mapping[str, object], name: str) -> Notion | None:
+    """What a label is an epsilon of.
+
+    Args:
+        labels: of a point: ``defense``, and its options as ``defense.epsilon``.
+        name: of one of them.
+    """
+    part, _, option = name.rpartition(".")
+    if part != "defense" or labels.get(name) is None:
+        return None
+    options = {key.rpartition(".")[2]: value for key, value in labels.items() if key.startswith("defense.")}
+    return notion(str(labels.get("defense")), option, options)
+
+
+def the_one(found: Iterable[Notion | None]) -> Notion | None:
+    """The notion that all of them are of, as far as they are epsilons; None where there are several, or none."""
+    notions = set(found) - {None}
+    return notions.pop() if len(notions) == 1 else None
