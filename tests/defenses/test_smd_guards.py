@@ -10,7 +10,7 @@ from attacks.base import Public
 from attacks.prompts.active_queries.attack import ActiveQueries
 from attacks.prompts.partial_attention_inversion.attack import PartialAttentionInversion
 from smd_research.boundary import AdversaryView, Boundary
-from smd_research.boundary.messages import PartialAttention, Query
+from smd_research.boundary.messages import PartialAttention, Query, StartDecode
 from smd_research.core.errors import ConfigError, ProtocolError
 from smd_research.data.prompts import Prompt
 from smd_research.data.synthetic import generate
@@ -168,6 +168,18 @@ def test_a_guarantee_is_claimed_only_where_nothing_is_exact() -> None:
         made = prepared(**options)
         assert (made.guarantee is not None) == promised
         assert made.published()["noise_multiplier"] > 3  # type: ignore[operator]
+
+
+def test_the_promise_of_a_reply_leaves_out_the_first_token_which_crosses_exactly() -> None:
+    options = {"noise_epsilon": 0.01, "noise_log_weight": 1e4}
+    promise = prepared(**options).guarantee
+    assert promise is not None
+    assert promise.unit == "reply"
+    assert "layers x (t - 1) replies and its first token, which is released exactly: no epsilon" in promise.composition
+    for (drowned, view), (plain, _) in zip(served(tuple(options.items())), served(), strict=True):
+        assert drowned.ids[0] == plain.ids[0], "noise that drowns every reply leaves the first token as it is"
+        assert view.of(StartDecode)[0].first.tolist() == [plain.ids[0]]
+        assert len(view.of(PartialAttention)) == bundle().geometry.layers * (len(drowned.ids) - 1)
 
 
 @pytest.mark.parametrize("bits", [2, 7])

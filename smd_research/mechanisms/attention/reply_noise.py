@@ -98,6 +98,7 @@ class ReplyNoise:
 
         Two Gaussians on ``A`` and ``l`` are one, of sensitivity over deviation
         ``mu = sqrt(1 / multiplier^2 + (2 B sqrt(heads) / sigma_l)^2)``; ``r`` replies multiply ``mu`` by ``sqrt(r)``.
+        A whole request has no guarantee: its first token is the vault's own, of exact logits, and crosses as it is.
         """
         if not (self.multiplier and self.log_weight):
             return None
@@ -113,7 +114,10 @@ class ReplyNoise:
             adjacency="replacement of the whole prompt, same length",
             sensitivity=2 * float(self.value_norm.max()) * math.sqrt(heads),
             clip=float(self.value_norm.max()),
-            composition=f"a request is layers x tokens replies; r of them cost, at the same delta, epsilon {examples}",
+            composition=(
+                "a request of t tokens is layers x (t - 1) replies and its first token, which is released exactly: no "
+                f"epsilon covers that one; r replies cost, at the same delta, epsilon {examples}"
+            ),
             assumptions="clips chosen on public text; length and output visible; queries may be chosen adaptively",
             verified="deviation of released replies against the formula",
             source="analytic Gaussian mechanism, Balle and Wang, ICML 2018; Gaussian composition, Dong et al. 2022",

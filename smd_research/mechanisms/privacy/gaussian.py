@@ -168,7 +168,7 @@ class GaussianMechanism:
         examples = ", ".join(f"n={n}: {self.composed_epsilon(n):.4g}" for n in (1, 16, 64))
         counted = {
             "token": "a prompt of n tokens (every row one release)",
-            "sequence": "n messages of one request (the prompt's states, then one row for each generated token)",
+            "sequence": "n messages of one request (the prompt's states, then a row for each token but the last)",
         }[self.unit]
         adjacency = {"token": "replacement of one token", "sequence": "replacement of the whole prompt, same length"}
         return Guarantee(
