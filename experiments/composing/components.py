@@ -9,6 +9,12 @@ them: with that value an option is no part of the cell, so that the records keep
     later: { reply: mga }
     steps: 100
     reply: mga # mga | mg: which parts of a reply are read
+
+``unchanged`` lists, option by option, the values for which the last raise changed no number: a cell whose options are
+all among them is of the version before, so that its records keep their ids too::
+
+    version: 2
+    unchanged: { noise: [0.0], reply: [mga, mg] }
 """
 
 from collections.abc import Mapping
@@ -17,7 +23,7 @@ from typing import Any
 from smd_research.core.cell import plain
 from smd_research.core.errors import ConfigError
 
-NOTES = ("version", "later")
+NOTES = ("version", "later", "unchanged")
 
 
 def options_of(node: Mapping[str, Any]) -> dict[str, Any]:
@@ -31,20 +37,32 @@ def counted_options(node: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ConfigError: ``later`` names something that is no option.
     """
-    options, later = options_of(node), node.get("later") or {}
-    for key in later:
-        if key not in options:
-            raise ConfigError(f"{node.get('_target_')}: later names '{key}', which is none of its options")
+    options, later = options_of(node), _noted(node, "later")
     return {key: value for key, value in options.items() if key not in later or plain(value) != plain(later[key])}
 
 
 def version_of(node: Mapping[str, Any]) -> int:
-    """The version of a component; 1 where it states none.
+    """The version of a component with its options as they are; 1 where it states none.
 
     Raises:
-        ConfigError: it is not a whole number of 1 or more.
+        ConfigError: it is not a whole number of 1 or more, or ``unchanged`` names something that is no option.
     """
     stated = node.get("version", 1)
     if not isinstance(stated, int) or isinstance(stated, bool) or stated < 1:
         raise ConfigError(f"{node.get('_target_')}: version is a whole number of 1 or more, not {stated}")
-    return stated
+    unchanged = _noted(node, "unchanged")
+    as_before = bool(unchanged) and all(plain(node[key]) in plain(values) for key, values in unchanged.items())
+    return stated - 1 if as_before else stated
+
+
+def _noted(node: Mapping[str, Any], note: str) -> Mapping[str, Any]:
+    """What a note says of options.
+
+    Raises:
+        ConfigError: it names something that is no option.
+    """
+    noted: Mapping[str, Any] = node.get(note) or {}
+    for key in noted:
+        if key not in options_of(node):
+            raise ConfigError(f"{node.get('_target_')}: {note} names '{key}', which is none of its options")
+    return noted

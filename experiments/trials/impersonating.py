@@ -43,12 +43,12 @@ def impersonated(
 ) -> list[Impersonated]:
     """Serve prompts, each with parties of its own: a refusal ends them."""
     found = []
-    for prompt in track(prompts, "impersonate"):
+    for draw, prompt in enumerate(track(prompts, "impersonate")):
         boundary = Boundary(transport, record=True, threads=threads, impostor=impostor)
         with prepared.deploy(boundary) as deployment:
             refused = False
             try:
-                deployment.generate(prompt, max_new_tokens)
+                deployment.generate(prompt, max_new_tokens, draw)
             except (ProtocolError, RefusedError):
                 refused = True
                 sent = tuple(zip(*(m.ids.tolist() for m in boundary.view(deployment.shows).of(Tokens)), strict=True))

@@ -76,7 +76,8 @@ def serve(
 ) -> Seen:
     """Deploy a defense and serve every prompt that it does not refuse.
 
-    A prompt is sent several times (timed, recorded, scored); one that is refused in any of them counts as refused.
+    A prompt is sent several times (timed, recorded, scored), each time under the same draw of the defense's randomness;
+    one that is refused in any of them counts as refused.
 
     Args:
         prepared: what is deployed.
@@ -92,10 +93,10 @@ def serve(
     timed = _time(prepared, prompts, max_new_tokens, place.boundary(record=False))
     boundary, served = place.boundary(record=True), []
     with prepared.deploy(boundary) as deployment:
-        for prompt, answer, generation in zip(track(prompts, "record"), plain, timed, strict=True):
+        for draw, (prompt, answer, generation) in enumerate(zip(track(prompts, "record"), plain, timed, strict=True)):
             if generation is not None:
                 with suppress(RefusedError):
-                    served.append(_record(deployment, boundary, prompt, answer, generation, max_new_tokens))
+                    served.append(_record(deployment, boundary, prompt, answer, generation, max_new_tokens, draw))
         if not served:
             raise RefusedError(f"each of {len(prompts)} prompts was refused in one request or another: none to score")
         held = {
@@ -125,10 +126,10 @@ def _time(
     with prepared.deploy(boundary) as deployment:
         _warm_up(deployment, prompts, max_new_tokens)
         timed: list[Generation | None] = []
-        for prompt in track(prompts, "time"):
+        for draw, prompt in enumerate(track(prompts, "time")):
             timed.append(None)
             with suppress(RefusedError):
-                timed[-1] = deployment.generate(prompt, max_new_tokens)
+                timed[-1] = deployment.generate(prompt, max_new_tokens, draw)
         return timed
 
 
@@ -138,9 +139,9 @@ def _warm_up(deployment: Deployment, prompts: Sequence[Prompt], max_new_tokens: 
     Raises:
         RefusedError: when all are, with the reason of the last.
     """
-    for prompt in prompts:
+    for draw, prompt in enumerate(prompts):
         try:
-            deployment.generate(prompt, max_new_tokens)
+            deployment.generate(prompt, max_new_tokens, draw)
         except RefusedError as error:
             reason = error
         else:
@@ -149,14 +150,20 @@ def _warm_up(deployment: Deployment, prompts: Sequence[Prompt], max_new_tokens: 
 
 
 def _record(
-    deployment: Deployment, boundary: Boundary, prompt: Prompt, plain: Plain, timed: Generation, max_new_tokens: int
+    deployment: Deployment,
+    boundary: Boundary,
+    prompt: Prompt,
+    plain: Plain,
+    timed: Generation,
+    max_new_tokens: int,
+    draw: int,
 ) -> _Recorded:
-    """Serve one prompt with the recorder on.
+    """Serve one prompt with the recorder on, and score it, under the draw under which it was timed.
 
     Raises:
         RefusedError: when the defense will not serve it.
     """
-    deployment.generate(prompt, max_new_tokens)
+    deployment.generate(prompt, max_new_tokens, draw)
     view, ledger, held = boundary.view(deployment.shows), boundary.ledger, deployment.memory()
     facts = dict(deployment.facts)
     utility = _utility(deployment, prompt, plain)
@@ -166,7 +173,8 @@ def _record(
 
 def _utility(deployment: Deployment, prompt: Prompt, plain: Plain) -> dict[str, float]:
     """Teacher-forced comparison with the unprotected model, and the likelihood of held-out text."""
-    defended = deployment.score(prompt.ids, plain.ids)
+    draw = deployment.draw
+    defended = deployment.score(prompt.ids, plain.ids, draw)
     values = {
         "kl": metrics.kl(plain.logits, defended),
         "greedy_equal": metrics.greedy_equal(plain.logits, defended),
@@ -175,6 +183,6 @@ def _utility(deployment: Deployment, prompt: Prompt, plain: Plain) -> dict[str, 
         "nll_tokens": float(len(prompt.continuation)),
     }
     if prompt.continuation:
-        logits = deployment.score(prompt.ids, prompt.continuation)
+        logits = deployment.score(prompt.ids, prompt.continuation, draw)
         values["nll"] = metrics.negative_log_likelihood(logits, torch.tensor(prompt.continuation))
     return values

@@ -80,9 +80,15 @@ class Deployment(ABC):
         bundle: the model; shared, never modified.
         boundary: joins the parties; opened by the subclass, closed on exit.
         shows: what the untrusted party sees.
+
+    Attributes:
+        draw: number of the randomness of the request at hand. Whatever a defense draws for a request hangs on its seed
+            and on this alone, so that the same draw can be timed, recorded and scored; one-time masks are the
+            exception, which nothing may draw twice.
     """
 
     def __init__(self, bundle: Bundle, boundary: Boundary, client: Client, shows: frozenset[Observable]) -> None:
+        self.draw = -1
         self.bundle = bundle
         self.boundary = boundary
         self.shows = shows
@@ -106,8 +112,13 @@ class Deployment(ABC):
     def memory(self) -> Memory:
         """Bytes held now."""
 
-    def generate(self, prompt: Prompt, max_new_tokens: int) -> Generation:
+    def generate(self, prompt: Prompt, max_new_tokens: int, draw: int | None = None) -> Generation:
         """Serve one request greedily.
+
+        Args:
+            prompt: what is asked.
+            max_new_tokens: how many tokens to generate at most.
+            draw: number of the randomness it takes; None takes the one after the last request's.
 
         Raises:
             PromptError: for an empty prompt or one that does not fit the context.
@@ -115,24 +126,30 @@ class Deployment(ABC):
         """
         self.bundle.check_prompt(len(prompt.ids), max_new_tokens)
         self.bundle.check_ids(torch.tensor(prompt.ids))
-        self._begin()
+        self._begin(draw)
         began = time.perf_counter()
         self._request(prompt.ids, max_new_tokens, None)
         times = self.client.times
         self.boundary.publish(length=len(prompt.ids), outputs=self.outputs)
         return Generation(tuple(self.client.ids), times[0] - began, times[-1] - began)
 
-    def score(self, prompt_ids: Sequence[int], continuation: Sequence[int]) -> Tensor:
+    def score(self, prompt_ids: Sequence[int], continuation: Sequence[int], draw: int | None = None) -> Tensor:
         """Logits ``[len(continuation), vocab]`` of a teacher-forced continuation, through the measurement tap.
+
+        Args:
+            prompt_ids: what is asked.
+            continuation: the tokens after it.
+            draw: as for ``generate``.
 
         Raises:
             PromptError: as ``generate``.
         """
         self.bundle.check_prompt(len(prompt_ids), len(continuation))
-        self._begin()
-        self.boundary.tap("arm", continuation)
+        self._begin(draw)
+        forced = self._dictated(continuation)
+        self.boundary.tap("arm", forced)
         try:
-            logits = self._request(prompt_ids, len(continuation), continuation)
+            logits = self._request(prompt_ids, len(forced), forced)
         finally:
             self.boundary.tap("arm", None)
         return torch.stack(logits).float().cpu()
@@ -152,7 +169,12 @@ class Deployment(ABC):
         kept: list[Tensor] = self.boundary.tap("tapped")
         return kept
 
-    def _begin(self) -> None:
+    def _dictated(self, continuation: Sequence[int]) -> Sequence[int]:
+        """A continuation in the tokens that the untrusted party makes."""
+        return continuation
+
+    def _begin(self, draw: int | None = None) -> None:
+        self.draw = self.draw + 1 if draw is None else draw
         self.client.restart()
         self.boundary.begin()
 

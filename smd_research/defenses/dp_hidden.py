@@ -52,13 +52,17 @@ class DpHiddenDeployment(SplitDeployment):
     ) -> None:
         super().__init__(bundle, boundary, cut, PermutationParameters(), seed)
         self._mechanism = mechanism
-        self._rng = generator(seed, "dp_hidden", "noise")
+        self._noise = np.random.default_rng(0)
+
+    def _begin(self, draw: int | None = None) -> None:
+        super()._begin(draw)
+        self._noise = generator(self._seed, "dp_hidden", "noise", self.draw)
 
     def sent(self, ids: Sequence[int], position: int) -> Tensor:
         """States ``[rows, width]`` as they cross: with fresh noise, but for rows of public tokens."""
         states = self._split_client.hidden(ids, position)
         if position == 0 or self._cut.layer > 0:
-            states = self._mechanism.release(states, self._rng)
+            states = self._mechanism.release(states, self._noise)
         return states.to(DTYPES[self._cut.wire_dtype])
 
 

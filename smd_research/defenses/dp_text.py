@@ -45,12 +45,10 @@ class DpTextDeployment(PlainDeployment):
         super().__init__(bundle, boundary, SHOWS)
         self._token_channel = channel
         self._seed = seed
-        self._requests = 0
 
     def said(self, ids: Sequence[int]) -> Sequence[int]:
-        """A fresh draw for every request."""
-        self._requests += 1
-        rng = generator(self._seed, "dp_text", self._requests)
+        """What the request's draw makes of its tokens."""
+        rng = generator(self._seed, "dp_text", self.draw)
         drawn: list[int] = self._token_channel.sample(list(ids), rng).tolist()
         return drawn
 

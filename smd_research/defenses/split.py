@@ -104,12 +104,17 @@ class _AskClient:
 
 
 class SplitClient(Client):
-    """Runs the first blocks, keeps the secret orders and, when rows are permuted, does the provider's attention."""
+    """Runs the first blocks, keeps the secret orders and, when rows are permuted, does the provider's attention.
 
-    def __init__(self, bundle: Bundle, layer: int, rows_hidden: bool, rng: np.random.Generator) -> None:
+    Attributes:
+        shuffle: draws the order of a message's rows; every request brings its own.
+        order: of the rows of the last message.
+    """
+
+    def __init__(self, bundle: Bundle, layer: int, rows_hidden: bool) -> None:
         super().__init__()
         self._bundle = bundle
-        self._rng = rng
+        self.shuffle = np.random.default_rng(0)
         self._rows_hidden = rows_hidden
         self._model = HookedModel(bundle, None, layer)
         self._attention = LocalAttention()
@@ -137,7 +142,7 @@ class SplitClient(Client):
         states = self._model.forward(self._attention, self._positions, ids=torch.tensor([list(ids)], device=device))[0]
         self.order = torch.arange(len(ids), device=device)
         if self._rows_hidden:
-            self.order = torch.from_numpy(self._rng.permutation(len(ids))).to(device)
+            self.order = torch.from_numpy(self.shuffle.permutation(len(ids))).to(device)
         return states[self.order]
 
     @property
@@ -177,8 +182,9 @@ class SplitDeployment(Deployment):
     def __init__(
         self, bundle: Bundle, boundary: Boundary, cut: SplitParameters, permutation: PermutationParameters, seed: int
     ) -> None:
-        self._split_client = SplitClient(bundle, cut.layer, permutation.rows, generator(seed, "split", "rows"))
+        self._split_client = SplitClient(bundle, cut.layer, permutation.rows)
         super().__init__(bundle, boundary, self._split_client, SHOWS)
+        self._seed = seed
         self._cut = cut
         self._features: Tensor | None = None
         served = bundle
@@ -187,6 +193,10 @@ class SplitDeployment(Deployment):
             self._features = torch.from_numpy(features).to(bundle.device)
             served = permuted(bundle, self._features, cut.layer)
         self._channel = boundary.open(self._split_client, partial(SplitProvider, served, cut.layer, permutation.rows))
+
+    def _begin(self, draw: int | None = None) -> None:
+        super()._begin(draw)
+        self._split_client.shuffle = generator(self._seed, "split", "rows", self.draw)
 
     def sent(self, ids: Sequence[int], position: int) -> Tensor:
         """Hidden states ``[rows, width]`` as they cross."""

@@ -3,8 +3,10 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from scipy import stats
@@ -95,6 +97,25 @@ def test_the_real_index_is_uniform(llama: Bundle) -> None:
     assert stats.chisquare([places[place] for place in range(FAKES + 1)]).pvalue > 1e-3
 
 
+@pytest.mark.parametrize("requests", [1, 3])
+def test_the_real_index_is_uniform_over_the_requests_of_one_session_too(llama: Bundle, requests: int) -> None:
+    """Each request draws anew: an index that stays, or moves on by a rule, is found by counting."""
+    prompt, places = _prompt(llama, spans=SPANS[:1]), list[int]()
+    with Po(FAKES, requests=requests).prepare(llama, seed=0).deploy(Boundary()) as deployment:
+        prefill = deployment.vault.prefill_full
+
+        def noted(*arguments: Any) -> torch.Tensor:
+            places.append(deployment.vault.authentic)
+            return prefill(*arguments)
+
+        deployment.vault.prefill_full = noted  # type: ignore[method-assign]
+        for _ in range(60 // requests):
+            deployment.generate(prompt, 1)
+    moves = [(after - before) % (FAKES + 1) for before, after in pairwise(places)]
+    for drawn in (places, moves):
+        assert stats.chisquare(np.bincount(drawn, minlength=FAKES + 1)).pvalue > 1e-3
+
+
 def test_all_streams_have_equal_messages_sizes_and_schedule(llama: Bundle) -> None:
     with Po(FAKES).prepare(llama, seed=3).deploy(Boundary()) as deployment:
         deployment.generate(_prompt(llama), NEW)
@@ -169,6 +190,22 @@ def test_sticky_fakes_stay_over_requests_and_prompts_and_others_change(llama: Bu
         assert len(drawn) == 4
         assert torch.equal(drawn[0].ids, drawn[1].ids) == sticky
         assert torch.equal(drawn[0].ids[:, 4:6], drawn[2].ids[:, 8:10]) == sticky
+
+
+@pytest.mark.parametrize("sticky", [True, False])
+def test_a_draw_hides_a_prompt_among_the_same_fakes_at_the_same_place(llama: Bundle, sticky: bool) -> None:
+    prompt, places = _prompt(llama), []
+    with Po(7, sticky=sticky).prepare(llama, seed=3).deploy(Boundary()) as deployment:
+        drawn = _recorded(deployment)
+        for draw in (4, 4, 5):
+            deployment.generate(prompt, 2, draw)
+            places.append(deployment.vault.authentic)
+        deployment.score(prompt.ids, (7, 8), 4)
+        places.append(deployment.vault.authentic)
+    assert places[0] == places[1] == places[3] != places[2]
+    assert torch.equal(drawn[0].ids, drawn[1].ids)
+    assert torch.equal(drawn[0].ids, drawn[3].ids)
+    assert torch.equal(drawn[0].ids, drawn[2].ids) == sticky
 
 
 def test_the_secret_never_crosses(llama: Bundle) -> None:

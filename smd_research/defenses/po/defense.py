@@ -51,7 +51,6 @@ class PoDeployment(Deployment):
         super().__init__(bundle, boundary, self.vault, defense.shows)
         self._defense = defense
         self._seed = seed
-        self._served = 0
         self._prompt: Prompt | None = None
         self._facts: dict[str, float] = {}
         self._model = HookedModel(bundle)
@@ -65,7 +64,7 @@ class PoDeployment(Deployment):
     def outputs(self) -> tuple[tuple[int, ...], ...]:
         return tuple(map(tuple, self.vault.outputs))
 
-    def generate(self, prompt: Prompt, max_new_tokens: int) -> Generation:
+    def generate(self, prompt: Prompt, max_new_tokens: int, draw: int | None = None) -> Generation:
         """Serve a prompt, ``requests`` times over; the answer and its times are the first request's.
 
         Raises:
@@ -73,17 +72,17 @@ class PoDeployment(Deployment):
             RefusedError: for a secret that too few fakes are found for.
         """
         self._prompt = prompt
-        return super().generate(prompt, max_new_tokens)
+        return super().generate(prompt, max_new_tokens, draw)
 
     def _request(self, ids: Sequence[int], max_new_tokens: int, forced: Sequence[int] | None) -> list[Tensor]:
         spans = self._defense.spans_of(self._prompt_of(ids), self.bundle)
         if forced is not None:
-            return self._one(ids, spans, max_new_tokens, forced)
+            return self._one(0, ids, spans, max_new_tokens, forced)
         self._facts = {}
         answers = []
-        for _ in range(self._defense.requests):
+        for repetition in range(self._defense.requests):
             self.client.restart()
-            self._one(ids, spans, max_new_tokens, None)
+            self._one(repetition, ids, spans, max_new_tokens, None)
             answers.append((self.vault.ids, self.vault.times, self.vault.outputs))
         self.vault.ids, self.vault.times, self.vault.outputs = answers[0]
         return []
@@ -95,15 +94,20 @@ class PoDeployment(Deployment):
         return Prompt("", self.bundle.decode(list(ids)), tuple(ids))
 
     def _one(
-        self, ids: Sequence[int], spans: Sequence[TokenSpan], max_new_tokens: int, forced: Sequence[int] | None
+        self,
+        repetition: int,
+        ids: Sequence[int],
+        spans: Sequence[TokenSpan],
+        max_new_tokens: int,
+        forced: Sequence[int] | None,
     ) -> list[Tensor]:
         """One request: disguise, prefill, decode."""
-        self._served += 1
         began = time.perf_counter()
-        decoys = self.vault.disguise(self.bundle, ids, spans, generator(self._seed, "po", "fakes", self._served))
+        fakes, places = (generator(self._seed, "po", name, self.draw, repetition) for name in ("fakes", "place"))
+        decoys = self.vault.disguise(self.bundle, ids, spans, fakes)
         if not self._facts:
             self._facts = self._defense.facts(decoys, time.perf_counter() - began)
-        place = int(generator(self._seed, "po", "place", self._served).integers(len(decoys.ids)))
+        place = int(places.integers(len(decoys.ids)))
         prompts = torch.cat([decoys.ids[1 : place + 1], decoys.ids[:1], decoys.ids[place + 1 :]])
         self.vault.authentic = place
         if self._defense.construction == "full":

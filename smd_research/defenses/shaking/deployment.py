@@ -54,28 +54,27 @@ class KeyedDeployment(Deployment):
         self._keyed = KeyedClient(code)
         super().__init__(bundle, boundary, self._keyed, SHOWS)
         self.code = code
-        self._requests = 0
         self._channel = boundary.open(self.client, partial(PlainProvider, served))
 
     @property
     def outputs(self) -> tuple[tuple[int, ...], ...]:
         return (tuple(self._keyed.cipher),)
 
-    def score(self, prompt_ids: Sequence[int], continuation: Sequence[int]) -> Tensor:
+    def score(self, prompt_ids: Sequence[int], continuation: Sequence[int], draw: int | None = None) -> Tensor:
         """As every deployment: logits ``[len(continuation), vocab]`` of plain ids.
 
         Fresh noise falls on the prompt alone: the continuation stands for tokens that the provider makes.
         """
-        return self.code.decode_logits(super().score(prompt_ids, self._encoded(continuation)))
+        return self.code.decode_logits(super().score(prompt_ids, continuation, draw))
+
+    def _dictated(self, continuation: Sequence[int]) -> Sequence[int]:
+        return tuple(self.code.encode(continuation, self.draw))
 
     def _request(self, ids: Sequence[int], max_new_tokens: int, forced: Sequence[int] | None) -> list[Tensor]:
-        (said,) = self.code.replaced([ids], self._requests)
-        self._channel.request(PromptIds(token_tensor(self._encoded(said)), max_new_tokens))
+        (said,) = self.code.replaced([ids], self.draw)
+        sent = tuple(self.code.encode(said, self.draw))
+        self._channel.request(PromptIds(token_tensor(sent), max_new_tokens))
         return [] if forced is None else self.tapped()
-
-    def _encoded(self, ids: Sequence[int]) -> tuple[int, ...]:
-        self._requests += 1
-        return tuple(self.code.encode(ids, self._requests))
 
     def memory(self) -> Memory:
         held = self.boundary.tap("memory")

@@ -91,7 +91,7 @@ class SlipPrepared(Prepared):
             return ReusedMasking(field, stream, integers)
         if defense.masking == "float":
             limits = {number: one.limit for number, one in self.points.items()}
-            return FloatMasking(limits, integers, generator(self.seed, "slip", "float masks"))
+            return FloatMasking(limits, integers, self.seed)
         storage: MaskStorage = MemoryStorage(integers)
         if defense.bank_folder is not None:
             at = next(iter(integers.values())).device

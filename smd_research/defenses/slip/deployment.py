@@ -68,14 +68,15 @@ class SlipDeployment(Deployment):
         *blocks, head = (product.number for product in self.parts.products)
         self.rounds.masking.reserve({**dict.fromkeys(blocks, rows), head: last})
 
-    def generate(self, prompt: Prompt, max_new_tokens: int) -> Generation:
+    def generate(self, prompt: Prompt, max_new_tokens: int, draw: int | None = None) -> Generation:
         """As every deployment; the masks are prepared before the clock starts."""
         self.bundle.check_prompt(len(prompt.ids), max_new_tokens)
         self.reserve(len(prompt.ids) + max_new_tokens - 1, max_new_tokens)
-        return super().generate(prompt, max_new_tokens)
+        return super().generate(prompt, max_new_tokens, draw)
 
-    def _begin(self) -> None:
-        super()._begin()
+    def _begin(self, draw: int | None = None) -> None:
+        super()._begin(draw)
+        self.rounds.masking.begin(self.draw)
         self.rounds.rows = dict.fromkeys(self.rounds.rows, 0)
 
     def _request(self, ids: Sequence[int], max_new_tokens: int, forced: Sequence[int] | None) -> list[Tensor]:
@@ -142,8 +143,8 @@ class BoundaryDeployment(Deployment):
         for message in parts.messages():
             self._channel.notify(message)
 
-    def _begin(self) -> None:
-        super()._begin()
+    def _begin(self, draw: int | None = None) -> None:
+        super()._begin(draw)
         self._keeper.pairs = dict.fromkeys(self._keeper.pairs, 0)
 
     def _request(self, ids: Sequence[int], max_new_tokens: int, forced: Sequence[int] | None) -> list[Tensor]:

@@ -7,10 +7,10 @@ alone. All but ``uniform`` are demonstrations of what the guarantee rests on and
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from smd_research.core.seeds import generator
 from smd_research.defenses.slip.bank import MaskBank, Masks, Offline, mask_blocks
 from smd_research.mechanisms.integers.field import Field
 from smd_research.mechanisms.integers.masks import MaskStream
@@ -20,6 +20,9 @@ MASKINGS = ("uniform", "none", "reused", "float")
 
 class Masking(ABC):
     """Masks of every product, and what they do to an input and to a reply."""
+
+    def begin(self, draw: int) -> None:  # noqa: B027 (masks that are used once know no draw)
+        """A request begins, with the randomness of that number."""
 
     @abstractmethod
     def take(self, product: int, rows: int) -> Masks:
@@ -132,17 +135,21 @@ class FloatMasking(Masking):
     Args:
         limits: largest fixed-point magnitude that may arise, by product.
         weights: the exposed integers ``[m, n]``, by product.
-        rng: draws the masks.
+        seed: of the masks.
     """
 
     SHARE = 2.0**-6
     """Standard deviation of a mask, as a share of the largest fixed-point number there may be."""
 
-    def __init__(self, limits: Mapping[int, int], weights: Mapping[int, Tensor], rng: np.random.Generator) -> None:
+    def __init__(self, limits: Mapping[int, int], weights: Mapping[int, Tensor], seed: int) -> None:
         self._limits = limits
         self._weights = weights
-        self._rng = rng
+        self._seed = seed
         self._uses: dict[int, int] = {}
+        self.begin(0)
+
+    def begin(self, draw: int) -> None:
+        self._rng = generator(self._seed, "slip", "float masks", draw)
 
     def take(self, product: int, rows: int) -> Masks:
         use = self._uses.get(product, 0)

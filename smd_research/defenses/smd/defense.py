@@ -45,10 +45,16 @@ class SmdDeployment(Deployment):
         options = defense.service_options
         self.vault = Vault(options.wire_dtype, options.inner_layers, guards)
         super().__init__(bundle, boundary, self.vault, defense.shows)
+        self._guards = guards
         self._public_tokens = defense.exchange.public_tokens
         self._prefill_model = HookedModel(bundle)
         self._inner = HookedModel(bundle, None, options.inner_layers) if options.inner_layers else None
         self._channel = boundary.open(self.vault, partial(DecodeService, bundle, options))
+
+    def _begin(self, draw: int | None = None) -> None:
+        super()._begin(draw)
+        if self._guards:
+            self._guards.draw(self.draw)
 
     def _request(self, ids: Sequence[int], max_new_tokens: int, forced: Sequence[int] | None) -> list[Tensor]:
         public = list(ids[: min(self._public_tokens, len(ids) - 1)])

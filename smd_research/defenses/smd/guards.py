@@ -94,16 +94,15 @@ class Guards:
         audit: watches queries, or None.
         noise: noises replies, or None.
         bits: mantissa bits of replies, or None for all.
-        rng: of the noise.
+        seed: of the noise.
     """
 
-    def __init__(
-        self, audit: QueryAudit | None, noise: ReplyNoise | None, bits: int | None, rng: np.random.Generator
-    ) -> None:
+    def __init__(self, audit: QueryAudit | None, noise: ReplyNoise | None, bits: int | None, seed: int) -> None:
         self._audit = audit
         self._noise = noise
         self._bits = bits
-        self._rng = rng
+        self._seed = seed
+        self.draw(0)
 
     @classmethod
     def of(cls, options: GuardOptions, calibration: Calibration | None, layers: Sequence[int], seed: int) -> "Guards":
@@ -126,7 +125,11 @@ class Guards:
         if calibration and options.noisy:
             sizes = calibration.value_norm, calibration.log_weight
             noise = ReplyNoise(options.multiplier, options.noise_log_weight, *sizes)
-        return cls(audit, noise, options.reply_bits, generator(seed, "smd", "reply noise"))
+        return cls(audit, noise, options.reply_bits, seed)
+
+    def draw(self, number: int) -> None:
+        """Take the randomness of that number from now on."""
+        self._rng: np.random.Generator = generator(self._seed, "smd", "reply noise", number)
 
     def begin(self, position: int, steps: int) -> None:
         """A request begins: ``steps`` tokens are decoded from ``position`` on."""

@@ -35,6 +35,14 @@ def test_later_names_options_that_there_are() -> None:
         counted_options({**OLD, "later": {"denominatr": 1}})
 
 
+def test_a_raise_that_changed_nothing_for_some_options_leaves_their_version() -> None:
+    node = {**NEW, "version": 3, "unchanged": {"denominator": [4], "reply": ["mga", None]}}
+    assert version_of(node) == version_of({**node, "denominator": 4.0}) == version_of({**node, "reply": None}) == 2
+    assert version_of({**node, "reply": "mg"}) == version_of({**node, "denominator": 5}) == 3
+    with pytest.raises(ConfigError, match="unchanged names 'denominatr'"):
+        version_of({**node, "unchanged": {"denominatr": [1]}})
+
+
 def test_notes_never_reach_a_constructor() -> None:
     kept = {key: value for key, value in NEW.items() if key != "reply"}
     assert str(build(kept)) == "3/4"

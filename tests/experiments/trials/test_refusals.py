@@ -51,11 +51,11 @@ class PickyDeployment(PlainDeployment):
         super().__init__(bundle, boundary)
         self.picky = picky
 
-    def generate(self, prompt: Prompt, max_new_tokens: int) -> Generation:
+    def generate(self, prompt: Prompt, max_new_tokens: int, draw: int | None = None) -> Generation:
         self.picky.after -= 1
         if prompt.id in self.picky.names and self.picky.after < 0:
             raise self.picky.error(f"nothing hides {prompt.id}")
-        return super().generate(prompt, max_new_tokens)
+        return super().generate(prompt, max_new_tokens, draw)
 
 
 def served(defense: NoDefense) -> Seen:
