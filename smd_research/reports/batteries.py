@@ -8,12 +8,13 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 from smd_research.core.cell import COMPONENTS, OPTIONAL
 from smd_research.records.record import Status
 from smd_research.reports.designs import Design, fill, tell_apart
 from smd_research.reports.points import Point, Source, points
+from smd_research.reports.verdicts import amount, difference
 
 BASELINES = ("random", "prior")
 """Attacks that read no protocol message: their level is chance."""
@@ -89,6 +90,21 @@ class Battery:
         if best is not None:
             levels += [score for score in self.scores.get(f"control_{metric}", ()) if score.attack == best.attack]
         return max(levels, key=lambda s: s.value, default=None)
+
+    def leak(self, metric: str) -> Score | None:
+        """What the best attack recovers beyond chance.
+
+        Its interval is paired, prompt by prompt, where chance is the attack's own control; beside a baseline, a cell of
+        its own, it is that of independent figures, which is wider.
+        """
+        best, chance = self.best(metric), self.chance(metric)
+        if best is None or chance is None:
+            return None
+        own = [score for score in self.scores.get(f"excess_{metric}", ()) if score.id == best.id]
+        if own and chance.quantity == f"control_{metric}":
+            return own[0]
+        beyond = difference(amount(best), amount(chance))
+        return replace(best, quantity=f"excess_{metric}", value=beyond.value, low=beyond.low, high=beyond.high)
 
     def control(self, metric: str) -> Score | None:
         """What the attacks that read the protocol score on another prompt's view, at most."""

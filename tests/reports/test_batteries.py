@@ -150,3 +150,35 @@ def test_an_option_left_open_is_shown_as_deployed() -> None:
     assert [battery.label for battery in found] == ["dp epsilon=7.12 survival=0.5", "dp epsilon=12 survival=0.9"]
     assert [len(battery.outcomes) for battery in found] == [2, 1]
     assert found[0].parameters["epsilon"] == 7.12
+
+
+def measured(attack: str, **metrics: Estimate) -> Record:
+    return Record(Status.OK, cell({"name": "x"}, attack), "", metrics)
+
+
+def test_a_leak_is_paired_with_the_attacks_own_control() -> None:
+    strong = measured(
+        "strong",
+        token_accuracy=Estimate(0.9, 0.7, 1.0, 20),
+        control_token_accuracy=Estimate(0.2, 0.1, 0.3, 20),
+        excess_token_accuracy=Estimate(0.7, 0.6, 0.8, 20),
+    )
+    (battery,) = batteries(frame_of([strong, measured("prior", token_accuracy=Estimate(0.1, 0.0, 0.2, 20))]))
+    leak = battery.leak("token_accuracy")
+    assert leak is not None
+    assert (leak.value, leak.low, leak.high) == (0.7, 0.6, 0.8)
+
+
+def test_beside_a_baseline_a_leak_has_the_interval_of_two_cells() -> None:
+    strong = measured("strong", token_accuracy=Estimate(0.9, 0.6, 1.0, 20), excess_token_accuracy=Estimate(0.9))
+    (battery,) = batteries(frame_of([strong, measured("prior", token_accuracy=Estimate(0.5, 0.4, 0.9, 20))]))
+    leak = battery.leak("token_accuracy")
+    assert leak is not None
+    assert leak.value == pytest.approx(0.4)
+    assert (leak.low, leak.high) == pytest.approx((0.4 - (0.3**2 + 0.4**2) ** 0.5, 0.4 + (0.1**2 + 0.1**2) ** 0.5))
+
+
+def test_without_a_level_of_chance_there_is_no_leak() -> None:
+    (battery,) = batteries(frame_of([measured("strong", token_accuracy=Estimate(0.9))]))
+    assert battery.leak("token_accuracy") is None
+    assert battery.leak("span_exact") is None

@@ -14,9 +14,9 @@ def share(value: float) -> str:
     """A share in percent, whole numbers but for a tenth near the ends: ``97 %``, ``99.6 %``, ``0.4 %``."""
     if math.isnan(value):
         return MISSING
-    percent = 100 * value
+    percent = round(100 * value, 9) + 0.0  # no negative zero
     near_end = 0 < percent < 1 or 99 < percent < 100
-    text = f"{percent:.1f}" if near_end else f"{percent:.0f}"
+    text = f"{percent:.1f}" if near_end or -1 < percent < 0 else f"{percent:.0f}"
     # Never round to an end that was not reached.
     return f"{'< 0.1' if text == '0.0' else '> 99.9' if text == '100.0' else text} %"
 

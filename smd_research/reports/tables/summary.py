@@ -30,6 +30,8 @@ def summary(frame: pd.DataFrame, title: str = "Attacks against defenses") -> Tab
     columns = [Column(name.replace("_", " "), align="left") for name in settings]
     columns += [Column("defense", align="left"), Column("best attack", align="left")]
     columns += [Column("secrets", "recovered"), Column("tokens", "recovered"), Column("chance", "secrets / tokens")]
+    leak = next((name for name in ("span_exact", "token_accuracy") if has_metric(frame, name)), None)
+    columns += [Column("leak", f"{'secrets' if leak == 'span_exact' else 'tokens'} beyond chance")] if leak else []
     columns += [Column(CARDS[name].label, CARDS[name].unit.replace("B", "bytes")) for name in (*utility, *cost)]
     rows = []
     for battery in found:
@@ -38,6 +40,7 @@ def summary(frame: pd.DataFrame, title: str = "Attacks against defenses") -> Tab
         row += [TableEntry(battery.defense), _best_attack(battery)]
         row += [entry(battery.best(name), "leak") for name in ("span_exact", "token_accuracy")]
         row.append(_pair(chance))
+        row += [entry(battery.leak(leak), "leak")] if leak else []
         row += [entry(battery.common(n), "bytes" if CARDS[n].unit == "B" else "number") for n in (*utility, *cost)]
         rows.append(tuple(row))
     return Table(title, tuple(columns), tuple(rows), _footnotes(frame, found), sample_of_frame(frame))
@@ -69,6 +72,8 @@ def _footnotes(frame: pd.DataFrame, found: list[Battery]) -> tuple[str, ...]:
         notes.append(f"{failed} of {len(outcomes)} attacks failed and are left out: a row may miss its best attack.")
     if not all(battery.tested for battery in found):
         notes.append("* Nothing in the battery reads what this defense shows: its privacy is untested, not proven.")
+    if any(has_metric(frame, name) for name in ("excess_span_exact", "excess_token_accuracy")):
+        notes.append("Leak: paired over prompts where chance is the attack's control, else as of independent cells.")
     if has_metric(frame, "modelled_s"):
         notes.append("Link time is modelled from counted traffic, not measured.")
     return tuple(notes)

@@ -40,7 +40,7 @@ def printed(table: Table, width: int) -> str:
 def test_summary_names_the_best_attack_beside_chance_and_cost(frame: pd.DataFrame) -> None:
     table = summary(frame)
     assert [c.title for c in table.columns] == [
-        "defense", "best attack", "secrets", "tokens", "chance", "perplexity", "KL", "first token", "per token",
+        "defense", "best attack", "secrets", "tokens", "chance", "leak", "perplexity", "KL", "first token", "per token",
         "to provider", "to user",
     ]  # fmt: skip
     attacks = dict(zip(column(table, "defense"), column(table, "best attack"), strict=True))
