@@ -14,12 +14,14 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from experiments.composing import overrides
-from experiments.composing.settings import check_given, check_settings
+from experiments.composing.checking import check
 from experiments.composing.smoke import bring_down
+from experiments.composing.sweeps import check_sweep
 from smd_research.core.errors import LabError
 from smd_research.core.paths import conf_dir
 
 VERSION_BASE = "1.3"
+RUN = "config"
 USAGE = 2
 FAILED = 1
 INTERRUPTED = 130
@@ -42,12 +44,14 @@ def launch(task: Callable[[DictConfig], None], config_name: str, program: str, a
     wants_trace = os.environ.get("HYDRA_FULL_ERROR") == "1"
 
     raised: list[Exception] = []
+    begun: list[bool] = []
 
     def entry(cfg: DictConfig) -> None:
+        begun.append(True)
         if raised:  # what stops one job stops the sweep
             return
         try:
-            check_settings(cfg)
+            check(cfg)
             task(bring_down(cfg))
         except (LabError, overrides.UsageError, PermissionError, OmegaConfBaseException) as error:
             raised.append(error)  # kept, since Hydra would print its own account of it
@@ -55,8 +59,9 @@ def launch(task: Callable[[DictConfig], None], config_name: str, program: str, a
     try:
         overrides.check_words(arguments, conf_dir())
         overrides.check_choices(arguments, conf_dir())
-        check_given(arguments)
         with _arguments(program, arguments), _raised_errors(), _working_directory_on_path(), _own_warnings_in_a_line():
+            if config_name == RUN:
+                check_sweep(arguments)
             hydra.main(version_base=VERSION_BASE, config_path=str(conf_dir()), config_name=config_name)(entry)()
         if raised:
             raise raised[0]
@@ -66,6 +71,10 @@ def launch(task: Callable[[DictConfig], None], config_name: str, program: str, a
         if wants_trace:
             raise
         return _refuse(overrides.explain(error, arguments, conf_dir(), config_name), USAGE)
+    except ValueError as error:  # Hydra's, of a group's value that is no word
+        if wants_trace or begun:
+            raise
+        return _refuse(str(error), USAGE)
     except LabError as error:
         if wants_trace:
             raise
@@ -120,7 +129,7 @@ def _own_warnings_in_a_line() -> Iterator[None]:
     def in_a_line(
         message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
     ) -> str:
-        if not category.__module__.startswith("smd_research."):
+        if not category.__module__.startswith(("smd_research.", "experiments.")):
             return before(message, category, filename, lineno, line)
         text = f"warning: {message}\n"
         again = text in said  # Python's own memory of it is lost whenever somebody changes a filter

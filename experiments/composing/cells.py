@@ -2,6 +2,7 @@
 
 import hashlib
 import shlex
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
@@ -10,19 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from experiments.composing.checking import IdleOptionWarning, check, idle
 from experiments.composing.components import counted_options, version_of
 from experiments.composing.composition import composition
+from experiments.composing.geometry import EMBEDDED
 from experiments.composing.parts import parts_of
-from experiments.composing.settings import check_settings
 from experiments.composing.smoke import bring_down
 from experiments.trials.plan import Plan
 from smd_research.core.cell import COMPONENTS, OPTIONAL, Cell
-from smd_research.core.paths import PACKAGE
 
 if TYPE_CHECKING:
     from smd_research.records.store import Rerun
 
-EMBEDDED = PACKAGE / "models" / "embedded"
 WHOLE_FILE_BYTES = 64 * 2**20
 EDGE_BYTES = 2**20
 DATA_SUFFIXES = (".jsonl", ".csv", ".txt")
@@ -84,11 +84,27 @@ def composed(overrides: Sequence[str]) -> Plan:
     """Compose a cell inside a command that Hydra has started.
 
     Raises:
-        UsageError: a setting cannot be.
+        UsageError: a value cannot be.
     """
     cfg, choices = composition(overrides)
-    check_settings(cfg)
-    kept = [word for word in overrides if not word.startswith("rerun=")]
+    check(cfg)
+    return effective(cfg, choices, overrides)
+
+
+def effective(cfg: DictConfig, choices: Mapping[str, Any], overrides: Sequence[str]) -> Plan:
+    """The plan of a composed cell without the words that have no effect in it, each of which is warned of.
+
+    Args:
+        cfg: a composed run configuration, checked.
+        choices: which option each group chose.
+        overrides: the words that composed it, as :func:`plan`.
+    """
+    void = idle(cfg, overrides)
+    for word, reason in void.items():
+        warnings.warn(f"{word} has no effect and is left out: it counts with {reason}", IdleOptionWarning, stacklevel=2)
+    if void:
+        cfg, choices = composition([word for word in overrides if word not in void])
+    kept = [word for word in overrides if word not in void and not word.startswith("rerun=")]
     return plan(bring_down(cfg), choices, kept)
 
 

@@ -7,23 +7,31 @@ them: with that value an option is no part of the cell, so that the records keep
     _target_: attacks.somewhere.Somebody
     version: 2
     later: { reply: mga }
+    takes: { steps: 1 or more, reply: mga | mg }
+    only: { share: mode=beam, width: [mode=beam, steps above 1] }
+    needs: { mode=beam: prior }
     steps: 100
-    reply: mga # mga | mg: which parts of a reply are read
+    reply: mga # which parts of a reply are read
 
 ``unchanged`` lists, option by option, the values for which the last raise changed no number: a cell whose options are
 all among them is of the version before, so that its records keep their ids too::
 
     version: 2
     unchanged: { noise: [0.0], reply: [mga, mg] }
+
+``takes`` says what a value may be beside its type, which is the constructor's annotation
+(:mod:`experiments.composing.values`); ``only`` when an option counts: where it does not, a word that sets it is left
+out and said; ``needs`` what goes together (:mod:`experiments.composing.conditions`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from experiments.composing.conditions import Condition
 from smd_research.core.cell import plain
 from smd_research.core.errors import ConfigError
 
-NOTES = ("version", "later", "unchanged")
+NOTES = ("version", "later", "unchanged", "takes", "only", "needs")
 
 
 def options_of(node: Mapping[str, Any]) -> dict[str, Any]:
@@ -39,6 +47,11 @@ def counted_options(node: Mapping[str, Any]) -> dict[str, Any]:
     """
     options, later = options_of(node), _noted(node, "later")
     return {key: value for key, value in options.items() if key not in later or plain(value) != plain(later[key])}
+
+
+def conditions(said: str | Sequence[str]) -> list[Condition]:
+    """One condition or several, of which all have to hold."""
+    return [Condition.of(one) for one in ([said] if isinstance(said, str) else said)]
 
 
 def version_of(node: Mapping[str, Any]) -> int:

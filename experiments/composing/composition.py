@@ -17,6 +17,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from experiments.composing.overrides import parse
 
+SEARCHED = "hydra.searchpath"
+"""Where options are looked for besides: with other folders, the same words may choose something else."""
+
 Composition = tuple[DictConfig, Mapping[str, Any]]
 """A configuration without Hydra's own, and which option each group chose."""
 
@@ -31,10 +34,10 @@ def composition(overrides: Sequence[str]) -> Composition:
         HydraException: as ``hydra.compose``.
     """
     words = parse(list(overrides))
-    _, groups = _chosen(())
+    choosing = {*_chosen(())[1], SEARCHED}
     if len(words) == len(overrides) and all(_is_plain(word) for word in words):
-        values = [word for word in words if word.key_or_group not in groups]
-        cfg, choices = _chosen(tuple(str(word.input_line) for word in words if word.key_or_group in groups))
+        values = [word for word in words if word.key_or_group not in choosing]
+        cfg, choices = _chosen(tuple(str(word.input_line) for word in words if word.key_or_group in choosing))
         cfg = copy.deepcopy(cfg)
         try:
             for word in values:
@@ -46,10 +49,18 @@ def composition(overrides: Sequence[str]) -> Composition:
     return _composed(overrides)
 
 
+def hydra_of(overrides: Sequence[str]) -> DictConfig:
+    """Hydra's own part of a configuration."""
+    cfg = compose("config", overrides=list(overrides), return_hydra_config=True)
+    job: DictConfig = cfg.hydra
+    return job
+
+
 def _is_plain(word: Override) -> bool:
     """Whether a word replaces something that there is: it adds, removes and sweeps nothing, and is not Hydra's own."""
     changes = not (word.is_add() or word.is_force_add() or word.is_delete() or word.is_sweep_override())
-    return changes and word.package is None and not word.key_or_group.startswith("hydra")
+    own = word.key_or_group.startswith("hydra") and word.key_or_group != SEARCHED
+    return changes and word.package is None and not own
 
 
 def _chosen(words: tuple[str, ...]) -> Composition:

@@ -32,6 +32,10 @@ _FLAGS_WITH_VALUE = {
 }
 
 
+OPTIONAL_GROUPS = ("experiment", "table", "task")
+"""Groups of which a command may choose nothing."""
+
+
 class UsageError(Exception):
     """A command line that names something that does not exist."""
 
@@ -116,8 +120,17 @@ def check_choices(arguments: Sequence[str], folder: Path) -> None:
         if group not in known or override.is_delete():
             continue
         for value in _values(override):
-            if value not in (*known[group], "null", "None"):
+            if value in ("null", "None"):
+                raise UsageError(f"{group}=null: {_without(group, known[group])}")
+            if value not in known[group]:
                 raise UsageError(f"unknown {group} '{value}': {nearest(value, known[group])}")
+
+
+def _without(group: str, options: Sequence[str]) -> str:
+    """What to write for none of a group."""
+    if group in OPTIONAL_GROUPS:
+        return "leave the word out"
+    return f"write {group}=none" if "none" in options else f"choose one of {', '.join(options)}"
 
 
 def _values(override: Override) -> list[str]:

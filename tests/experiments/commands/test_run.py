@@ -151,7 +151,7 @@ def test_an_attack_that_does_not_fit_is_recorded_with_the_reason(
     [
         (["model=local", "model.path=/no/such/model"], "no model at /no/such/model"),
         (["model=random", "model.family=lama"], "model.family=lama is unknown"),
-        (["max_new_tokens=600"], "exceed the context of 512"),
+        (["max_new_tokens=510"], "exceed the context of 512"),
         (["data.path=/no/such/file"], "/no/such/file"),
     ],
 )
@@ -178,7 +178,7 @@ def test_a_prompt_longer_than_the_context_is_refused(
     in_folder: Path, small: list[str], documents: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     documents.write_text(json.dumps({"text": "The letter went on and on. " * 200}))
-    assert smd(["run", "defense=none", "attack=none", *small, "prompt_tokens=600"]) == 1
+    assert smd(["run", "defense=none", "attack=none", *small, "prompt_tokens=null"]) == 1
     assert "context is 512" in one_error(capsys)
 
 

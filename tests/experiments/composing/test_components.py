@@ -58,14 +58,18 @@ def test_a_version_is_a_whole_number(stated: Any) -> None:
         version_of({**OLD, "version": stated})
 
 
-def test_a_component_of_ones_own_keeps_its_ids_when_options_come_later(tmp_path: Path) -> None:
+def test_a_component_of_ones_own_keeps_its_ids_when_options_come_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The whole way from YAML to id, with a neutral value that is not null."""
     (tmp_path / "attack").mkdir()
-    (tmp_path / "attack" / "before.yaml").write_text("_target_: a.B\nname: mine\nsteps: 3\n")
+    (tmp_path / "kept.py").write_text("class B:\n    def __init__(self, name, steps, reply='mga', share=0.5): ...\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "attack" / "before.yaml").write_text("_target_: kept.B\nname: mine\nsteps: 3\n")
     (tmp_path / "attack" / "after.yaml").write_text(
-        "_target_: a.B\nlater: { reply: mga, share: 0.5 }\nname: mine\nsteps: 3\nreply: mga\nshare: 0.5\n"
+        "_target_: kept.B\nlater: { reply: mga, share: 0.5 }\nname: mine\nsteps: 3\nreply: mga\nshare: 0.5\n"
     )
-    (tmp_path / "attack" / "raised.yaml").write_text("_target_: a.B\nversion: 2\nname: mine\nsteps: 3\n")
+    (tmp_path / "attack" / "raised.yaml").write_text("_target_: kept.B\nversion: 2\nname: mine\nsteps: 3\n")
     extra = f"hydra.searchpath=[file://{tmp_path}]"
     with initialize_config_dir(str(conf_dir()), version_base=VERSION_BASE):
         before, after, moved, raised = (
