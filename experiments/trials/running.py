@@ -56,6 +56,11 @@ class Runner:
         Raises:
             MachineError: when something is not there that the cell needs.
         """
+        from smd_research.boundary.addresses import knock
+
+        if plan.address is not None:
+            knock(plan.address)  # before the model is loaded and runs unprotected: who is not there costs no time
+
         from experiments.trials.trial import trial
         from experiments.trials.workbench import Workbench
         from smd_research.records import Record, Status

@@ -145,6 +145,16 @@ def connect(address: str, timeout_s: float = CONNECT_S) -> socket.socket:
     return sock
 
 
+def knock(address: str) -> None:
+    """See whether somebody listens at ``address``, without a word.
+
+    Raises:
+        ConfigError: when the address cannot be read.
+        UnreachableError: when it cannot be reached.
+    """
+    connect(address).close()
+
+
 def address_of(listener: socket.socket) -> str:
     """Where a listener listens, as ``connect`` takes it."""
     name = listener.getsockname()

@@ -53,6 +53,11 @@ class ControlFrame:
         self._lengths: tuple[int, int] | None = None
 
     @property
+    def begun(self) -> bool:
+        """Whether any of it has arrived."""
+        return bool(self._head)
+
+    @property
     def missing(self) -> int:
         """Bytes that are known to be still on their way."""
         return _HEADER.size - len(self._head) if self._lengths is None else sum(self._lengths) - len(self._body)

@@ -43,10 +43,11 @@ class _Caller:
         self.peer = peer
         self.deadline = deadline
         self.session = ""
+        self.gone = False
         self._frame = ControlFrame(peer, GREETINGS)
 
     def hear(self) -> Any:
-        """What it has said, when that is complete, else None.
+        """What it has said, when that is complete, else None; who leaves without a word is ``gone``: it only knocked.
 
         Raises:
             PeerLostError: when it has gone.
@@ -59,6 +60,9 @@ class _Caller:
                 return None
             except OSError:
                 part = b""
+            self.gone = not (part or self.session or self._frame.begun)
+            if self.gone:
+                return None
             if not part:
                 raise PeerLostError(f"{self.peer} closed the connection")
             self._frame.add(part)
@@ -158,6 +162,8 @@ class Door:
         """Take what a caller has said; a guest when nothing is left to say."""
         try:
             hello = caller.hear()
+            if caller.gone:
+                self._send_away(caller)
             if hello is None:
                 return None
             if caller.session:

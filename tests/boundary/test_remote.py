@@ -12,14 +12,14 @@ import pytest
 import torch
 
 from smd_research.boundary import Boundary, Channel, Party, Untrusted
-from smd_research.boundary.addresses import Address, accept, address_of, connect, listen, loopback_pair
+from smd_research.boundary.addresses import Address, accept, address_of, connect, knock, listen, loopback_pair
 from smd_research.boundary.control import ControlStream
 from smd_research.boundary.door import Door
 from smd_research.boundary.messages import Done, Message, PromptIds, Tokens
 from smd_research.boundary.remote import Remote, RemoteHost
 from smd_research.boundary.wire import VERSION
 from smd_research.core.clock import Clock
-from smd_research.core.errors import ConfigError, LabError, PeerLostError, ProtocolError
+from smd_research.core.errors import ConfigError, LabError, PeerLostError, ProtocolError, UnreachableError
 
 CARD = {"model": "toy", "defense": {"name": "none", "parameters": {"wire_dtype": "fp32"}}}
 
@@ -295,7 +295,7 @@ def test_a_guest_who_asks_for_nothing_is_sent_away(server: Server) -> None:
 
 
 @pytest.mark.parametrize(
-    "sent", [b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"SMDC\xff\xff\xff\xff\0\0\0\0", b"SMDC\1\0\0\0\0\0\0\0{", b""]
+    "sent", [b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"SMDC\xff\xff\xff\xff\0\0\0\0", b"SMDC\1\0\0\0\0\0\0\0{", b"S"]
 )
 def test_a_stranger_at_the_door_is_sent_away_and_the_next_is_served(sent: bytes) -> None:
     server = Server(count=2)
@@ -365,6 +365,15 @@ def test_a_server_of_another_kind_is_named(data: bytes, error: type[LabError], s
     with _answering(data) as address, pytest.raises(error, match=says) as raised:
         Boundary("tcp", remote=Remote(address, CARD)).open(Home(), Adder)
     assert address in str(raised.value)
+
+
+def test_a_knock_is_nothing_to_the_server(server: Server) -> None:
+    knock(server.address)
+    with contextlib.closing(Boundary("tcp", remote=Remote(server.address, CARD))) as boundary:
+        boundary.open(Home(), Adder)
+    assert server.wait() == ["left"]
+    with pytest.raises(UnreachableError, match="cannot reach"):
+        knock(server.address)
 
 
 def test_a_server_that_says_nothing_runs_into_the_time_limit() -> None:

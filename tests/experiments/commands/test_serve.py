@@ -116,16 +116,19 @@ def test_a_run_without_the_tap_says_how_to_mend_it(
 
 
 @pytest.mark.parametrize(
-    ("words", "says"),
+    ("code", "says"),
     [
-        (["transport=tcp", "address=127.0.0.1:1"], "cannot reach 127.0.0.1:1: connection refused"),
-        (["transport=tcp", "address=nowhere"], "write HOST:PORT"),
+        (1, "cannot reach 127.0.0.1:1: connection refused"),
+        (2, "address=nowhere: give HOST:PORT, or the path of a socket"),
     ],
 )
-def test_nobody_there_fails_with_one_line(
-    in_folder: Path, small: list[str], capsys: pytest.CaptureFixture[str], words: list[str], says: str
-) -> None:
-    assert smd(["run", "attack=none", *words, *small]) == 1
+def test_nobody_there_is_said_before_the_model_is_loaded(
+    in_folder: Path, small: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+    code: int, says: str,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("experiments.trials.workbench.Workbench.bundle", None)
+    address = "127.0.0.1:1" if code == 1 else "nowhere"
+    assert smd(["run", "attack=none", "transport=tcp", f"address={address}", *small]) == code
     assert says in one_error(capsys)[0]
 
 
@@ -185,7 +188,6 @@ def test_a_provider_made_of_the_users_secrets_cannot_be_started_apart(bundle: Bu
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["address=nowhere"], "write HOST:PORT"),
         (["model.path=/no/such", "model=local"], "no model at /no/such"),
         (["defense=split_permuted"], "use transport=process"),
     ],

@@ -11,7 +11,7 @@ from smd_research.core.errors import ConfigError, NotApplicableError
 from smd_research.records import Status
 
 CELL = Cell({"name": "m"}, {"name": "d"}, {"name": "smd"}, {"name": "prior"})
-PLAN = cast(Any, SimpleNamespace(cell=CELL, record_texts=True))
+PLAN = cast(Any, SimpleNamespace(cell=CELL, address=None, record_texts=True))
 
 
 @pytest.mark.parametrize(
