@@ -5,6 +5,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
+from experiments.progress import say
 from experiments.trials.hiding import Hidden, Register, hide
 from experiments.trials.plain import Plain, plain_answers
 from experiments.trials.plan import Plan
@@ -12,6 +13,7 @@ from experiments.trials.restoration import Scores, scores
 from smd_research.core.errors import ConfigError, PromptError
 from smd_research.core.seeds import generator
 from smd_research.data.prompts import Prompt
+from smd_research.data.sources import OwnDocuments
 from smd_research.data.tokenise import prompts as tokenise
 from smd_research.defenses.base import Prepared
 from smd_research.models.bundle import Bundle
@@ -59,6 +61,8 @@ class Workbench:
         if cell.n_prompts < 1:
             raise ConfigError(f"n_prompts={cell.n_prompts}: give at least one")
         source = plan.parts.data()
+        if isinstance(source, OwnDocuments):
+            _say_what_becomes_of(source, cell.n_prompts)
         documents = source.documents(EVALUATION, cell.n_prompts, cell.seed)
         found = tokenise(documents, self.bundle(plan).tokenizer, cell.prompt_tokens, CONTINUATION_TOKENS)
         if not found:
@@ -166,3 +170,19 @@ class Workbench:
             held.popitem(last=False)
         value: T = held[name]
         return value
+
+
+def _say_what_becomes_of(source: OwnDocuments, asked: int) -> None:
+    """Say how many of somebody's own documents are prompts and how many the attacker gets, and where they are too few.
+
+    Raises:
+        LabError: for what cannot be read.
+    """
+    parts = source.division()
+    there, public = len(parts.evaluation), min(len(parts.train), AUXILIARY_DOCUMENTS)
+    say(
+        f"  {source.where}: {min(there, asked)} prompts, of {there} in data.prompt_share={source.prompt_share:g}; "
+        f"{public} other documents are public text that the attacker has"
+    )
+    if there < asked:
+        say(f"warning: n_prompts={asked}, but there are {there}: raise data.prompt_share, or give more documents")

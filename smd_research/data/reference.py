@@ -10,7 +10,7 @@ from functools import cache
 from pydoc_data.topics import topics
 
 from smd_research.data.prompts import Document
-from smd_research.data.sources import EVALUATION, TRAIN, select
+from smd_research.data.sources import EVALUATION, PROMPT_SHARE, TRAIN, Division
 from smd_research.data.synthetic import generate
 
 REFERENCE = "reference"
@@ -35,7 +35,7 @@ class PythonReference:
         Raises:
             ConfigError: for an unknown split.
         """
-        return select(_paragraphs(), split, n, seed, "Python's reference manual")
+        return Division.of(_paragraphs(), PROMPT_SHARE, "Python's reference manual").part(split, n, seed)
 
 
 def private(part: str, n: int, seed: int) -> list[Document]:

@@ -1,16 +1,12 @@
 """Tasks from files: tables with or without a header, JSON, one JSON object a line; plain or gzipped."""
 
-import csv
-import gzip
-import io
-import json
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from smd_research.core.errors import ConfigError
+from smd_research.data.reading import json_records, kind_of, table_rows, text_of
 from smd_research.data.tasks.given import Given, Row
 
 Column = str | int
@@ -78,44 +74,17 @@ def _records(file: Path, header: bool) -> Iterator[Mapping[Column, Any]]:
     Raises:
         ConfigError: for a file that is missing or cannot be read, with its name.
     """
-    kind = Path(file.name.removesuffix(".gz")).suffix
-    text = _text(file)
-    try:
-        if kind in (".csv", ".tsv"):
-            yield from _table(text, kind == ".csv", header)
-        elif kind == ".json":
-            found = json.loads(text)
-            yield from found.values() if isinstance(found, dict) else found
-        elif kind == ".jsonl":
-            yield from (json.loads(line) for line in text.split("\n") if line.strip())
-        else:
-            raise ConfigError(f"{file}: {kind or 'no suffix'} is unknown; use .csv, .tsv, .json or .jsonl, .gz or not")
-    except json.JSONDecodeError as error:
-        raise ConfigError(f"{file}: not JSON ({error.msg} in line {error.lineno}); mend the file") from None
-    except csv.Error as error:
-        raise ConfigError(f"{file}: {error}; quote the field, or save as .tsv, which is unquoted") from None
-
-
-def _table(text: str, quoted: bool, header: bool) -> Iterator[Mapping[Column, Any]]:
-    csv.field_size_limit(sys.maxsize)
-    if quoted:
-        rows = csv.reader(io.StringIO(text, newline=""), strict=True)
-    else:
-        lines = (line.rstrip("\r") for line in text.split("\n"))
-        rows = csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
-    filled = (row for row in rows if row)
-    names: Sequence[Column] | None = next(filled, []) if header else None
-    for row in filled:
+    kind = kind_of(file)
+    if kind not in (".csv", ".tsv", ".json", ".jsonl"):
+        raise ConfigError(f"{file}: {kind or 'no suffix'} is unknown; use .csv, .tsv, .json or .jsonl, .gz or not")
+    text = text_of(file, "task.train_path and task.evaluation_path")
+    if kind in (".json", ".jsonl"):
+        for where, record in json_records(file, text):
+            if not isinstance(record, dict):
+                raise ConfigError(f"{where}: no object; write one with a value for each column")
+            yield record
+        return
+    rows = table_rows(file, text)
+    names: Sequence[Column] | None = next(rows, (0, []))[1] if header else None
+    for _, row in rows:
         yield dict(zip(names if names is not None else range(len(row)), row, strict=False))
-
-
-def _text(file: Path) -> str:
-    try:
-        raw = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
-        return raw.decode("utf-8-sig")
-    except FileNotFoundError:
-        raise ConfigError(f"task file {file} does not exist; set task.train_path and task.evaluation_path") from None
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{file}: byte {error.start} is not UTF-8; save the file as UTF-8") from None
-    except (OSError, EOFError) as error:
-        raise ConfigError(f"{file}: cannot be read ({error}); check its permissions and that it is whole") from None
