@@ -97,13 +97,7 @@ def within(
     points: Sequence[Point], of: Series, low: float = -math.inf, high: float = math.inf, show: Show = "number"
 ) -> Finding:
     """Every figure lies between two numbers, ends included; equal ends ask for one exact value of what was measured."""
-    found = of.points(points)
-    if found and low == high:
-        inside = sum(point.value == low for point in found)
-        return Finding(
-            f"{inside} of {len(found)} exactly", Judgement.HOLDS if inside == len(found) else Judgement.DOES_NOT
-        )
-    return _bounded([amount(point) for point in found], low, high, show)
+    return _bounded([amount(point) for point in of.points(points)], low, high, show)
 
 
 def some_within(
@@ -219,6 +213,11 @@ def largest(points: Sequence[Point], of: str, among: Sequence[str], where: Mappi
 def _bounded(found: Sequence[Amount], low: float, high: float, show: Show) -> Finding:
     if not found:
         return NOT_YET
+    if low == high:  # one exact value: of what was measured, not of what more of it would give
+        equal = sum(one.value == low for one in found)
+        return Finding(
+            f"{equal} of {len(found)} exactly", Judgement.HOLDS if equal == len(found) else Judgement.DOES_NOT
+        )
     return Finding(_range(found, show), all_hold([Comparison(one, low, high) for one in found]))
 
 
