@@ -51,8 +51,9 @@ def launch(task: Callable[[DictConfig], None], config_name: str, program: str, a
         if raised:  # what stops one job stops the sweep
             return
         try:
+            cfg = bring_down(cfg)
             check(cfg)
-            task(bring_down(cfg))
+            task(cfg)
         except (LabError, overrides.UsageError, PermissionError, OmegaConfBaseException) as error:
             raised.append(error)  # kept, since Hydra would print its own account of it
 

@@ -87,6 +87,7 @@ def composed(overrides: Sequence[str]) -> Plan:
         UsageError: a value cannot be.
     """
     cfg, choices = composition(overrides)
+    cfg = bring_down(cfg)
     check(cfg)
     return effective(cfg, choices, overrides)
 

@@ -40,4 +40,4 @@ def _lowered(value: Any, ceiling: Any) -> Any:
         return ceiling
     if OmegaConf.is_list(value):
         return value[:ceiling]
-    return min(value, ceiling)
+    return min(value, ceiling) if isinstance(value, int | float) else value  # what is no number is refused afterwards

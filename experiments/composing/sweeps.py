@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 from experiments.composing.checking import check
 from experiments.composing.composition import composition, hydra_of
 from experiments.composing.overrides import folders, parse
+from experiments.composing.smoke import bring_down
 from smd_research.core.paths import conf_dir
 
 
@@ -30,7 +31,7 @@ def check_sweep(arguments: Sequence[str]) -> None:
         job = hydra_of([*fixed, *searched])
         if asked or str(job.mode) == "RunMode.MULTIRUN":
             for cell in _cells(words, job):
-                check(composition([*cell, *searched])[0])
+                check(bring_down(composition([*cell, *searched])[0]))
 
 
 def _cells(words: Sequence[str], job: DictConfig) -> Iterator[Sequence[str]]:
