@@ -133,7 +133,7 @@ def test_secrets_of_the_law_are_not_drawn_for_a_prompt_that_is_refused(in_folder
     ("words", "reason"),
     [
         (["defense.metric=abs", "defense.epsilon=1e-9", "defense.widenings=0"], "refuses all 3 prompts"),
-        (["max_new_tokens=600"], "exceed the context"),
+        (["max_new_tokens=510"], "exceed the context"),
     ],
 )
 def test_a_cell_of_refused_prompts_or_of_bad_ones_fails_with_one_line(
