@@ -14,7 +14,7 @@ from smd_research.core.errors import RecordError
 from smd_research.metrics import CARDS
 from smd_research.reports.batteries import Battery, Score, batteries, is_baseline
 from smd_research.reports.epsilons import notion, the_one
-from smd_research.reports.figures.placing import place_labels
+from smd_research.reports.figures.placing import place_ends
 from smd_research.reports.figures.style import (
     CATEGORIES,
     INK,
@@ -88,7 +88,7 @@ def epsilon_figure(
         figure.suptitle(title or f"{defense}: what epsilon buys", x=0.008, ha="left", weight="bold", size=12)
         figure.draw_without_rendering()
         for left, ends in labelled:
-            place_labels(left, list(ends.values()), list(ends), right_first=True)
+            place_ends(left, list(ends.values()), list(ends))
         return figure
 
 

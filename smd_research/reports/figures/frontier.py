@@ -17,7 +17,7 @@ from matplotlib.lines import Line2D
 from smd_research.core.errors import RecordError
 from smd_research.metrics import CARDS
 from smd_research.reports.batteries import Score, batteries
-from smd_research.reports.figures.placing import place_labels
+from smd_research.reports.figures.placing import around, place_labels
 from smd_research.reports.figures.style import (
     INK,
     LEAK,
@@ -111,7 +111,9 @@ def frontier_figure(
         figure.draw_without_rendering()
         texts = [f"{point.label}\n{broken(point.leak.attack, 20)}" for point in points]
         bars = [(p.latency, 1 - p.leak.high, p.latency, 1 - p.leak.low) for p in points if not math.isnan(p.leak.low)]
-        place_labels(axes, [(p.latency, 1 - p.leak.value) for p in points], texts, avoid=bars)
+        levels = [(p.latency, 1 - p.chance) for p in points if not math.isnan(p.chance)]
+        marks = [around(axes, level, wide=8.0, high=2.0) for level in levels]
+        place_labels(axes, [(p.latency, 1 - p.leak.value) for p in points], texts, avoid=[*bars, *marks])
         return figure
 
 

@@ -10,13 +10,17 @@ from typing import Literal
 from matplotlib import ticker
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.transforms import ScaledTranslation
 
 from smd_research.core.errors import RecordError
 from smd_research.reports.designs import Label
-from smd_research.reports.figures.placing import place_labels
+from smd_research.reports.figures.placing import place_ends
 from smd_research.reports.figures.style import CATEGORIES, MARKERS, QUIET, house_style, new_figure, percent_axis, save
 from smd_research.reports.points import Point, Series, Source, Where, fits, points
 from smd_research.reports.render import numbers
+
+BANDS, STEP = 2, 5.0
+"""Curves of a panel up to which intervals are bands; and the typographic points between curves that stand beside."""
 
 TICK_ROOM = 0.09
 """Share of an axis below which two ticks would run into each other."""
@@ -96,7 +100,10 @@ def lines_figure(
     title: str = "",
     reference: float | None = None,
 ) -> Figure:
-    """A panel for each value of up to two labels, a curve for each series, with 95 % bands; labels at the curves' ends.
+    """A panel for each value of up to two labels, a curve for each series with its 95 % intervals, named at its end.
+
+    Intervals are bands; of three curves or more, whose bands would mix to grey, they are whiskers, and the curves stand
+    a little beside each other, so that none hides another.
 
     Args:
         found: all points.
@@ -137,7 +144,9 @@ def lines_figure(
         figure.suptitle(title, x=0.008, ha="left", weight="bold", size=12)
         figure.draw_without_rendering()
         for axes, names in ends:
-            place_labels(axes, list(names.values()), list(names), right_first=True)
+            place_ends(
+                axes, list(names.values()), list(names), gap=9.0 + STEP * (sum(not c.quiet for c in curves) > BANDS)
+            )
         return figure
 
 
@@ -161,21 +170,41 @@ def _panel(axes: Axes, members: Sequence[Point], over: str, curves: Sequence[Cur
     """Draw the curves of a panel; returns where each ends, for its label."""
     ends = {}
     colours = iter(zip(CATEGORIES * 3, MARKERS * 3, strict=True))
+    drawn = {curve.title: Series(curve.quantity, curve.where).points(members) for curve in curves}
+    loud = [curve.title for curve in curves if drawn[curve.title] and not curve.quiet]
     for curve in curves:
         colour, marker = (QUIET, "") if curve.quiet else next(colours)
-        own = sorted(Series(curve.quantity, curve.where).points(members), key=lambda point: _place(point, over))
+        own = sorted(drawn[curve.title], key=lambda point: _place(point, over))
         if not own:
             continue
-        places = [_place(point, over) for point in own]
-        if not curve.quiet:
-            lows = [point.value if math.isnan(point.low) else point.low for point in own]
-            highs = [point.value if math.isnan(point.high) else point.high for point in own]
-            axes.fill_between(places, lows, highs, color=colour, alpha=0.13, lw=0)
-        line, size = ("--", 1.4) if curve.quiet else ("-", 1.8)
-        values = [point.value for point in own]
-        axes.plot(places, values, line, color=colour, marker=marker or None, lw=size, ms=6, mec="white", mew=0.8)
+        places, values = [_place(point, over) for point in own], [point.value for point in own]
+        if curve.quiet:
+            axes.plot(places, values, "--", color=colour, lw=1.4)
+        else:
+            beside = loud.index(curve.title) - (len(loud) - 1) / 2 if len(loud) > BANDS else 0.0
+            _curve(axes, places, own, colour, marker, beside if len(loud) > BANDS else None)
         ends[curve.title] = (places[-1], values[-1])
     return ends
+
+
+def _curve(
+    axes: Axes, places: Sequence[float], own: Sequence[Point], colour: str, marker: str, beside: float | None
+) -> None:
+    """A curve with its intervals: a band, or whiskers where it stands ``beside`` others, by so many steps."""
+    values = [point.value for point in own]
+    lows = [point.value if math.isnan(point.low) else point.low for point in own]
+    highs = [point.value if math.isnan(point.high) else point.high for point in own]
+    moved = axes.transData
+    if beside is None:
+        axes.fill_between(places, lows, highs, color=colour, alpha=0.13, lw=0)
+    else:
+        moved = moved + ScaledTranslation(beside * STEP / 72, 0, axes.figure.dpi_scale_trans)
+        axes.vlines(places, lows, highs, color=colour, lw=1.0, alpha=0.6, transform=moved)
+        axes.update_datalim([*zip(places, lows, strict=True), *zip(places, highs, strict=True)])
+    axes.plot(
+        places, values, "-", color=colour, marker=marker, lw=1.8, ms=6, mec="white", mew=0.8, transform=moved
+    )  # fmt: skip
+    axes.update_datalim(list(zip(places, values, strict=True)))
 
 
 def _place(point: Point, over: str) -> float:
@@ -206,7 +235,8 @@ def _scales(axes: Axes, places: Sequence[float], x: Axis, y: Axis, room: float) 
         percent_axis(axes)
     elif y.log:
         axes.set_yscale("log")
-        axes.yaxis.set_major_locator(ticker.LogLocator(10, subs=(1, 2, 5)))
+        low, high = axes.get_ylim()
+        axes.yaxis.set_major_locator(ticker.LogLocator(10, subs=(1, 2, 5) if high < 1000 * low else (1,)))
         axes.yaxis.set_minor_locator(ticker.NullLocator())
         axes.yaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
     else:

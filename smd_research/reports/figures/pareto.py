@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 
 from smd_research.core.errors import RecordError
 from smd_research.metrics import CARDS
-from smd_research.reports.figures.placing import place_labels
+from smd_research.reports.figures.placing import around, place_labels
 from smd_research.reports.figures.style import (
     CATEGORIES,
     INK,
@@ -26,6 +26,10 @@ from smd_research.reports.figures.style import (
 )
 from smd_research.reports.points import Point, Series, Source, Where, fits, points
 from smd_research.reports.render import numbers
+
+
+_SPOT = 10.0
+"""Typographic points within which marks hide each other."""
 
 
 @dataclass(frozen=True)
@@ -131,8 +135,9 @@ def pareto_figure(
         keys.append(Line2D([], [], color=INK, ls="--", lw=1.0, label="unprotected"))
         axes.legend(handles=keys, loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=8.5)
         figure.draw_without_rendering()
-        places, texts = [one.place for one in best], [_name(one, names) for one in best]
-        place_labels(axes, places, texts, avoid=[_around(axes, one.place) for one in settings])
+        places = [one.place for one in best]
+        texts = [_name(one, names) + _crowd(axes, one, settings) for one in best]
+        place_labels(axes, places, texts, avoid=[around(axes, one.place) for one in settings])
         return figure
 
 
@@ -165,12 +170,12 @@ def _marks(axes: Axes, members: Sequence[Setting], colour: str, marker: str) -> 
         axes.plot(x, y, marker, color=colour, ms=7, mec="white", mew=0.6, zorder=3)
 
 
-def _around(axes: Axes, place: tuple[float, float]) -> tuple[float, float, float, float]:
-    """What a mark covers, in data coordinates."""
-    x, y = axes.transData.transform(place)
-    half = 4 * axes.figure.dpi / 72
-    (left, bottom), (right, top) = axes.transData.inverted().transform([(x - half, y - half), (x + half, y + half)])
-    return float(left), float(bottom), float(right), float(top)
+def _crowd(axes: Axes, one: Setting, settings: Sequence[Setting]) -> str:
+    """How many other marks stand on the spot of a named one, as a second line; empty where it can be seen."""
+    spots = [axes.transData.transform(other.place) for other in settings if other is not one]
+    own, near = axes.transData.transform(one.place), _SPOT * axes.figure.dpi / 72
+    hidden = sum(math.dist(own, spot) < near for spot in spots)
+    return f"\nand {hidden} more here" if hidden > 1 else ""
 
 
 def _name(one: Setting, names: Mapping[str, str]) -> str:

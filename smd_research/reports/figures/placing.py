@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.patheffects import withStroke
 from matplotlib.transforms import Bbox
+from scipy.optimize import isotonic_regression
 
 from smd_research.reports.figures.style import INK, PAPER, QUIET
 
@@ -21,20 +22,17 @@ def place_labels(
     texts: Sequence[str],
     *,
     avoid: Sequence[tuple[float, float, float, float]] = (),
-    right_first: bool = False,
 ) -> None:
     """Write each text near its point, without covering a point or another text, joined by a hair where it moved far.
 
-    Points are taken from the top; the ends of curves from the bottom, so that labels keep their order above an axis
-    where curves crowd. Each text goes to the nearest place that covers no point and no text; among such it rather
-    stands by its own point than by another, and rather off the other things on the page than on them.
+    Points are taken from the top. Each text goes to the nearest place that covers no point and no text; among such it
+    rather stands by its own point than by another, and rather off the other things on the page than on them.
 
     Args:
         axes: laid out already (its figure drawn once), so that places on the page are known.
         points: in data coordinates.
         texts: one a point; lines after the first are written smaller and quieter.
         avoid: other things on the page, as ``(x0, y0, x1, y1)`` in data coordinates.
-        right_first: prefer places to the right at the same height or nearby, as for the ends of curves.
     """
     scale = axes.figure.dpi / 72
     spots = [(float(x), float(y)) for x, y in (axes.transData.transform(point) for point in points)]
@@ -47,10 +45,9 @@ def place_labels(
         (left, bottom), (right, top) = axes.transData.transform([(x0, y0), (x1, y1)])
         things.append(Bbox.from_extents(left - scale, bottom - scale, right + scale, top + scale))
     frame = axes.get_window_extent()
-    upward = 1 if right_first else -1
-    for index in sorted(range(len(points)), key=lambda i: upward * spots[i][1]):
+    for index in sorted(range(len(points)), key=lambda i: -spots[i][1]):
         width, height = _size(axes, texts[index])
-        places = _places(spots[index], width, height, scale, right_first)
+        places = _places(spots[index], width, height, scale)
         costs = [
             (
                 _covered(box, taken, index, frame),
@@ -61,17 +58,52 @@ def place_labels(
         ]
         _, box = places[costs.index(min(costs))]
         taken.append(box)
-        hair = _is_ambiguous(box, spots, index) and not right_first
-        _write(axes, points[index], spots[index], texts[index], box, scale, hair)
+        _write(axes, points[index], spots[index], texts[index], box, scale, _is_ambiguous(box, spots, index))
 
 
-def _places(
-    spot: tuple[float, float], width: float, height: float, scale: float, right_first: bool
-) -> list[tuple[float, Bbox]]:
-    if right_first:
-        steps = sorted((k * 4.0 * scale for k in range(-20, 21)), key=abs)
-        left = spot[0] + 9 * scale
-        return [(abs(step), Bbox.from_bounds(left, spot[1] - height / 2 + step, width, height)) for step in steps]
+def place_ends(axes: Axes, ends: Sequence[tuple[float, float]], texts: Sequence[str], gap: float = 9.0) -> None:
+    """Write the name of each curve to the right of its end, in the order in which the curves end, none over another.
+
+    Names move as little as that takes, by least squares; they stay inside the frame where it has room for all.
+
+    Args:
+        axes: laid out already.
+        ends: of the curves, in data coordinates.
+        texts: one a curve; of equal ends the first stands on top.
+        gap: between an end and its name, in typographic points.
+    """
+    scale = axes.figure.dpi / 72
+    spots = [(float(x), float(y)) for x, y in (axes.transData.transform(end) for end in ends)]
+    for x in sorted({round(spot[0]) for spot in spots}):
+        own = [i for i, spot in enumerate(spots) if round(spot[0]) == x]
+        own.sort(key=lambda i: (spots[i][1], -i))
+        sizes = [_size(axes, texts[i]) for i in own]
+        middles = stacked([spots[i][1] for i in own], max(height for _, height in sizes), axes.get_window_extent())
+        for i, (width, height), middle in zip(own, sizes, middles, strict=True):
+            box = Bbox.from_bounds(spots[i][0] + gap * scale, middle - height / 2, width, height)
+            _write(axes, ends[i], spots[i], texts[i], box, scale, hair=False)
+
+
+def stacked(heights: Sequence[float], apart: float, frame: Bbox) -> list[float]:
+    """Ascending heights moved as little as possible until each is ``apart`` above the one before."""
+    steps = [apart * i for i in range(len(heights))]
+    low, high = frame.y0 + apart / 2, max(frame.y1 - apart / 2 - steps[-1], frame.y0 + apart / 2)
+    moved = isotonic_regression([height - step for height, step in zip(heights, steps, strict=True)]).x
+    return [min(max(float(one), low), high) + step for one, step in zip(moved, steps, strict=True)]
+
+
+def around(
+    axes: Axes, place: tuple[float, float], wide: float = 4.0, high: float = 4.0
+) -> tuple[float, float, float, float]:
+    """What a mark covers, in data coordinates; half its width and height are given in typographic points."""
+    x, y = axes.transData.transform(place)
+    scale = axes.figure.dpi / 72
+    corners = [(x - wide * scale, y - high * scale), (x + wide * scale, y + high * scale)]
+    (left, bottom), (right, top) = axes.transData.inverted().transform(corners)
+    return float(left), float(bottom), float(right), float(top)
+
+
+def _places(spot: tuple[float, float], width: float, height: float, scale: float) -> list[tuple[float, Bbox]]:
     found = []
     for distance in _DISTANCES:
         for dx, dy in _DIRECTIONS:
