@@ -27,7 +27,6 @@ from smd_research.reports.figures.style import (
 from smd_research.reports.points import Point, Series, Source, Where, fits, points
 from smd_research.reports.render import numbers
 
-
 _SPOT = 10.0
 """Typographic points within which marks hide each other."""
 
