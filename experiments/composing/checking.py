@@ -42,7 +42,7 @@ def check(cfg: DictConfig) -> None:
     for name, value in settings.items():
         if wrong := SETTINGS[name].wrong(value, known):
             raise UsageError(_line(name, value, wrong))
-    _go_together("", NEEDS, settings)
+    _go_together("", NEEDS, {**settings, "task": "given" if "task" in parts else None})
     for kind, node in parts.items():
         check_part(kind, node, known)
 

@@ -1,6 +1,6 @@
 """The settings that commands share, and what each takes; those of a part stand in its own YAML."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from experiments.composing.declared import SIZES
 from experiments.composing.values import Takes, takes
@@ -35,8 +35,8 @@ SETTINGS: Mapping[str, Takes] = {
 }
 """What each of them takes, whatever command has it."""
 
-NEEDS: Mapping[str, str] = {"address": "transport=tcp"}
-"""What goes together, as ``needs`` of a part."""
+NEEDS: Mapping[str, Sequence[str]] = {"address": ["transport=tcp", "task=null"]}
+"""What goes together, as ``needs`` of a part. A task is tuned in the provider's folder, which is on this machine."""
 
 ONLY: Mapping[str, str] = {
     **dict.fromkeys(("n_prompts", "prompt_tokens", "max_new_tokens"), "task=null"),

@@ -13,7 +13,7 @@ from experiments.trials.seen import Cost, Seen, TaskTexts, Truth
 from experiments.trials.tuned import utility
 from experiments.trials.workbench import Workbench
 from smd_research.boundary import AdversaryView, Boundary
-from smd_research.core.errors import ConfigError, NotApplicableError
+from smd_research.core.errors import NotApplicableError
 from smd_research.core.observable import Observable
 from smd_research.data.tasks import Task
 from smd_research.data.tasks.base import EVALUATION, TRAIN, VALIDATION
@@ -49,10 +49,8 @@ def prepare(plan: Plan, workbench: Workbench, defense: Defense) -> Prepared:
     """The client's part before anything private is sent.
 
     Raises:
-        ConfigError: where the provider is on another host, or for a task that this model cannot take.
+        ConfigError: for a task that this model cannot take.
     """
-    if plan.address is not None:
-        raise ConfigError("private tuning reads the provider's folder on this machine: leave address= out")
     bundle, task = workbench.bundle(plan), _task(plan)
     _words(
         _texts(plan, bundle), _tuning(plan), bundle

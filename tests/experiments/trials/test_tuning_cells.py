@@ -201,17 +201,17 @@ def test_the_next_token_is_a_task_too(in_folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "says"),
+    ("words", "code", "says"),
     [
-        (["task=file", "task.train_path=/no/such.csv"], "/no/such.csv does not exist"),
-        (["task=urgency", "tuning.checks=7"], "checks lies in 1 .. steps"),
-        (["task=urgency", "task.validation=0"], "task.validation=0"),
-        (["task=urgency", "transport=tcp", "address=localhost:1"], "leave address= out"),
+        (["task=file", "task.train_path=/no/such.csv"], 1, "/no/such.csv does not exist"),
+        (["task=urgency", "tuning.checks=7"], 2, "tuning.checks=7: give a whole number, 1 to 6 (steps)"),
+        (["task=urgency", "task.validation=0"], 2, "task.validation=0"),
+        (["task=urgency", "transport=tcp", "address=localhost:1"], 2, "address given needs task=null"),
     ],
 )
 def test_bad_input_is_one_clear_line(
-    in_folder: Path, capsys: pytest.CaptureFixture[str], words: list[str], says: str
+    in_folder: Path, capsys: pytest.CaptureFixture[str], words: list[str], code: int, says: str
 ) -> None:
-    assert smd(["run", "defense=none", "attack=none", *SMALL, *words]) == 1
+    assert smd(["run", "defense=none", "attack=none", *SMALL, *words]) == code
     (line,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith("error: "))
     assert says in line
