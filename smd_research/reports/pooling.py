@@ -56,6 +56,8 @@ def over_few(means: Sequence[float], sizes: Sequence[int], scale: Scale) -> Esti
     """
     if scale not in ("rate", "excess"):
         return aggregate(means, scale)
+    if set(sizes) == {1} and len(set(means)) == 1:
+        return Estimate(means[0], n=len(means))  # no sample stands behind it: a level of chance
     lowest, student = (0.0 if scale == "rate" else -1.0), aggregate(means, "linear")
     if student.n < 2:
         return student

@@ -16,7 +16,8 @@ REST_S = 0.03
 def link(name: str) -> Link:
     options = yaml.safe_load((conf_dir() / "link" / f"{name}.yaml").read_text())
     assert options.pop("_target_") == "smd_research.boundary.link.Link"
-    options.pop("later", None)
+    for note in ("later", "takes"):
+        options.pop(note, None)
     return Link(**{key: float(value) if key not in ("name", "source") else value for key, value in options.items()})
 
 

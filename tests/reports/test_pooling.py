@@ -70,3 +70,11 @@ def test_a_pooled_table_says_over_what_its_intervals_run() -> None:
 
     assert "intervals over seeds" in table(frame, view, "pooled").sample  # type: ignore[arg-type]
     assert sample_of_frame(frame).endswith("95 % intervals over held-out documents")
+
+
+def test_a_level_of_chance_has_no_interval() -> None:
+    found = over_few([0.01] * 3, [1] * 3, "rate")
+    assert found.mean == 0.01
+    assert math.isnan(found.low)
+    assert math.isnan(found.high)
+    assert over_few([0.0] * 3, [8] * 3, "rate").high > 0, "seeds that agree over samples may do so by accident"

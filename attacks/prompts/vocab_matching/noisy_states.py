@@ -73,8 +73,10 @@ class NoisyStateSearch:
                 if position > 0:
                     prior.select(parents)
                 log_prior = prior.step(tokens)
-        best = int(totals.argmax())
-        return Guess(hypotheses[best], tuple(ranked), spent=self._engine.spent)
+        best = hypotheses[int(totals.argmax())]
+        # What came after may have made another token the best one than the one that led when it was met.
+        own = (tuple(dict.fromkeys((token, *row)))[:RANKED] for token, row in zip(best, ranked, strict=True))
+        return Guess(best, tuple(own), spent=self._engine.spent)
 
     def _first_prior(self) -> Tensor:
         """Prior of the opening token ``[1, vocab]``: its frequency in the corpus, add-one smoothed."""
