@@ -41,7 +41,7 @@ class Trainee:
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainedModel:
     """A trainee after training, and its loss on the rows held back."""
 
     trainee: Trainee
@@ -149,7 +149,7 @@ class FineTuning(WeightAttack):
         steps = min(self.search_steps or self.budget.steps, self.budget.steps)
         return self.train(own, rate, steps, seed).loss
 
-    def train(self, own: TrainingRows, rate: float, steps: int, seed: int) -> Trained:
+    def train(self, own: TrainingRows, rate: float, steps: int, seed: int) -> TrainedModel:
         """One run from a fresh trainee."""
         optimisation = Optimisation(rate, max(1, steps // 20), steps, weight_decay=self.weight_decay)
         with torch.random.fork_rng(devices=[]):
@@ -159,4 +159,4 @@ class FineTuning(WeightAttack):
             loss = fit(
                 CausalLM(trainee.model, optimisation), own.training, own.validation, self.budget.batch, seed, label
             )
-        return Trained(trainee, loss)
+        return TrainedModel(trainee, loss)
