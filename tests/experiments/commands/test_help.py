@@ -7,6 +7,7 @@ import pytest
 from experiments.commands.bench import names
 from experiments.commands.cli import main as smd
 from experiments.composing.catalogue import docline, explained
+from experiments.composing.components import NOTES
 from experiments.composing.overrides import groups
 from smd_research.core.paths import conf_dir
 
@@ -81,7 +82,7 @@ def test_every_option_of_every_part_is_read(tmp_path: Path) -> None:
         for name in groups(conf_dir())[group]:
             text = (conf_dir() / group / f"{name}.yaml").read_text()
             lines = [line for line in text.splitlines() if line[:1].isalpha()]
-            keys = {line.split(":")[0] for line in lines} - {"_target_", "version", "later", "defaults"}
+            keys = {line.split(":")[0] for line in lines} - {"_target_", "defaults", *NOTES}
             assert {key for key, _, _ in explained(conf_dir() / group / f"{name}.yaml")} == keys
     (tmp_path / "module.py").write_text('"""One ``line``.\n\nMore."""\n')
     assert docline(tmp_path / "module.py") == "One line."
