@@ -40,7 +40,7 @@ class Campaign:
 def campaign_of(record: "Record") -> Campaign:
     """The command that a record belongs to; a single run where it names none."""
     said = record.environment.get(KEY)
-    if isinstance(said, Mapping) and isinstance(said.get("varied"), list):
+    if isinstance(said, Mapping) and isinstance(said.get("varied"), list | tuple):
         return Campaign(str(said.get("group")), tuple(map(str, said["varied"])))
     try:
         words = shlex.split(record.cell.command)
