@@ -314,13 +314,14 @@ def test_report_shows_prompts_and_writes_a_page(
     assert "no record in results is named 'raeding'" in one_error(capsys)
 
 
-def test_a_table_runs_what_it_lacks_and_is_written_in_four_forms(
+def test_a_table_runs_what_it_lacks_and_is_written_in_four_forms_beside_its_records(
     in_folder: Path, small: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = ["table", "table=inversion", *small]
     assert smd(command) == 0
-    written = sorted(path.name for path in Path("results/tables").iterdir())
-    assert written == ["inversion.csv", "inversion.md", "inversion.png", "inversion.tex"]
+    written = sorted(str(path.relative_to("results/tables")) for path in Path("results/tables").rglob("*.*"))
+    forms = ["inversion.csv", "inversion.md", "inversion.png", "inversion.tex"]
+    assert written == [*forms, "records/inversion.parquet"]
     assert "partial_attention_inversion" in Path("results/tables/inversion.csv").read_text()
     capsys.readouterr()
     assert smd(command) == 0
