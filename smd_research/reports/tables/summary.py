@@ -1,5 +1,7 @@
 """Attacks against defenses, a row a defense."""
 
+from collections.abc import Sequence
+
 import pandas as pd
 
 from smd_research.metrics import CARDS
@@ -12,12 +14,13 @@ from smd_research.reports.tables.entries import entry
 from smd_research.reports.tables.table import Column, Table, TableEntry
 
 
-def summary(frame: pd.DataFrame, title: str = "Attacks against defenses") -> Table:
+def summary(frame: pd.DataFrame, title: str = "Attacks against defenses", notes: Sequence[str] = ()) -> Table:
     """One row a defense: what its best attack recovers beside chance, and what it costs in utility, time and traffic.
 
     Args:
         frame: as :func:`smd_research.records.load` gives it.
         title: heading of the table.
+        notes: footnotes of this table, after those that every one has.
     """
     found = batteries(frame)
     settings = list(found[0].setting) if found else []
@@ -43,7 +46,7 @@ def summary(frame: pd.DataFrame, title: str = "Attacks against defenses") -> Tab
         row += [entry(battery.leak(leak), "leak")] if leak else []
         row += [entry(battery.common(n), "bytes" if CARDS[n].unit == "B" else "number") for n in (*utility, *cost)]
         rows.append(tuple(row))
-    return Table(title, tuple(columns), tuple(rows), _footnotes(frame, found), sample_of_frame(frame))
+    return Table(title, tuple(columns), tuple(rows), (*_footnotes(frame, found), *notes), sample_of_frame(frame))
 
 
 def _best_attack(battery: Battery) -> TableEntry:
