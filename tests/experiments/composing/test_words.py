@@ -12,6 +12,7 @@ from smd_research.core.errors import ConfigError
 from smd_research.records.bench import BenchCase
 from smd_research.records.frame import tidy
 from smd_research.reports.points import Point
+from smd_research.reports.verdicts import Judgement
 
 
 def column(**options: Any) -> Any:
@@ -29,7 +30,7 @@ def test_a_word_stands_alone_or_with_its_options() -> None:
     cases = [BenchCase("c", float(users), 1.0, 1.0, "ms", 5, {"users": users}) for users in (1, 2)]
     assert [row[0].text for row in view(cases, title="t").rows] == ["1", "2"]
     rule = resolve_rule({"within": {"of": {"quantity": "ms"}, "low": 1, "high": 2}})
-    assert rule(POINTS).holds is True
+    assert rule(POINTS).verdict is Judgement.HOLDS
 
 
 def test_pooled_holds_another_view_or_figure(tmp_path: Path) -> None:
