@@ -28,8 +28,12 @@ def records(file: Path) -> Iterator[Any]:
 
 
 def runs(results_dir: Path) -> list[Any]:
-    """The run of every folder under ``wandb/``, with its summary and what it shows beside."""
-    return [_run(file) for file in sorted((results_dir / "wandb").glob("*/run-*.wandb"))]
+    """The run of every folder under ``wandb/``, by name, with its summary and what it shows beside.
+
+    Folders have the second in their name, which several runs may share.
+    """
+    found = [_run(file) for file in (results_dir / "wandb").glob("*/run-*.wandb")]
+    return sorted(found, key=lambda run: run["name"])
 
 
 def _run(file: Path) -> Any:

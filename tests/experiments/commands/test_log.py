@@ -59,12 +59,12 @@ def test_a_sweep_is_a_group_of_named_runs_that_are_sent_later_as_they_were_sent_
     at_once = runs(RESULTS)
     assert [run["name"] for run in at_once] == [
         f"dp_text attack={attack} defense.survival={survival}"
-        for attack in ("random", "bayes_token")
+        for attack in ("bayes_token", "random")
         for survival in (0.1, 0.3, 0.9)
     ]
     (group,) = {run["group"] for run in at_once}
     assert group.startswith("sweep of attack, defense.survival (")
-    first = at_once[0]
+    first = at_once[3]
     assert first["tags"] == ["model=embedded", "data=synthetic", "defense=dp_text", "attack=random", "status=ok"]
     assert first["id"] == first["config"]["cell_id"]
     assert (first["summary"]["token_accuracy"], first["summary"]["token_accuracy/high"]) == (0.75, 0.9)
@@ -88,7 +88,7 @@ def test_the_cells_of_a_table_are_one_group(in_folder: Path, capsys: pytest.Capt
     assert capsys.readouterr().out.count("wandb sync results/wandb/offline-run-*") == 1
     found = runs(RESULTS)
     assert {run["group"] for run in found} == {"table inversion small"}
-    attacks = ("random", "prior", "partial_attention_inversion")
+    attacks = ("partial_attention_inversion", "prior", "random")
     assert [run["name"] for run in found] == [f"smd attack={attack}" for attack in attacks]
 
 
