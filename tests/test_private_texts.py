@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from made_documents import write_documents
 
 from experiments.commands.cli import main as smd
 from experiments.trials import trial, tuning, workbench
@@ -109,13 +110,7 @@ def needles(monkeypatch: pytest.MonkeyPatch) -> Needles:
 @pytest.fixture
 def notes(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """Somebody's own texts, with a secret in each."""
-    path = tmp_path_factory.mktemp("data") / "notes.jsonl"
-    lines = []
-    for text, secret, kind in NOTES * 3:
-        start = text.index(secret)
-        spans = [{"start": start, "end": start + len(secret), "type": kind}]
-        lines.append(json.dumps({"text": text, "spans": spans}))
-    path.write_text("\n".join(lines), encoding="utf-8")
+    path = write_documents(tmp_path_factory.mktemp("data") / "notes.jsonl", NOTES * 3)
     return ["data=jsonl", f"data.path={path}"]
 
 

@@ -22,9 +22,7 @@ def chosen(results_dir: Path, wanted: Sequence[str]) -> list[Path]:
     """
     from smd_research.records import Store
 
-    folders = Store(results_dir).paths()
-    if not folders:
-        raise RecordError(f"{results_dir} holds no records: run experiments first, or choose another results_dir=")
+    folders = Store(results_dir).filled()
     for text in wanted:
         if not any(text in folder.name for folder in folders):
             near = nearest(text, (folder.name for folder in folders))

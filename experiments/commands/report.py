@@ -24,9 +24,7 @@ def chosen(results_dir: Path, wanted: str | None) -> list["Record"]:
     from smd_research.records import Store, load, readable
     from smd_research.reports.batteries import batteries
 
-    folders = {folder.name: folder for folder in Store(results_dir).paths()}
-    if not folders:
-        raise RecordError(f"{results_dir} holds no records: run experiments first, or choose another results_dir=")
+    folders = {folder.name: folder for folder in Store(results_dir).filled()}
     if wanted:
         found = [folder for name, folder in folders.items() if wanted in name]
         if not found:

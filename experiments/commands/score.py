@@ -21,14 +21,11 @@ def score(results_dir: Path) -> Counter[str]:
         RecordError: there are none, or one cannot be written.
     """
     from experiments.trials.rescoring import obstacle, rescored
-    from smd_research.core.errors import RecordError
     from smd_research.records import Store, readable
     from smd_research.records.record import metrics_document
 
     store = Store(results_dir)
-    folders = store.paths()
-    if not folders:
-        raise RecordError(f"{results_dir} holds no records: run experiments first, or choose another results_dir=")
+    folders = store.filled()
     counted: Counter[str] = Counter()
     for record in readable(track(folders, "score")):
         if why := obstacle(record):

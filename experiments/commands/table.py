@@ -83,7 +83,7 @@ def run_all(cfg: Any, name: str, words: Sequence[str], journal: sweep.Journal) -
     cells = expand(table.sweep, common)
     total = table.halving.count(len(cells)) if table.halving else len(cells)
     waiting = sum(not Store(plan.results_dir).folder(plan.cell).exists() for plan in known.values())
-    if waiting and not table.halving:
+    if waiting and not table.halving and cfg.rerun != "never":
         say(f"{total} cells: {total - waiting} known, {waiting} to run")
     asked: list[Plan] = []
     runner = Runner()

@@ -157,12 +157,8 @@ class Synthetic:
 
 
 @dataclass(frozen=True)
-class Jsonl(OwnDocuments):
-    """JSON, an object a line or an array of objects: ``text`` and maybe ``spans`` with ``start``, ``end`` and ``type``.
-
-    ``start`` and ``end`` count characters. In place of a text there may be the ``messages`` of a chat, each with its
-    ``role`` and ``content``; a line of the document for each.
-    """
+class OwnFile(OwnDocuments):
+    """Documents of a file or a folder at ``path``."""
 
     path: str
     markup: bool = True
@@ -171,6 +167,15 @@ class Jsonl(OwnDocuments):
     @property
     def where(self) -> str:
         return str(Path(self.path).expanduser())
+
+
+@dataclass(frozen=True)
+class Jsonl(OwnFile):
+    """JSON, an object a line or an array of objects: ``text`` and maybe ``spans`` with ``start``, ``end`` and ``type``.
+
+    ``start`` and ``end`` count characters. In place of a text there may be the ``messages`` of a chat, each with its
+    ``role`` and ``content``; a line of the document for each.
+    """
 
     def read(self) -> list[Document]:
         file = Path(self.where)
@@ -178,17 +183,10 @@ class Jsonl(OwnDocuments):
 
 
 @dataclass(frozen=True)
-class Csv(OwnDocuments):
+class Csv(OwnFile):
     """A table with a header, ``.tsv`` or ``.csv``: one document a row, its text in ``column``."""
 
-    path: str
     column: str = "text"
-    markup: bool = True
-    prompt_share: float = PROMPT_SHARE
-
-    @property
-    def where(self) -> str:
-        return str(Path(self.path).expanduser())
 
     def read(self) -> list[Document]:
         file = Path(self.where)
@@ -208,16 +206,8 @@ class Csv(OwnDocuments):
 
 
 @dataclass(frozen=True)
-class Text(OwnDocuments):
+class Text(OwnFile):
     """A text file whose documents are separated by blank lines, or a folder with a document in each ``.txt`` file."""
-
-    path: str
-    markup: bool = True
-    prompt_share: float = PROMPT_SHARE
-
-    @property
-    def where(self) -> str:
-        return str(Path(self.path).expanduser())
 
     def read(self) -> list[Document]:
         place = Path(self.where)

@@ -121,6 +121,17 @@ class Store:
             return []
         return sorted(path for path in self.cells.iterdir() if path.is_dir() and not path.name.startswith("."))
 
+    def filled(self) -> list[Path]:
+        """As :meth:`paths`, of a folder that has to hold some.
+
+        Raises:
+            RecordError: there are none.
+        """
+        if not (found := self.paths()):
+            words = "run experiments first, or choose another results_dir="
+            raise RecordError(f"{self.results_dir} holds no records: {words}")
+        return found
+
     def records(self) -> Iterator[Record]:
         """Every record.
 

@@ -83,9 +83,9 @@ def test_csv_reads_a_column(tmp_path: Path) -> None:
     file.write_text('id,text,note\n1,"one, with\na break",x\n2,two,y\n3,three,z\n', encoding="utf-8")
     found = Csv(str(file)).documents(EVALUATION, 9, 0) + Csv(str(file)).documents(TRAIN, 9, 0)
     assert {document.text for document in found} == {"one, with\na break", "two", "three"}
-    assert {document.text for document in Csv(str(file), "note").documents(EVALUATION, 9, 0)} <= {"x", "y", "z"}
+    assert {document.text for document in Csv(str(file), column="note").documents(EVALUATION, 9, 0)} <= {"x", "y", "z"}
     with pytest.raises(ConfigError, match=r"no column 'body'; set data\.column to one of id, text, note"):
-        Csv(str(file), "body").documents(EVALUATION, 1, 0)
+        Csv(str(file), column="body").documents(EVALUATION, 1, 0)
     file.write_text('text\nfirst\n""\n', encoding="utf-8")
     with pytest.raises(ConfigError, match="document 'notes-3': the text is empty"):
         Csv(str(file)).documents(EVALUATION, 1, 0)

@@ -1,9 +1,9 @@
 """A small lab: the shipped model on a handful of documents, few tokens."""
 
-import json
 from pathlib import Path
 
 import pytest
+from made_documents import write_documents
 
 TEXTS = [
     ("Patient Maria Keller was seen on Monday and takes ramipril daily since then.", "Maria Keller", "name"),
@@ -18,14 +18,7 @@ TEXTS = [
 @pytest.fixture
 def documents(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A JSONL file of documents with one secret each."""
-    path = tmp_path_factory.mktemp("data") / "notes.jsonl"
-    lines = []
-    for text, secret, kind in TEXTS * 3:
-        start = text.index(secret)
-        spans = [{"start": start, "end": start + len(secret), "type": kind}]
-        lines.append(json.dumps({"text": text, "spans": spans}))
-    path.write_text("\n".join(lines), encoding="utf-8")
-    return path
+    return write_documents(tmp_path_factory.mktemp("data") / "notes.jsonl", TEXTS * 3)
 
 
 @pytest.fixture
