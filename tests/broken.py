@@ -18,6 +18,7 @@ from smd_research.core.paths import conf_dir
 
 NEEDED = {
     "model=local": ["model.path=/nowhere"],
+    "model=gguf": ["model.path=/nowhere.gguf"],
     "model=hub": ["model.name=gpt2"],
     "data=csv": ["data.path=/nowhere.csv"],
     "data=jsonl": ["data.path=/nowhere.jsonl"],

@@ -8,6 +8,10 @@ import torch
 from made_records import make_cell, make_record
 
 from smd_research.core.cell import Cell
+from smd_research.core.errors import ConfigError
+from smd_research.models.bundle import Bundle
+from smd_research.models.smollm2_package import smollm2_file
+from smd_research.models.sources import smollm2 as load_smollm2
 from smd_research.records import Record
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -55,3 +59,13 @@ def cell_with() -> Callable[..., Cell]:
 def record_with() -> Callable[..., Record]:
     """Makes a small record by hand."""
     return make_record
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> Bundle:
+    """The real language model in fp32; tests that need it are left out where its package is absent."""
+    try:
+        smollm2_file()
+    except ConfigError as error:
+        pytest.skip(str(error))
+    return load_smollm2()

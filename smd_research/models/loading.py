@@ -39,7 +39,7 @@ def load(
             does not have.
     """
     options = {**where, "trust_remote_code": False}
-    with _quietly():
+    with quietly():
         try:
             config = AutoConfig.from_pretrained(source, **options)
             if isinstance(source, Path):
@@ -50,7 +50,7 @@ def load(
         except ConfigError:
             raise
         except Exception as error:  # a damaged checkpoint surfaces as nearly any error of several libraries
-            raise ConfigError(f"the model at {source} cannot be loaded: {_reason(error)}") from None
+            raise ConfigError(f"the model at {source} cannot be loaded: {reason_of(error)}") from None
         _check_keys(source, found)
         if isinstance(source, Path):
             _check_once(source, model)
@@ -66,7 +66,7 @@ def _tokenizer(source: str | Path, options: dict[str, Any]) -> PreTrainedTokeniz
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
     except Exception as error:  # as above: parsers, converters and missing packages each raise their own
         raise ConfigError(
-            f"the tokenizer at {source} cannot be loaded: {_reason(error)}; it needs a tokenizer.json, as "
+            f"the tokenizer at {source} cannot be loaded: {reason_of(error)}; it needs a tokenizer.json, as "
             "tokenizer.save_pretrained writes it"
         ) from None
     if not tokenizer.is_fast:
@@ -159,7 +159,7 @@ def _check_ids(source: str | Path, tokenizer: PreTrainedTokenizerBase, model: Pr
 
 
 @contextmanager
-def _quietly() -> Iterator[None]:
+def quietly() -> Iterator[None]:
     """What transformers warns of while it loads is checked here, and refused; its bar knows no terminal from a file."""
     log = logging.getLogger("transformers")
     level, bar = log.level, progress.is_progress_bar_enabled()
@@ -173,7 +173,7 @@ def _quietly() -> Iterator[None]:
             progress.enable_progress_bar()
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
     """The first line of a library's error that says something, on one line."""
     text = str(error).strip()
     if "Weights only load failed" in text:

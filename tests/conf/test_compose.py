@@ -30,6 +30,7 @@ BUILT = [(group, option) for group, option in PARTS if (group, option) != ("atta
 NEEDED = {
     ("model", "hub"): ["model.name=gpt2"],
     ("model", "local"): ["model.path=/nowhere"],
+    ("model", "gguf"): ["model.path=/nowhere.gguf"],
     ("data", "jsonl"): ["data.path=/nowhere.jsonl"],
     ("data", "csv"): ["data.path=/nowhere.csv"],
     ("data", "text"): ["data.path=/nowhere.txt"],
