@@ -55,7 +55,7 @@ def _usage() -> str:
             "",
             *lines,
             "",
-            "  smd run experiment=demo          six defenses against seven attacks",
+            "  smd run experiment=demo          all five kinds of defense, by what is secret",
             "  smd run --help                   the values a run takes",
             "  smd list defense=smd             the values of an option",
             "  smd --version",

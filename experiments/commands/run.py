@@ -1,4 +1,4 @@
-"""``smd run key=value ...`` runs one cell, ``-m`` a sweep of them.
+"""``smd run key=value ...`` runs one cell, ``-m`` a sweep of them, ``experiment=demo`` the cells that it lists.
 
 A known cell is not run again, so re-issuing a command continues it.
 """
@@ -7,6 +7,8 @@ import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
@@ -14,7 +16,8 @@ from omegaconf import DictConfig
 from experiments.commands import sweep
 from experiments.composing import campaigns
 from experiments.composing.app import launch
-from experiments.composing.cells import plan
+from experiments.composing.cells import composed, plan
+from experiments.composing.products import of_experiment
 from experiments.trials.running import Runner
 
 
@@ -30,12 +33,33 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def one(cfg: DictConfig) -> None:
         job = HydraConfig.get()
+        if cfg.cells is not None:
+            run_listed(cfg, job, runner, journal)
+            return
         overrides = [word for word in job.overrides.task if not word.startswith("rerun=")]
         asked = replace(plan(cfg, job.runtime.choices, overrides), campaign=campaigns.of_run(job, words))
         sweep.attempt(asked, lambda: runner.run(asked), journal, sweep.position(job, words))
 
     code = launch(one, "config", "smd run", words)
     return code or sweep.finish(journal, shlex.join(["smd", "run", *words]))
+
+
+def run_listed(cfg: DictConfig, job: Any, runner: Runner, journal: sweep.Journal) -> None:
+    """Run the cells that an experiment lists; all are checked before the first runs.
+
+    Args:
+        cfg: the experiment's configuration.
+        job: Hydra's own.
+        runner: of this command.
+        journal: of this command.
+    """
+    words = list(job.overrides.task)
+    known = {tuple(cell): composed(cell) for cell in of_experiment(cfg.cells, words)}
+    common = [word for word in words if not word.startswith("experiment=")]
+    campaign = campaigns.of_cells(f"experiment {job.runtime.choices['experiment']}", common, known)
+    for place, one in enumerate(known.values(), start=1):
+        asked = replace(one, campaign=campaign)
+        sweep.attempt(asked, partial(runner.run, asked), journal, (place, len(known)))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
 """What a person sees at the end of a command: one cell's numbers, or a sweep's table and figure."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
+import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
@@ -94,25 +96,47 @@ def metrics_table(record: Record) -> Table:
 
 
 def sweep(folders: Sequence[Path], results_dir: Path) -> None:
-    """Print the table of a sweep and draw its figure; n/a cells that nobody may attack stand as blanks."""
+    """Print the table of a sweep and draw its figure; n/a cells that nobody may attack stand as blanks.
+
+    Where cells keep several kinds of secret, both are grouped by it.
+    """
     if not folders:
         return
+    from smd_research.reports.tables.by_secret import rows_by_secret
+
+    frame = frame_of([read(folder) for folder in folders])
+    if not (frame["status"] == "ok").any():
+        return
+    print()
+    several = len({row.secret for row in rows_by_secret(frame)}) > 1
+    (_all_secrets if several else _one_secret)(frame, results_dir / "figures")
+    print(f"records: {results_dir / 'cells'}")
+
+
+def _all_secrets(frame: pd.DataFrame, folder: Path) -> None:
+    from smd_research.reports.figures.overview import overview
+    from smd_research.reports.render.text import terminal
+    from smd_research.reports.tables.by_secret import by_secret
+
+    console().print(terminal(by_secret(frame)))
+    _draw(overview, frame, folder / "overview.png")
+
+
+def _one_secret(frame: pd.DataFrame, folder: Path) -> None:
     from smd_research.reports.figures.frontier import frontier
     from smd_research.reports.render.text import terminal
     from smd_research.reports.tables.leak_matrix import leak_matrix
     from smd_research.reports.tables.summary import summary
 
-    frame = frame_of([read(folder) for folder in folders])
-    if not (frame["status"] == "ok").any():
-        return
-    out = console()
-    out.print()
-    out.print(terminal(summary(frame)))
+    console().print(terminal(summary(frame)))
     leak = next((name for name in LEAKS if (frame["metric"] == name).any()), None)
     if leak:
-        out.print(terminal(leak_matrix(frame, leak)))
-        try:
-            print(f"figure: {frontier(frame, results_dir / 'figures' / 'frontier.png', leak)}")
-        except RecordError as error:  # nothing was attacked and timed, or the folder cannot be written
-            print(f"no figure: {error}")
-    print(f"records: {results_dir / 'cells'}")
+        console().print(terminal(leak_matrix(frame, leak)))
+        _draw(partial(frontier, leak=leak), frame, folder / "frontier.png")
+
+
+def _draw(figure: Callable[[pd.DataFrame, Path], Path], frame: pd.DataFrame, path: Path) -> None:
+    try:
+        print(f"figure: {figure(frame, path)}")
+    except RecordError as error:  # nothing was attacked and timed, or the folder cannot be written
+        print(f"no figure: {error}")

@@ -17,7 +17,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
@@ -28,30 +27,13 @@ from experiments.composing.catalogue import columns, description
 from experiments.composing.cells import composed, plain
 from experiments.composing.declared import Declared, bench_commands, declared, of_benches, of_sweep, resolve, write
 from experiments.composing.halving import Outcome
-from experiments.composing.overrides import UsageError, groups, parse
+from experiments.composing.overrides import UsageError, groups
+from experiments.composing.products import expand
 from experiments.progress import say
 from experiments.trials.plan import Plan
 from experiments.trials.running import Runner
 from smd_research.core.errors import LabError
 from smd_research.core.paths import conf_dir
-
-
-def expand(lines: Sequence[str], common: Sequence[str]) -> list[list[str]]:
-    """The overrides of every cell of a declared sweep.
-
-    Args:
-        lines: each a product, e.g. ``defense=none,split attack=random,prior``.
-        common: overrides of the command line; they win.
-
-    Returns:
-        One list of overrides a cell, in order, none twice.
-    """
-    cells: list[list[str]] = []
-    for line in lines:
-        words = {override.key_or_group: override for override in [*parse(line.split()), *parse(common)]}
-        for batch in BasicSweeper.split_arguments(list(words.values()), None):
-            cells.extend(cell for cell in batch if cell not in cells)
-    return cells
 
 
 def plans(cfg: Any, words: Sequence[str]) -> dict[tuple[str, ...], Plan]:
@@ -79,7 +61,7 @@ def run_all(cfg: Any, name: str, words: Sequence[str], journal: sweep.Journal) -
     from smd_research.records import Store
 
     table, common, known = _table(cfg), _common(words), plans(cfg, words)
-    campaign = campaigns.of_table(name, table.size, common, known)
+    campaign = campaigns.of_cells(f"table {name} {table.size}", common, known)
     cells = expand(table.sweep, common)
     total = table.halving.count(len(cells)) if table.halving else len(cells)
     waiting = sum(not Store(plan.results_dir).folder(plan.cell).exists() for plan in known.values())

@@ -40,12 +40,11 @@ def of_run(job: Any, words: Sequence[str]) -> Campaign | None:
     return Campaign(f"sweep of {', '.join(keys)} ({_digest(words)})"[:128], tuple(keys))
 
 
-def of_table(name: str, size: str, common: Sequence[str], cells: Iterable[Sequence[str]]) -> Campaign:
-    """The campaign of a declared table.
+def of_cells(title: str, common: Sequence[str], cells: Iterable[Sequence[str]]) -> Campaign:
+    """The campaign of cells that are listed, by a table or an experiment.
 
     Args:
-        name: of the table.
-        size: that was asked for.
+        title: what a person calls it: kind, name and size.
         common: overrides of the command line, which make another campaign where they change its cells.
         cells: the overrides of each of its cells.
     """
@@ -53,7 +52,7 @@ def of_table(name: str, size: str, common: Sequence[str], cells: Iterable[Sequen
     keys = dict.fromkeys(key for cell in given for key in cell if not _is_runtime(key))
     varied = tuple(key for key in keys if len({cell.get(key) for cell in given}) > 1)
     changed = [word for word in common if not _is_runtime(word.partition("=")[0])]
-    return Campaign(f"table {name} {size}" + (f" ({_digest(changed)})" if changed else ""), varied)
+    return Campaign(title + (f" ({_digest(changed)})" if changed else ""), varied)
 
 
 def _is_runtime(key: str) -> bool:

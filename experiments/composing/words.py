@@ -21,9 +21,11 @@ from smd_research.reports.figures.decoys import judges
 from smd_research.reports.figures.epsilon import epsilon_sweep
 from smd_research.reports.figures.frontier import frontier
 from smd_research.reports.figures.lines import lines
+from smd_research.reports.figures.overview import overview
 from smd_research.reports.figures.pareto import pareto
 from smd_research.reports.figures.trade import trade
 from smd_research.reports.tables.benches import bench_table
+from smd_research.reports.tables.by_secret import by_secret
 from smd_research.reports.tables.exactness import exactness
 from smd_research.reports.tables.layout import layout
 from smd_research.reports.tables.leak_matrix import leak_matrix
@@ -44,6 +46,7 @@ POOLED = "pooled"
 
 VIEWS: Mapping[str, View] = {
     "bench_table": bench_table,
+    "by_secret": by_secret,
     "exactness": exactness,
     "layout": layout,
     "leak_matrix": leak_matrix,
@@ -57,6 +60,7 @@ FIGURES: Mapping[str, Figure] = {
     "frontier": frontier,
     "judges": judges,
     "lines": lines,
+    "overview": overview,
     "pareto": pareto,
     "trade": trade,
 }

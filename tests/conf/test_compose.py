@@ -2,6 +2,7 @@
 
 import inspect
 import re
+import warnings
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
@@ -15,10 +16,13 @@ from experiments.commands.bench import names
 from experiments.commands.table import plans
 from experiments.composing.app import VERSION_BASE
 from experiments.composing.catalogue import description
+from experiments.composing.cells import composed as planned
 from experiments.composing.cells import plain, plan
+from experiments.composing.checking import IdleOptionWarning
 from experiments.composing.components import NOTES, options_of
 from experiments.composing.declared import declared, resolve
 from experiments.composing.overrides import check_choices, groups, parse
+from experiments.composing.products import of_experiment
 from smd_research.core.cell import COMPONENTS, OPTIONAL
 from smd_research.core.cell import plain as plain_value
 from smd_research.core.paths import conf_dir
@@ -105,6 +109,15 @@ def test_every_option_of_a_component_says_what_it_is(group: str) -> None:
             option = re.match(r" *(\w+): *\S", line)
             if option and option[1] not in ("_target_", *NOTES):
                 assert " # " in line, f"{path}: {line}"
+
+
+@pytest.mark.parametrize("experiment", ["demo", "real"])
+def test_every_cell_that_an_experiment_lists_composes_and_no_word_of_it_is_idle(experiment: str) -> None:
+    cells = of_experiment(composed(f"experiment={experiment}").cells, [f"experiment={experiment}"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", IdleOptionWarning)
+        found = {planned(cell).cell.id for cell in cells}
+    assert len(found) == len(cells) > 1
 
 
 @pytest.mark.parametrize("experiment", groups(FOLDER)["experiment"])

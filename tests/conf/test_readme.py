@@ -11,9 +11,9 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from experiments.commands.cli import COMMANDS
-from experiments.commands.table import expand
 from experiments.composing.app import VERSION_BASE
 from experiments.composing.overrides import check_choices, parse
+from experiments.composing.products import expand
 from smd_research.core.paths import conf_dir
 
 ROOT = Path(__file__).resolve().parents[2]

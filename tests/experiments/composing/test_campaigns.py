@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from made_records import make_cell, make_record
 
-from experiments.composing.campaigns import of_run, of_table
+from experiments.composing.campaigns import of_cells, of_run
 from experiments.trials.campaign import Campaign, campaign_of, spoken, title_of
 from smd_research.records import Store, read
 
@@ -39,11 +39,11 @@ def test_an_experiment_sweeps_too() -> None:
 
 def test_a_table_names_its_size_and_what_its_cells_differ_in() -> None:
     cells = [["defense=split", "defense.layer=0", "n_prompts=2"], ["defense=split", "defense.layer=1", "n_prompts=2"]]
-    assert of_table("cut", "small", [], cells) == Campaign("table cut small", ("defense.layer",))
-    tried = of_table("cut", "small", ["n_prompts=2", "results_dir=x"], [*cells, ["defense=none", "n_prompts=2"]])
+    assert of_cells("table cut small", [], cells) == Campaign("table cut small", ("defense.layer",))
+    tried = of_cells("table cut small", ["n_prompts=2", "results_dir=x"], [*cells, ["defense=none", "n_prompts=2"]])
     assert tried.varied == ("defense", "defense.layer")
     assert tried.group.startswith("table cut small (")
-    assert of_table("cut", "full", ["results_dir=x", "rerun=never"], cells).group == "table cut full"
+    assert of_cells("table cut full", ["results_dir=x", "rerun=never"], cells).group == "table cut full"
 
 
 @pytest.mark.parametrize(

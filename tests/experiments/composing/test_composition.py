@@ -9,12 +9,12 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
-from experiments.commands.table import expand
 from experiments.composing import composition as module
 from experiments.composing.cells import plain
 from experiments.composing.composition import composition
 from experiments.composing.declared import declared
 from experiments.composing.overrides import groups
+from experiments.composing.products import expand
 from smd_research.core.paths import conf_dir
 
 

@@ -1,0 +1,149 @@
+"""Every kind of defense in one table, grouped by what is secret: the prompt, the weights, or the tuned texts."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from smd_research.metrics import CARDS
+from smd_research.reports.batteries import NOBODY, Battery, Score, batteries
+from smd_research.reports.render import numbers
+from smd_research.reports.samples import sample_of_frame
+from smd_research.reports.tables.entries import entry
+from smd_research.reports.tables.table import Column, Table, TableEntry
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Something that is to be kept, and the metrics that say how well and at what price.
+
+    Attributes:
+        name: what it is.
+        leak: share of it that an attack recovers.
+        utility: what the user is left with.
+        time: what it takes.
+        traffic: bytes that cross the boundary, summed.
+    """
+
+    name: str
+    leak: str
+    utility: str
+    time: str
+    traffic: tuple[str, ...]
+
+
+SECRETS = (
+    Kept("prompt", "span_exact", "kl", "tpot_ms", ("bytes_to_untrusted", "bytes_to_trusted")),
+    Kept("weights", "rec_exposed", "kl", "tpot_ms", ("bytes_to_untrusted", "bytes_to_trusted")),
+    Kept("tuned texts", "token_recovery", "accuracy", "tune_s", ("tune_bytes",)),
+)
+"""What the lab's defenses keep secret."""
+
+
+@dataclass(frozen=True)
+class SecretRow:
+    """A defense in the group of its secret.
+
+    Attributes:
+        secret: what it keeps.
+        battery: the defense with all its attacks.
+        leak: what the best of them recovers.
+        chance: the level of an attack that learned nothing; None where none was measured.
+        time: what it takes, and ``slower`` how many times what no defense takes; None where that was not run.
+        traffic: bytes.
+    """
+
+    secret: Kept
+    battery: Battery
+    leak: Score
+    chance: float | None
+    time: Score | None
+    slower: float | None
+    traffic: float | None
+
+    @property
+    def utility(self) -> Score | None:
+        """What the user is left with."""
+        return self.battery.common(self.secret.utility)
+
+
+def rows_by_secret(frame: pd.DataFrame) -> list[SecretRow]:
+    """The defenses of a frame that an attack was tried on, by what they keep secret, no defense first."""
+    return list(_rows(batteries(frame)))
+
+
+def _rows(found: Sequence[Battery]) -> Iterator[SecretRow]:
+    for secret in SECRETS:
+        for battery in found:
+            leak = battery.best(secret.leak)
+            if leak is None or not battery.tested:
+                continue
+            time = battery.common(secret.time)
+            plain = _unprotected(found, battery, secret)
+            parts = [score for name in secret.traffic if (score := battery.common(name)) is not None]
+            traffic = sum(score.value for score in parts) if parts else None
+            slower = time.value / plain.value if time and plain and plain.value else None
+            yield SecretRow(secret, battery, leak, _chance(battery, secret.leak), time, slower, traffic)
+
+
+def _unprotected(found: Sequence[Battery], battery: Battery, secret: Kept) -> Score | None:
+    """The time of no defense in the same setting."""
+    none = (one for one in found if one.name == NOBODY and one.setting == battery.setting)
+    return next((score for one in none if (score := one.common(secret.time)) is not None), None)
+
+
+def _chance(battery: Battery, metric: str) -> float | None:
+    measured = battery.chance(metric)
+    if measured is not None:
+        return measured.value
+    return 0.0 if CARDS[metric].chance == "0" else None
+
+
+def by_secret(frame: pd.DataFrame, title: str = "Every kind of defense, by what is secret") -> Table:
+    """One row a defense: what its best attack recovers beside chance, and what it costs in utility, time and traffic.
+
+    Args:
+        frame: as :func:`smd_research.records.load` gives it.
+        title: heading of the table.
+    """
+    columns = (
+        *(Column(name, align="left") for name in ("secret", "defense", "best attack")),
+        *(Column("recovered", "by the best attack"), Column("chance")),
+        *(Column("utility"), Column("time"), Column("slower", "than none"), Column("traffic", "bytes")),
+    )
+    rows = rows_by_secret(frame)
+    notes = (
+        "Recovered: of the prompt its secrets; of the weights the way from what the device holds to the original's "
+        "loss; of tuned texts their running tokens.",
+        "Utility: KL in nats from the plain model, or accuracy of the tuned task. Time: of a token, or of tuning.",
+    )
+    return Table(title, columns, tuple(map(_entries, rows)), notes, sample_of_frame(frame))
+
+
+def _entries(row: SecretRow) -> tuple[TableEntry, ...]:
+    slower = TableEntry(numbers.MISSING if row.slower is None else f"{row.slower:.1f}x", ids=(row.leak.id,))
+    traffic = TableEntry(
+        numbers.MISSING if row.traffic is None else numbers.byte_count(row.traffic), ids=(row.leak.id,)
+    )
+    return (
+        TableEntry(row.secret.name),
+        TableEntry(row.battery.defense),
+        TableEntry(row.leak.attack, ids=(row.leak.id,)),
+        entry(row.leak, "leak"),
+        TableEntry(numbers.MISSING if row.chance is None else numbers.share(row.chance)),
+        _with_label(row.utility),
+        _with_label(row.time, labelled=False),
+        slower,
+        traffic,
+    )
+
+
+def _with_label(score: Score | None, labelled: bool = True) -> TableEntry:
+    """A figure with its name and unit, since the rows of one column are of several metrics."""
+    if score is None:
+        return TableEntry(numbers.MISSING)
+    card = CARDS[score.quantity]
+    value = numbers.share(score.value) if card.ceiling == 1.0 else numbers.quantity(score.value)
+    words = [card.label if labelled else "", value, "" if card.ceiling == 1.0 else card.unit]
+    figures = (score.value, score.low, score.high, score.n, (score.id,))
+    return TableEntry(" ".join(filter(None, words)), "", *figures)
