@@ -22,6 +22,7 @@ from smd_research.core.observable import Observable
 from smd_research.core.seeds import generator
 from smd_research.mechanisms.privacy.channel_estimate import estimate_channel
 from smd_research.mechanisms.privacy.channels import TokenChannelParameters, bundle_space, token_channel
+from smd_research.mechanisms.privacy.normalisers import Likelihood
 from smd_research.mechanisms.privacy.survival import token_frequencies
 from smd_research.mechanisms.privacy.token_channel import FiniteChannel
 from smd_research.models.extension import LanguagePrior
@@ -81,14 +82,13 @@ class BayesToken(PromptAttack):
             return Guess(tuple(observed), tuple(near), spent=Spent(candidates=len(observed)))
         if not isinstance(self._channel, FiniteChannel):
             raise NotApplicableError("the channel's probabilities are not known")
-        likelihood = self._channel.log_likelihood(observed)
-        posterior = likelihood + self._unigram
-        order = np.argsort(-posterior, axis=1)[:, :RANKED]
-        spent = Spent(candidates=posterior.size)
-        alone = tuple(tuple(int(t) for t in row if np.isfinite(posterior[i, t])) for i, row in enumerate(order))
+        likelihood = self._channel.likelihood(observed)
+        prior = torch.from_numpy(self._unigram)[None]
+        alone = tuple(tuple(_best(likelihood, i, prior, RANKED)[1].tolist()) for i in range(len(likelihood)))
+        spent = Spent(candidates=len(observed) * prior.numel())
         if self._mode == "bayes":
             return Guess(tuple(row[0] for row in alone), alone, spent=spent)
-        return self._decode(torch.from_numpy(likelihood).float(), alone, spent)
+        return self._decode(likelihood, alone, spent)
 
     def _neighbours(self, token: int) -> tuple[int, ...]:
         space = self._channel.space
@@ -96,26 +96,24 @@ class BayesToken(PromptAttack):
             return (token,)
         return tuple(int(i) for i in space.private_ids[np.argsort(space.distances([token])[0])[:RANKED]])
 
-    def _decode(self, likelihood: Tensor, alone: tuple[tuple[int, ...], ...], spent: Spent) -> Guess:
+    def _decode(self, likelihood: Likelihood, alone: tuple[tuple[int, ...], ...], spent: Spent) -> Guess:
         """Beam search for the best sequence.
 
         Args:
-            likelihood: ``log p(y_t|x)``, ``[n, vocab]``.
+            likelihood: ``log p(y_t|x)``.
             alone: the context-free ranking of each position, to fill up what the beam no longer holds.
             spent: so far.
         """
         bundle = self.public.bundle
-        likelihood = likelihood.to(bundle.device)
         unigram, opening = (torch.from_numpy(x).float().to(bundle.device) for x in (self._unigram, self._opening))
         model = LanguagePrior(bundle)
         totals = torch.zeros(1, device=bundle.device)
         prior = opening.unsqueeze(0)
         hypotheses = torch.empty((1, 0), dtype=torch.long, device=bundle.device)
         forwards = 0
-        for position, seen in enumerate(likelihood):
-            joint = (totals[:, None] + prior + seen).reshape(-1)
-            totals, flat = joint.topk(min(self._beam, int(joint.isfinite().sum())))
-            parents, tokens = flat // len(seen), flat % len(seen)
+        for position in range(len(likelihood)):
+            totals, flat = _best(likelihood, position, totals[:, None] + prior, self._beam)
+            parents, tokens = flat // len(unigram), flat % len(unigram)
             hypotheses = torch.cat((hypotheses[parents], tokens[:, None]), dim=1)
             if position + 1 < len(likelihood):
                 if position:
@@ -136,3 +134,25 @@ class BayesToken(PromptAttack):
         if self._lm_share == 0:
             return unigram.expand_as(model)
         return torch.logaddexp(model + np.log(self._lm_share), unigram + np.log1p(-self._lm_share))
+
+
+def _best(likelihood: Likelihood, position: int, prior: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The largest of ``prior [rows, V] + log p(y|x)`` and their places in the flattened sum, each at most ``[count]``.
+
+    Only inputs whose bound reaches the last of the best are settled: the result is as if all had been.
+    """
+
+    def joint() -> Tensor:
+        return prior + torch.from_numpy(likelihood.row(position)).to(prior)
+
+    def settle(inputs: Tensor) -> None:
+        likelihood.settle(inputs.cpu().numpy())
+
+    found = joint()
+    count = min(count, int(found.isfinite().sum()))
+    settle(found.reshape(-1).topk(count).indices % found.shape[1])
+    found = joint()
+    least = found[:, torch.from_numpy(likelihood.settled).to(found.device)].reshape(-1).topk(count).values[-1]
+    settle((found >= least).any(0).nonzero()[:, 0])
+    best = joint().reshape(-1).topk(count)
+    return best.values, best.indices

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
+import torch
 
 from attacks.base import Attack, Public
-from attacks.prompts.bayes_token import BayesToken
+from attacks.prompts.bayes_token import BayesToken, _best
 from attacks.prompts.nearest_token import NearestToken
 from attacks.prompts.vocab_matching.attack import VocabMatching
 from smd_research.boundary import AdversaryView, Boundary
@@ -20,6 +21,8 @@ from smd_research.defenses.base import Defense, PublicText
 from smd_research.defenses.dp_hidden import DpHidden
 from smd_research.defenses.dp_text import DpText
 from smd_research.defenses.split import Split
+from smd_research.mechanisms.privacy.channels import bundle_space
+from smd_research.mechanisms.privacy.token_channel import ExponentialChannel
 from smd_research.models import Bundle, sources
 
 Corpus = tuple[tuple[int, ...], ...]
@@ -99,6 +102,21 @@ def test_a_tiny_epsilon_leaves_the_prior(embedded: Bundle, secrets: list[Prompt]
         found = guesses(BayesToken(mode, beam=4), public, views)
         assert accuracy(found, secrets) == pytest.approx(accuracy(found, others(secrets)), abs=0.1)
         assert accuracy(found, secrets) < 0.35
+
+
+@pytest.mark.parametrize("epsilon", [1.0, 12.0, 30.0])
+def test_the_best_of_bounds_are_the_best_of_all_and_few_inputs_are_settled(embedded: Bundle, epsilon: float) -> None:
+    channel = ExponentialChannel(bundle_space(embedded), epsilon)
+    seen = [5, 900, 2000]
+    exact = torch.from_numpy(ExponentialChannel(channel.space, epsilon).log_likelihood(seen))
+    likelihood = channel.likelihood(seen)
+    prior = torch.from_numpy(np.log(generator(0, "prior").dirichlet(np.ones(channel.vocab_size), size=4)))
+    for position, row in enumerate(exact):
+        values, places = _best(likelihood, position, prior, 20)
+        expected = (prior + row).reshape(-1).topk(20)
+        assert torch.allclose(values, expected.values, rtol=1e-12)
+        assert torch.equal(places, expected.indices)
+    assert likelihood.settled.mean() < 0.5
 
 
 @pytest.mark.slow

@@ -15,8 +15,8 @@ Floats = npt.NDArray[np.float64]
 Ids = npt.NDArray[np.int64]
 Scale = Literal["unit", "raw"]
 
-# Rows of distances held at once: 32 Mi float64 entries are 256 MiB.
-_CHUNK_ENTRIES = 1 << 25
+# Rows of distances held at once: 4 Mi float64 entries are 32 MiB, 85 rows of a table of 49,152 tokens.
+_CHUNK_ENTRIES = 1 << 22
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -57,15 +57,17 @@ class EmbeddingSpace:
         """
         if scale not in ("unit", "raw"):
             raise ConfigError(f"unknown embedding scale {scale!r}: choose 'unit' or 'raw'")
-        values = table.detach().cpu().double().numpy() if isinstance(table, torch.Tensor) else table
-        rows = np.array(values, dtype=np.float64)
+        if isinstance(table, torch.Tensor):
+            rows = table.detach().to("cpu", torch.float64, copy=True).numpy()
+        else:
+            rows = np.array(table, dtype=np.float64)
         if rows.ndim != 2 or not np.isfinite(rows).all():
             raise ConfigError("an embedding table must be a finite matrix [vocabulary, width]")
         if any(not 0 <= i < len(rows) for i in public_ids):
             raise ConfigError(f"public token ids must lie in [0, {len(rows)})")
         if scale == "unit":
             norms = np.linalg.norm(rows, axis=1, keepdims=True)
-            rows = np.divide(rows, norms, out=np.zeros_like(rows), where=norms > 0)
+            np.divide(rows, norms, out=rows, where=norms > 0)
         private = np.setdiff1d(np.arange(len(rows), dtype=np.int64), np.asarray(public_ids, dtype=np.int64))
         if len(private) < 2:
             raise ConfigError("a token mechanism needs at least two private tokens")
@@ -83,8 +85,10 @@ class EmbeddingSpace:
 
     @cached_property
     def private_rows(self) -> Floats:
-        """Rows of the private tokens, ``[P, d]``."""
-        return self.rows[self.private_ids]
+        """Rows of the private tokens, ``[P, d]``; no copy where they stand together."""
+        first, last = int(self.private_ids[0]), int(self.private_ids[-1])
+        together = last - first + 1 == len(self.private_ids)
+        return self.rows[first : last + 1] if together else self.rows[self.private_ids]
 
     @cached_property
     def is_private(self) -> npt.NDArray[np.bool_]:
@@ -108,6 +112,14 @@ class EmbeddingSpace:
         return 2.0 * min(radius, 1.0) if self.scale == "unit" else 2.0 * radius
 
     @cached_property
+    def mean_squares(self) -> Floats:
+        """Mean squared distance from each private token to all others, ``[P]``: told by their centre, in ``P * d``."""
+        size, centre = len(self.private_ids), self.private_rows.mean(axis=0)
+        from_centre = self._squared_norms - 2.0 * (self.private_rows @ centre) + centre @ centre
+        means: Floats = (from_centre + from_centre.mean()) * (size / (size - 1))
+        return np.maximum(means, 0.0)
+
+    @cached_property
     def _squared_norms(self) -> Floats:
         norms: Floats = np.einsum("pd,pd->p", self.private_rows, self.private_rows)
         return norms
@@ -126,7 +138,8 @@ class EmbeddingSpace:
     def distances(self, ids: npt.ArrayLike) -> Floats:
         """Euclidean distance (not squared) from each token to every private token, ``[n, P]``, float64."""
         array = self.check(ids)
-        found = np.sqrt(np.maximum(self._squared_distances(self.rows[array]), 0.0))
+        found = self._squared_distances(self.rows[array])
+        np.sqrt(np.maximum(found, 0.0, out=found), out=found)
         # The Gram identity leaves about 1e-8 on the diagonal; a distance to oneself is zero.
         own = self.column[array]
         inside = np.flatnonzero(own >= 0)

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import brentq
-from scipy.special import logsumexp
 
 from smd_research.core.errors import ConfigError
 from smd_research.core.seeds import generator
@@ -17,7 +16,9 @@ from smd_research.mechanisms.privacy.embedding_space import EmbeddingSpace, Floa
 from smd_research.mechanisms.privacy.gaussian import gaussian_epsilon
 from smd_research.mechanisms.privacy.noise import standard_radial_noise
 from smd_research.mechanisms.privacy.noisy_nearest import Sampler, critical_scales
+from smd_research.mechanisms.privacy.normalisers import log_sums
 
+_ROWS = 64  # of distances held twice
 # Six points from nearly nothing to nearly everything.
 SURVIVAL_SHARES = (0.05, 0.10, 0.25, 0.50, 0.75, 0.90)
 
@@ -58,7 +59,10 @@ def exponential_survival(distances: Floats, weights: Floats, epsilon: float) -> 
         weights: ``[n]``, summing to one.
         epsilon: privacy parameter.
     """
-    return float(weights @ np.exp(-logsumexp(-0.5 * epsilon * distances, axis=1)))
+    shares = np.empty(len(distances))
+    for start in range(0, len(distances), _ROWS):
+        shares[start : start + _ROWS] = np.exp(-log_sums(-0.5 * epsilon * distances[start : start + _ROWS]))
+    return float(weights @ shares)
 
 
 def epsilon_for_survival(distances: Floats, shares: Sequence[float], weights: Floats) -> tuple[float, ...]:

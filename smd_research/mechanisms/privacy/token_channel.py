@@ -6,11 +6,11 @@ from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import logsumexp
 
 from smd_research.core.errors import ConfigError
 from smd_research.core.guarantee import Guarantee
 from smd_research.mechanisms.privacy.embedding_space import EmbeddingSpace, Floats, Ids
+from smd_research.mechanisms.privacy.normalisers import Likelihood, Normalisers, log_sums
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +60,11 @@ class FiniteChannel(TokenChannel):
     def log_likelihood(self, observed: npt.ArrayLike) -> Floats:
         """``log p(y|x)`` for every input ``x``: ``[n, V]`` for outputs ``[n]``; ``-inf`` where impossible."""
 
+    def likelihood(self, observed: npt.ArrayLike) -> Likelihood:
+        """The same for whoever looks for the likeliest inputs only: exact for those that are asked for."""
+        values = self.log_likelihood(observed)
+        return Likelihood(values, Normalisers(np.zeros(self.vocab_size), np.ones(self.vocab_size, bool), np.zeros_like))
+
 
 class ExponentialChannel(FiniteChannel):
     """The exponential mechanism over embedding distance, in the form of SanText (Yue et al., Findings ACL 2021, §4).
@@ -86,14 +91,18 @@ class ExponentialChannel(FiniteChannel):
         """
         array = self.space.check(ids)
         sanitised = array.copy()
-        distinct, inverse = np.unique(array, return_inverse=True)
+        private = np.flatnonzero(self.space.is_private[array])
+        distinct, inverse = np.unique(array[private], return_inverse=True)
+        order = np.argsort(inverse, kind="stable")
+        ends = np.searchsorted(inverse[order], np.arange(len(distinct) + 1))
         for part in self.space.chunks(len(distinct)):
-            scores = self._scores(distinct[part])
-            cumulative = np.cumsum(np.exp(scores - scores.max(axis=1, keepdims=True)), axis=1)
-            here = np.flatnonzero((inverse >= part.start) & (inverse < part.stop) & self.space.is_private[array])
+            # a row's largest score is its own token's, 0: nothing overflows
+            cumulative = self._scores(distinct[part])
+            np.cumsum(np.exp(cumulative, out=cumulative), axis=1, out=cumulative)
+            here = order[ends[part.start] : ends[part.stop]]
             rows = inverse[here] - part.start
-            places = _places(cumulative, rows, uniforms[here] * cumulative[rows, -1])
-            sanitised[here] = self.space.private_ids[places]
+            places = _places(cumulative, rows, uniforms[private[here]] * cumulative[rows, -1])
+            sanitised[private[here]] = self.space.private_ids[places]
         return sanitised
 
     def survival(self, ids: npt.ArrayLike) -> Floats:
@@ -101,26 +110,41 @@ class ExponentialChannel(FiniteChannel):
         share = np.ones(len(array))
         private = np.flatnonzero(self.space.is_private[array])
         for part in self.space.chunks(len(private)):
-            share[private[part]] = np.exp(-logsumexp(self._scores(array[private[part]]), axis=1))
+            share[private[part]] = np.exp(-log_sums(self._scores(array[private[part]])))
         return share
 
     def log_prob(self, ids: npt.ArrayLike) -> Floats:
         array = self.space.check(ids)
         scores = self._scores(array)
-        return self._scatter(array, scores - logsumexp(scores, axis=1, keepdims=True))
+        return scatter(self.space, array, scores - log_sums(scores.copy())[:, None])
 
     def log_likelihood(self, observed: npt.ArrayLike) -> Floats:
         array = self.space.check(observed)
-        return self._scatter(array, self._scores(array) - self.log_normalisers)
+        self._normalisers.settle(self.space.private_ids)
+        return scatter(self.space, array, self._scores(array)) - self._normalisers.values
+
+    def likelihood(self, observed: npt.ArrayLike) -> Likelihood:
+        array = self.space.check(observed)
+        return Likelihood(scatter(self.space, array, self._scores(array)), self._normalisers)
 
     @cached_property
-    def log_normalisers(self) -> Floats:
-        """``log sum_y exp(-epsilon/2 * d(x, y))`` of every private input, ``[P]``; costs ``P * P * d`` once."""
-        private = self.space.private_ids
-        normalisers = np.empty(len(private))
-        for part in self.space.chunks(len(private)):
-            normalisers[part] = logsumexp(self._scores(private[part]), axis=1)
-        return normalisers
+    def _normalisers(self) -> Normalisers:
+        """``log sum_y exp(-epsilon/2 * d(x, y))`` of every input, 0 for public ones; all exact ones cost ``P * P * d``.
+
+        The bound is Jensen's: the other ``P - 1`` terms are at least as much as if each stood at the root of the mean
+        squared distance. In the unit space, where distances are much alike, it lies within half a nat.
+        """
+        least, others = np.zeros(self.vocab_size), len(self.space.private_ids) - 1
+        far = np.exp(-0.5 * self.epsilon * np.sqrt(self.space.mean_squares))
+        least[self.space.private_ids] = np.log1p(others * far)
+        return Normalisers(least, ~self.space.is_private, self._log_normalisers)
+
+    def _log_normalisers(self, ids: Ids) -> Floats:
+        """The exact ones of private inputs ``[n]``."""
+        found = np.empty(len(ids))
+        for part in self.space.chunks(len(ids)):
+            found[part] = log_sums(self._scores(ids[part]))
+        return found
 
     def guarantee(self) -> Guarantee:
         return metric_guarantee(
@@ -132,10 +156,9 @@ class ExponentialChannel(FiniteChannel):
 
     def _scores(self, ids: Ids) -> Floats:
         """Unnormalised log probabilities over the private tokens, ``[n, P]``."""
-        return -0.5 * self.epsilon * self.space.distances(ids)
-
-    def _scatter(self, given: Ids, values: Floats) -> Floats:
-        return scatter(self.space, given, values)
+        scores = self.space.distances(ids)
+        scores *= -0.5 * self.epsilon
+        return scores
 
 
 def _places(cumulative: Floats, rows: Ids, targets: Floats) -> Ids:
