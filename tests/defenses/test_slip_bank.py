@@ -53,6 +53,9 @@ def test_masks_cancel_and_never_repeat(takes: list[tuple[int, int]], ahead: int)
         used = {(product, masks.use + row) for row in range(rows)}
         assert not used & seen
         seen |= used
+        for product, (first, left) in bank._masks.items():  # the rest of a block, whatever was taken
+            assert first == bank._next[product]
+            assert left.untyped_storage().nbytes() <= 8 * BLOCK * weights[product].shape[1]
 
 
 def test_offline_work_is_counted_apart() -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from smd_research.core.errors import ConfigError
-from smd_research.mechanisms.integers.field import FIELDS, NARROW, WIDE, Field
+from smd_research.mechanisms.integers.field import BLOCK, FIELDS, NARROW, WIDE, Field
 
 FIELD = pytest.mark.parametrize("field", FIELDS.values(), ids=FIELDS)
 
@@ -77,6 +77,16 @@ def test_products_of_real_widths_are_exact_in_the_worst_case(field: Field, n: in
     weights[0], weights[1] = largest, -largest
     for part in x.split(rows):
         assert torch.equal(field.product(part, field.admit(weights)), exact(part, weights, field.prime))
+
+
+@FIELD
+@pytest.mark.parametrize("rows", [1, 3])
+def test_small_integers_are_multiplied_as_they_are_block_by_block(field: Field, rows: int) -> None:
+    x, weights = draw(field, rows, 300, 768, seed=5)
+    small = weights.to(torch.int16 if field.weight_bits > 7 else torch.int8)
+    assert small.numel() > BLOCK
+    assert field.admit(small) is small
+    assert torch.equal(field.product(x, small), exact(x, weights, field.prime))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an accelerator")

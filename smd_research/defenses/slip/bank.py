@@ -14,6 +14,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from smd_research.core.errors import LabError, ProtocolError
@@ -85,7 +86,7 @@ class MaskBank:
     ) -> None:
         self._stream = stream.opening()
         self._field = field
-        self._weights = weights
+        self._weights = {product: field.admit(integers) for product, integers in weights.items()}
         self._storage = storage
         self._limit = limit
         self._next = dict.fromkeys(weights, 0)
@@ -156,12 +157,15 @@ class MaskBank:
 
     def _made(self, product: int, use: int, rows: int) -> Tensor:
         """Masks ``[rows, n]`` from the key; what the last block has beyond them is kept for the next rows."""
-        first, held = self._masks.get(product, (0, None))
+        first, held = self._masks.pop(product, (0, None))
         if held is None or use < first or use + rows > first + len(held):
-            first, held = self._masks[product] = mask_blocks(
+            first, held = mask_blocks(
                 self._stream, self._field, product, self._weights[product], range(use, use + rows)
             )
-        return held[use - first : use - first + rows]
+        made, left = torch.split(held[use - first :], [rows, len(held) - (use - first) - rows])
+        if len(left):  # of a long prompt only the last block is kept
+            self._masks[product] = use + rows, left if len(held) <= BLOCK else left.clone()
+        return made
 
     def _prepare(self, missing: Mapping[int, int]) -> None:
         began = time.perf_counter()
@@ -177,7 +181,7 @@ class MaskBank:
 
     def _cancel(self, product: int, count: int) -> None:
         """Compute and store ``c = W r`` of the next ``count`` rows."""
-        weights = self._field.admit(self._weights[product])
+        weights = self._weights[product]
         first = self._storage.end(product)
         for start in range(first, first + count, PREPARED_AT_ONCE):
             uses = range(start, min(start + PREPARED_AT_ONCE, first + count))

@@ -111,7 +111,7 @@ class MaskedDevice(Untrusted):
         if x.dim() != 2 or x.shape[1] != weights.shape[1]:
             raise ProtocolError(f"product {number} takes rows of {weights.shape[1]}, not {list(x.shape)}")
         x = x.to(self._at)
-        return (x.double() @ weights.T).float() if x.is_floating_point() else self._field.product(x, weights)
+        return (x.double() @ weights.double().T).float() if x.is_floating_point() else self._field.product(x, weights)
 
     def _checked(self, ids: Tensor) -> Tensor:
         """Token ids that the embedding has; an accelerator would not recover from others."""
@@ -121,7 +121,7 @@ class MaskedDevice(Untrusted):
         return ids
 
     def memory(self) -> dict[str, int]:
-        """The exposed weights as they are multiplied (float64) or as they arrived, and the embedding."""
+        """The exposed weights and the embedding."""
         weights = sum(one.nbytes for one in self._weights.values())
         return {
             "weights": weights + self._store.nbytes + sum(p.nbytes for p in self._embedding.parameters()),

@@ -24,7 +24,7 @@ REPLY_LIMBS = 2
 LONGEST = 2 ** (EXACT_BITS - SECRET_BITS - REPLY_BITS)
 """The longest inner product (outputs and inputs together) that limbs of these lengths keep exact."""
 BLOCK = 2**14
-"""Outputs whose weights are turned to float64 at a time when a challenge is precomputed."""
+"""Outputs that are summed at a time when a challenge is precomputed, so that it is exact in every field."""
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,8 @@ class Challenge:
         q = torch.zeros(repetitions, n, dtype=torch.int64, device=weights.device)
         if repetitions:
             for start in range(0, m, BLOCK):
-                block = weights[start : start + BLOCK].double()
-                q = field.add(q, field.product(s[:, start : start + BLOCK].contiguous(), block.t()))
+                part = slice(start, start + BLOCK)
+                q = field.add(q, field.product(s[:, part].contiguous(), weights[part].t()))
         return cls(s, q, field.prime)
 
     def accepts(self, x: Tensor, reply: Tensor) -> bool:
