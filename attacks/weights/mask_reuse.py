@@ -1,8 +1,8 @@
 """Subtracts two masked inputs that share a mask (weight decomposition with masks used more than once).
 
-``(x1 + r) - (x2 + r) = x1 - x2 mod p``: exact differences of activations, in fixed point. The attack is not told which
-rows share a mask. It lifts the differences of all pairs: with one mask they are small beside the prime, with two they
-are uniform, so that a few coordinates decide.
+``(x1 + r) - (x2 + r) = x1 - x2 mod p``: exact differences of activations, each in fixed point with a step of its own,
+which stays unknown. The attack is not told which rows share a mask. It lifts the differences of all pairs: with one
+mask they are small beside the prime, with two they are uniform, so that a few coordinates decide.
 
 What it does not give: the secret part itself. The trusted side never shows a product's output, only what non-linear
 steps made of it, so that differences are not linear pairs.

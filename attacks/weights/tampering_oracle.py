@@ -7,10 +7,14 @@ and 2510.24999: why integrity is part of confidentiality). Two uses:
 * at the **head** it lifts two tokens of its choice far above all others. Which of them comes out is the answer to "is
   logit ``a`` larger than logit ``b``?": one exact comparison of hidden values with every token, where an honest session
   tells the largest logit only.
-* at an **inner** product it adds a multiple of one coordinate; the runner tells how often the output changed.
+* at an **inner** product it moves one coordinate; the runner tells how often the output changed.
+
+What an integer of a reply stands for is known to the trusted side alone, as it hangs on the length of the input row.
+But the rows of the weights relate to each other by scales that the device holds, so that two logits can be lifted by
+the same amount; and no product of a row exceeds half the prime, so that an amount can be a share of that.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -30,7 +34,7 @@ from smd_research.core.observable import Observable
 from smd_research.core.seeds import generator
 from smd_research.mechanisms.decomposition.parameters import SecretParts
 from smd_research.mechanisms.integers.field import FIELDS, Field
-from smd_research.mechanisms.integers.parameters import FixedPointParameters, ProtocolParameters
+from smd_research.mechanisms.integers.parameters import ProtocolParameters
 from smd_research.models.linears import weight_of
 
 
@@ -42,7 +46,7 @@ class TamperingOracle(WeightAttack):
     Args:
         product: number of the product to tamper with; None takes the head, for comparisons.
         coordinate: which output of an inner product is moved.
-        magnitude: by how much, in the units of that output.
+        magnitude: by how much, as a share of the largest product that a row may have: of half the prime.
 
     Raises:
         ConfigError: for an option out of range.
@@ -50,11 +54,11 @@ class TamperingOracle(WeightAttack):
 
     needs = frozenset({Observable.EXPOSED_WEIGHTS, Observable.MASKED_ACTIVATIONS, Observable.OUTPUT_TOKENS})
 
-    def __init__(self, product: int | None = None, coordinate: int = 0, magnitude: float = 1.0) -> None:
+    def __init__(self, product: int | None = None, coordinate: int = 0, magnitude: float = 0.25) -> None:
         if (product is not None and product < 0) or coordinate < 0:
             raise ConfigError("attack.product and attack.coordinate count from 0")
-        if magnitude == 0:
-            raise ConfigError("attack.magnitude=0 tampers with nothing: give another number")
+        if magnitude == 0 or not -1 <= magnitude <= 1:
+            raise ConfigError(f"attack.magnitude={magnitude:g} is out of range: -1 to 1, and not 0")
         self._product = product
         self._coordinate = coordinate
         self._magnitude = magnitude
@@ -72,20 +76,20 @@ class TamperingOracle(WeightAttack):
         return partial(_instead, self._planned(public))
 
     def _planned(self, public: Public) -> "TamperingPlan":
-        protocol, points = public.published(ProtocolParameters), public.published(FixedPointParameters)
-        if protocol is None or points is None or protocol.masking == "float":
+        protocol = public.published(ProtocolParameters)
+        if protocol is None or protocol.visibility != "strict" or protocol.masking == "float":
             raise NotApplicableError("tampers with products of masked residues: this defense asks for none")
-        products, bits = public.parameters_of(SecretParts).products, points.fraction_bits
+        products = public.parameters_of(SecretParts).products
         field, head = FIELDS[protocol.field], len(products) - 1
         number = head if self._product is None else self._product
         if number > head:
             raise NotApplicableError(f"attack.product={number}: the products are numbered 0 to {head}")
         if self._product is None:
-            return TamperingPlan(field, number, bits[number], _pairs(public))
+            return TamperingPlan(field, number, _pairs(public))
         height = sum(weight_of(public.bundle.model.get_submodule(name)).shape[0] for name in products[number])
         if self._coordinate >= height:
             raise NotApplicableError(f"attack.coordinate={self._coordinate}: product {number} has {height} outputs")
-        return TamperingPlan(field, number, bits[number], (), {self._coordinate: self._magnitude})
+        return TamperingPlan(field, number, (), (self._coordinate, self._magnitude))
 
     def restore(self, views: Sequence[AdversaryView], rng: np.random.Generator) -> WeightGuess:
         """Read what the outputs answer; the weights stay as they are."""
@@ -102,25 +106,29 @@ class TamperingPlan:
     Attributes:
         field: of the residues.
         product: whose replies.
-        fraction_bits: of that product's inputs.
         pairs: at the head, the two tokens that are lifted at each step ``[steps, 2]``; empty for another product.
-        added: elsewhere, what is added to every row by coordinate, in the units of the output.
+        moved: elsewhere, which coordinate is moved, and by which share of the largest product.
     """
 
     field: Field
     product: int
-    fraction_bits: int
     pairs: tuple[tuple[int, int], ...]
-    added: Mapping[int, float] | None = None
+    moved: tuple[int, float] | None = None
 
-    def change(self, step: int, scale: Tensor) -> dict[int, int]:
-        """Integers to add to the ``step``-th reply, by coordinate; ``scale [m]`` is that of the weights' rows."""
-        unit = scale.double() * 2.0**-self.fraction_bits
-        if self.added is not None:
-            return {place: round(much / float(unit[place])) for place, much in self.added.items()}
-        pair = self.pairs[step % len(self.pairs)]
-        height = self.field.prime / 4 * min(float(unit[token]) for token in pair)
-        return {token: round(height / float(unit[token])) for token in pair}
+    def change(self, step: int, scale: Tensor) -> Tensor:
+        """Integers ``[m]`` to add to every row of the ``step``-th reply; ``scale [m]`` is that of the weights' rows."""
+        if self.moved is not None:
+            place, share = self.moved
+            added = torch.zeros(len(scale), dtype=torch.int64)
+            added[place] = round(share * (self.field.prime // 2))
+            return added
+        # as far apart as half the field: two up by one amount in the units of logits, all others down
+        quarter = self.field.prime // 4
+        added = torch.full((len(scale),), -quarter)
+        scales = [float(scale[token]) for token in self.pairs[step % len(self.pairs)]]
+        for token, own in zip(self.pairs[step % len(self.pairs)], scales, strict=True):
+            added[token] = round(quarter * min(scales) / own)
+        return added
 
 
 @dataclass(frozen=True)
@@ -177,8 +185,6 @@ class TamperingDevice(Impersonation):
         return reply
 
     def _tampered(self, reply: MaskedOutput) -> MaskedOutput:
-        y = reply.y.clone()
-        for place, much in self._plan.change(self._step, torch.cat(self._scales)).items():
-            y[:, place] = self._plan.field.add(y[:, place], torch.tensor(much))
+        y = self._plan.field.add(reply.y, self._plan.change(self._step, torch.cat(self._scales)).to(reply.y.device))
         self._step += 1
         return MaskedOutput(y, reply.product, reply.use)

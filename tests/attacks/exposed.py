@@ -17,7 +17,7 @@ from smd_research.core.seeds import generator
 from smd_research.mechanisms.decomposition.parameters import SecretParts
 from smd_research.mechanisms.decomposition.splits import Kind, split
 from smd_research.mechanisms.integers.field import FIELDS
-from smd_research.mechanisms.integers.fixed_point import encode, quantise_rows
+from smd_research.mechanisms.integers.fixed_point import FixedPoint, Quantised, quantise_rows
 from smd_research.mechanisms.integers.masks import MaskStream
 from smd_research.mechanisms.integers.parameters import ProtocolParameters
 from smd_research.models.bundle import Bundle
@@ -25,7 +25,6 @@ from smd_research.models.linears import input_groups, linear_layers, weight_of, 
 
 RANK = 4
 FIELD = FIELDS["wide"]
-FRACTION_BITS = 12
 DOWN, UP = Direction.TO_UNTRUSTED, Direction.TO_TRUSTED
 SHOWS = frozenset({Observable.EXPOSED_WEIGHTS, Observable.MASKED_ACTIVATIONS, Observable.OUTPUT_TOKENS})
 
@@ -74,7 +73,7 @@ def split_model(bundle: Bundle, kind: Kind = "svd", rank: int = RANK, bits: int 
         exposed[name] = quantise_rows(parts.exposed, bits).dequantised() if bits else parts.exposed
         secret[name] = parts.left @ parts.right
     products = input_groups(secret)
-    protocol = ProtocolParameters("wide", "strict", "uniform", verify=2, margin_bits=2, masks=None, bank="memory")
+    protocol = ProtocolParameters("wide", "strict", "uniform", verify=2, masks=None, bank="memory")
     parameters = SecretParts(products, dict.fromkeys(secret, rank)), protocol
     return Split(bundle, Public(with_weights(bundle, exposed), "slip", parameters), secret)
 
@@ -104,16 +103,26 @@ def boundary_view(model: Split, ids: Sequence[int]) -> AdversaryView:
     return AdversaryView(tuple(messages), SHOWS, len(ids), ())
 
 
+def stored(model: Split, number: int) -> Quantised:
+    """What a product multiplies by, in 16 bits."""
+    layers = linear_layers(model.public.bundle)
+    return quantise_rows(torch.cat([weight_of(layers[name]) for name in model.products[number]]), 16)
+
+
+def encoded(model: Split, number: int, a: Tensor) -> Tensor:
+    """Inputs of a product ``[rows, n]`` as integers."""
+    weights = stored(model, number)
+    return FixedPoint.of(weights.integers, weights.scale, FIELD).encode(a).x
+
+
 def strict_view(model: Split, ids: Sequence[int], masking: str = "uniform", first_use: int = 0) -> AdversaryView:
     """Every product done by the device under masks: ``uniform``, or ``reused`` by all rows of a product."""
     stream = MaskStream(bytes(32))
-    layers = linear_layers(model.public.bundle)
     messages: list[tuple[Direction, Message]] = []
-    for number, (names, a) in enumerate(zip(model.products, inputs(model, ids), strict=True)):
-        x = encode(a, FRACTION_BITS, 2**40)
+    for number, a in enumerate(inputs(model, ids)):
+        x = encoded(model, number, a)
         uses = [0] * len(x) if masking == "reused" else range(first_use, first_use + len(x))
         masked = FIELD.add(x, stream.rows(uses, number, x.shape[1], FIELD.prime))
-        weights = quantise_rows(torch.cat([weight_of(layers[name]) for name in names]), 16).integers
-        y = FIELD.product(masked, FIELD.admit(weights))
+        y = FIELD.product(masked, FIELD.admit(stored(model, number).integers))
         messages += [(DOWN, MaskedInput(masked, number, first_use)), (UP, MaskedOutput(y, number, first_use))]
     return AdversaryView(tuple(messages), SHOWS, len(ids), ())

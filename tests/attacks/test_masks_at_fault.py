@@ -5,7 +5,7 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
-from exposed import FIELD, FRACTION_BITS, Split, inputs, split_model, strict_view
+from exposed import FIELD, Split, encoded, inputs, split_model, strict_view
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,7 +18,6 @@ from smd_research.core.guess import WeightGuess
 from smd_research.data.prompts import Prompt
 from smd_research.defenses.base import PublicText
 from smd_research.defenses.slip import Slip
-from smd_research.mechanisms.integers.fixed_point import encode
 from smd_research.models import sources
 
 NEW = 6
@@ -51,7 +50,7 @@ def attacked(attack: WeightAttack, masking: str) -> WeightGuess:
 def test_two_uses_of_a_mask_give_exact_differences() -> None:
     view = strict_view(model(), TEXT, "reused")
     for number, a in enumerate(inputs(model(), TEXT)):
-        x = encode(a, FRACTION_BITS, 2**40)
+        x = encoded(model(), number, a)
         found = differences(masked_rows([view])[number], FIELD)
         assert found.pairs[:, 0].tolist() == list(range(1, len(TEXT)))
         assert torch.equal(found.values, x[found.pairs[:, 0]] - x[found.pairs[:, 1]])

@@ -26,7 +26,7 @@ DOWN = 3  # of the first block: qkv, o, gate and up, down
 
 @cache
 def bundle() -> Bundle:
-    return sources.random("llama")
+    return sources.embedded()  # a trained one: what a product may be at most is next to nothing in a random one
 
 
 @cache
@@ -84,15 +84,15 @@ def test_one_check_ends_the_session_at_the_first_tampered_reply() -> None:
 @pytest.mark.parametrize(("verify", "noticed"), [(0, False), (2, True)])
 def test_an_inner_coordinate_moves_the_output_unless_replies_are_checked(verify: int, noticed: bool) -> None:
     _, answers = honest()
-    served = attacked(TamperingOracle(product=DOWN, coordinate=7, magnitude=20.0), verify)
+    served = attacked(TamperingOracle(product=DOWN, coordinate=7, magnitude=1.0), verify)
     assert [one.refused for one in served] == [noticed] * len(PROMPTS)
     changed = [one.view.output_ids != answer for one, answer in zip(served, answers, strict=True)]
     assert all(changed)
 
 
-def test_a_multiple_of_the_unit_too_small_to_matter_changes_nothing() -> None:
+def test_a_share_too_small_to_matter_changes_nothing() -> None:
     _, answers = honest()
-    served = attacked(TamperingOracle(product=DOWN, magnitude=1e-7), verify=0)
+    served = attacked(TamperingOracle(product=DOWN, magnitude=1e-9), verify=0)
     assert [one.view.output_ids for one in served] == list(answers)
 
 
@@ -100,6 +100,8 @@ def test_what_cannot_be_run_is_named() -> None:
     public, _ = honest()
     with pytest.raises(ConfigError, match="magnitude"):
         TamperingOracle(product=1, magnitude=0)
+    with pytest.raises(ConfigError, match="-1 to 1"):
+        TamperingOracle(product=1, magnitude=2.0)
     with pytest.raises(ConfigError, match="count from 0"):
         TamperingOracle(product=-1)
     with pytest.raises(NotApplicableError, match="numbered"):

@@ -12,6 +12,8 @@ from smd_research.boundary import Boundary
 from smd_research.boundary.messages import HiddenStates, MaskedInput, PromptIds, Tokens
 from smd_research.data.prompts import Prompt
 from smd_research.defenses.slip import SlipDeployment
+from smd_research.defenses.slip.bank import Masks
+from smd_research.defenses.slip.masking import FieldMasking
 from smd_research.mechanisms.integers.field import WIDE
 
 ROWS = 64
@@ -24,16 +26,20 @@ UNGUARDED: dict[str, dict[str, object]] = {
 }
 
 
-def _constant(width: int, limit: float) -> Tensor:
-    return torch.full((ROWS, width), 0.5 * limit)
+def _constant(width: int) -> Tensor:
+    return torch.full((ROWS, width), 0.5)
 
 
-def _heavy(width: int, limit: float) -> Tensor:
-    drawn = torch.from_numpy(np.random.default_rng(0).standard_t(2, (ROWS, width))).float()
-    return drawn * (0.99 * limit / drawn.abs().max())
+def _heavy(width: int) -> Tensor:
+    return torch.from_numpy(np.random.default_rng(0).standard_t(2, (ROWS, width))).float()
 
 
-INPUTS = {"constant": _constant, "heavy-tailed": _heavy}
+def _of_all_lengths(width: int) -> Tensor:
+    """Rows from a millionth to a million long, whose steps differ as much."""
+    return _heavy(width) * torch.logspace(-6, 6, ROWS)[:, None]
+
+
+INPUTS = {"constant": _constant, "heavy-tailed": _heavy, "of all lengths": _of_all_lengths}
 
 
 def _received(boundary: Boundary, deployment: SlipDeployment) -> list[Tensor]:
@@ -61,8 +67,7 @@ def _smallest_p(kind: str, repeats: int = 1, **options: object) -> list[float]:
     found = []
     with deployed(random_bundle("llama"), boundary, **options) as deployment:
         for product in deployment.parts.products:
-            point = deployment.rounds._points[product.number]
-            a = INPUTS[kind](product.width, point.limit * 2.0**-point.fraction_bits)
+            a = INPUTS[kind](product.width)
             boundary.begin()
             for _ in range(repeats):
                 deployment.rounds.run(product.number, a)
@@ -131,6 +136,42 @@ def test_without_a_guard_they_can(guard: str) -> None:
     """Positive control: the very same classifier; what a float mask lets through is faint but there."""
     hits, n = _two_prompts(50, **UNGUARDED[guard])
     assert hits > stats.binom.ppf(1 - 1e-9, n, 0.5)
+
+
+class _Chosen(FieldMasking):
+    """Masks that are given: what the trusted side would have drawn with the same chance as any other."""
+
+    def __init__(self, r: Tensor, weights: Tensor) -> None:
+        super().__init__(WIDE)
+        self._chosen = Masks(0, r, WIDE.product(r, weights))
+
+    def take(self, product: int, rows: int) -> Masks:
+        return self._chosen
+
+
+def test_the_same_messages_fit_any_activations_of_any_length() -> None:
+    """The proof, carried out: for whatever is sent there are masks, as likely as others, under which it means ``a``.
+
+    So that nothing that crosses, bit for bit, tells of a row or of its step.
+    """
+    boundary = Boundary()
+    generator = torch.Generator().manual_seed(0)
+    with deployed(random_bundle("llama"), boundary) as deployment:
+        rounds, number = deployment.rounds, 3
+        point, weights = rounds._points[number], deployment.parts.exposed[number].weights
+        sent = torch.randint(0, WIDE.prime, (4, point.width), generator=generator)
+        seen, found = set(), []
+        for length in (0.0, 1e-6, 1.0, 3375.0, 1e6):
+            a = length * torch.randn(4, point.width, generator=generator)
+            rounds.masking = _Chosen(WIDE.sub(sent, point.encode(a).x), weights)
+            boundary.begin()
+            y = rounds.run(number, a)
+            seen.add(boundary.received_by_untrusted())
+            found.append(float(y.norm()))
+            whole = random_bundle("llama").model.get_submodule("model.layers.0.mlp.down_proj").weight
+            assert torch.allclose(y, a @ whole.T, rtol=1e-3, atol=1e-5 * length)
+    assert len(seen) == 1
+    assert found == sorted(found)
 
 
 def test_in_strict_no_float_crosses_to_the_device_and_none_comes_back_but_embeddings() -> None:

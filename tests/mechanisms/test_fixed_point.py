@@ -1,12 +1,14 @@
-"""Rounding is to the nearest, by row, and never clips."""
+"""Rounding is to the nearest, by row, within a bound that no input exceeds, and never clips."""
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
 from smd_research.core.errors import ConfigError, LabError
-from smd_research.mechanisms.integers.fixed_point import BITS, FixedPointOverflowError, encode, quantise_rows
+from smd_research.mechanisms.integers.field import FIELDS, WIDE, Field
+from smd_research.mechanisms.integers.fixed_point import BITS, FixedPoint, FixedPointOverflowError, quantise_rows
 
 
 @given(seed=st.integers(0, 2**32 - 1), bits=st.sampled_from(BITS), magnitude=st.sampled_from([1e-30, 1e-3, 1.0, 1e6]))
@@ -39,25 +41,93 @@ def test_what_cannot_be_quantised_is_refused(weight: torch.Tensor, bits: int) ->
         quantise_rows(weight, bits)
 
 
-@given(seed=st.integers(0, 2**32 - 1), fraction_bits=st.integers(0, 20))
-@settings(deadline=None, max_examples=40)
-def test_an_encoded_activation_is_within_half_a_step(seed: int, fraction_bits: int) -> None:
+MAGNITUDES = [1e-42, 1e-20, 1e-3, 1.0, 3375.0, 1e30]
+FIELD = pytest.mark.parametrize("field", FIELDS.values(), ids=FIELDS)
+
+
+def _drawn(field: Field, seed: int, rows: int = 6, m: int = 5, n: int = 17) -> tuple[FixedPoint, Tensor, Tensor]:
+    """The fixed point of a random matrix, its integers, and rows with tails as heavy as those of outlier channels."""
     generator = torch.Generator().manual_seed(seed)
-    # Cauchy: tails as heavy as those of outlier channels
-    a = torch.randn(3, 17, generator=generator) / torch.randn(3, 17, generator=generator).abs().clamp(min=1e-6)
-    x = encode(a, fraction_bits, 2**50)
+    weights = quantise_rows(torch.randn(m, n, generator=generator), field.weight_bits + 1)
+    a = torch.randn(rows, n, generator=generator) / torch.randn(rows, n, generator=generator).abs().clamp(min=1e-6)
+    return FixedPoint.of(weights.integers, weights.scale, field), weights.integers, a
+
+
+@given(name=st.sampled_from(sorted(FIELDS)), seed=st.integers(0, 2**32 - 1), magnitude=st.sampled_from(MAGNITUDES))
+@settings(deadline=None, max_examples=60)
+def test_an_encoded_activation_is_within_half_a_step_and_its_row_within_the_bound(
+    name: str, seed: int, magnitude: float
+) -> None:
+    point, _, a = _drawn(FIELDS[name], seed)
+    a = a / a.abs().max() * magnitude
+    x, step = point.encode(a)
     assert x.dtype == torch.int64
-    assert ((x.double() * 2.0**-fraction_bits - a.double()).abs() <= 2.0 ** -(fraction_bits + 1)).all()
+    assert step.shape == (len(a), 1)
+    assert ((x.double() * step - a.double()).abs() <= step / 2).all()
+    assert (torch.frexp(step).mantissa == 0.5).all(), "a power of two, so that nothing else is rounded"
+    assert all(sum(v * v for v in row) <= point.limit for row in x.tolist())
+    # twice as fine a step would not fit
+    assert (a.double().norm(dim=1) > point.room * step[:, 0] / 2).all()
 
 
-def test_the_bound_itself_passes_and_more_is_an_error_not_a_clip() -> None:
-    assert encode(torch.tensor([[2.0, -2.0]]), 10, 2048).tolist() == [[2048, -2048]]
-    with pytest.raises(FixedPointOverflowError, match=r"an activation of 2\.001 exceeds .* bound of 2:"):
-        encode(torch.tensor([[0.0, -2.001]]), 10, 2048)
+@FIELD
+@pytest.mark.parametrize("n", [5, 576, 11008])
+def test_no_output_leaves_the_field_in_the_worst_case(field: Field, n: int) -> None:
+    """Rows along the weights' own, where the inequality is an equality, of any length: exactly, by whole numbers."""
+    largest = 2**field.weight_bits - 1
+    integers = torch.full((3, n), largest)
+    integers[1].neg_()
+    integers[2] = torch.randint(-largest, largest + 1, (n,), generator=torch.Generator().manual_seed(n))
+    point = FixedPoint.of(integers, torch.ones(3), field)
+    # the first is as long as a step of one allows
+    lengths = torch.tensor([0.999999, 1.000001, 0.3, 1e-30, 1e30]) * point.room
+    closest = 0
+    for along in integers.double():
+        x, _ = point.encode(lengths[:, None] * (along / along.norm()))
+        y = x.numpy().astype(object) @ integers.numpy().astype(object).T
+        assert abs(y).max() <= field.prime // 2
+        closest = max(closest, abs(y).max())
+    assert closest > 0.9 * (field.prime // 2), "the bound is not looser than it has to be"
+
+
+def test_an_outlier_costs_no_bits_but_those_of_its_own_row() -> None:
+    point, _, a = _drawn(WIDE, 1)
+    alone = point.encode(a).step
+    loud = a.clone()
+    loud[2, 3] = 1e6
+    assert torch.equal(point.encode(loud).step[[0, 1, 3, 4, 5]], alone[[0, 1, 3, 4, 5]])
+    assert point.encode(loud).step[2] > alone[2]
+
+
+def test_decoding_gives_what_the_integers_stand_for() -> None:
+    point, integers, a = _drawn(WIDE, 2)
+    x, step = point.encode(a)
+    y = point.decode((x @ integers.long().T).double(), step)
+    exact = (x.double() * step) @ (integers.double() * point.scale.double()[:, None]).T
+    assert y.dtype == torch.float32
+    assert torch.allclose(y.double(), exact, rtol=1e-7, atol=0)
+
+
+def test_a_row_of_zeros_is_served() -> None:
+    point, _, a = _drawn(WIDE, 3)
+    x, step = point.encode(a * torch.tensor([1.0, 0, 1, 1, 1, 1])[:, None])
+    assert not x[1].any()
+    assert torch.isfinite(step).all()
+    assert (point.decode(torch.zeros(6, 5, dtype=torch.float64), step) == 0).all()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_a_number_that_is_not_finite_is_an_error(value: float) -> None:
+    point, _, a = _drawn(WIDE, 4)
+    a[5, 0] = value
+    with pytest.raises(FixedPointOverflowError, match="not finite"):
+        point.encode(a)
     assert issubclass(FixedPointOverflowError, LabError)
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_number_that_is_not_finite_is_an_error(value: float) -> None:
-    with pytest.raises(FixedPointOverflowError):
-        encode(torch.tensor([[0.0, value]]), 10, 2**50)
+def test_the_bound_is_asserted_not_clipped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a step of half the size, which no input can make happen."""
+    point, _, a = _drawn(WIDE, 5)
+    monkeypatch.setitem(point.__dict__, "room", 2 * point.room)
+    with pytest.raises(FixedPointOverflowError, match="longer than the bound"):
+        point.encode(a)

@@ -1,12 +1,15 @@
 """Weight decomposition (SLIP, arXiv 2407.10886; SLIP-SEC, arXiv 2510.24999) as a defense: the secret is the weights.
 
 The trusted side keeps the top singular components of every linear layer; the device stores the rest as integers and
-multiplies masked vectors by it, exactly, modulo a prime. The section bodies of both papers were out of reach: the
-protocol here is reconstructed from their abstracts and summaries (see ``rounds``), and every number is our own.
+multiplies masked vectors by it, exactly, modulo a prime. What an integer stands for stays with the trusted side. The
+section bodies of both papers were out of reach: the protocol here is reconstructed from their abstracts and summaries
+(see ``rounds``), and every number is our own.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from dataclasses import field as attribute
+from functools import cached_property
 from pathlib import Path
 
 from smd_research.boundary import Boundary
@@ -16,8 +19,6 @@ from smd_research.core.observable import Observable
 from smd_research.core.seeds import generator
 from smd_research.defenses.base import NO_TEXT, Defense, Prepared, PublicText
 from smd_research.defenses.slip.bank import MaskBank
-from smd_research.defenses.slip.calibration import Scaling, input_peaks, scalings
-from smd_research.defenses.slip.decomposed import decompose
 from smd_research.defenses.slip.deployment import BoundaryDeployment, SlipDeployment
 from smd_research.defenses.slip.masking import (
     MASKINGS,
@@ -29,15 +30,15 @@ from smd_research.defenses.slip.masking import (
 )
 from smd_research.defenses.slip.parts import Halves, parts_of
 from smd_research.defenses.slip.products import discover
-from smd_research.defenses.slip.rounds import FixedPoint, Rounds
+from smd_research.defenses.slip.rounds import Rounds
 from smd_research.defenses.slip.spec import SplitSpec
 from smd_research.defenses.slip.storage import FolderStorage, MaskStorage, MemoryStorage
 from smd_research.mechanisms.decomposition.parameters import DecompositionParameters, SecretParts
 from smd_research.mechanisms.integers.field import FIELDS
-from smd_research.mechanisms.integers.fixed_point import BITS
+from smd_research.mechanisms.integers.fixed_point import BITS, FixedPoint
 from smd_research.mechanisms.integers.freivalds import Challenge
 from smd_research.mechanisms.integers.masks import KEY_BYTES, MaskStream
-from smd_research.mechanisms.integers.parameters import FixedPointParameters, ProtocolParameters
+from smd_research.mechanisms.integers.parameters import ProtocolParameters
 from smd_research.models.bundle import Bundle
 
 _ALWAYS = frozenset({Observable.EXPOSED_WEIGHTS, Observable.TOKEN_IDS, Observable.OUTPUT_TOKENS, Observable.LENGTH})
@@ -57,12 +58,13 @@ class SlipPrepared(Prepared):
     Attributes:
         defense: the configuration.
         parts: the two halves of every product.
-        points: fixed point of each product's inputs; empty where nothing is masked.
     """
 
     defense: "Slip"
     parts: Halves
-    points: Mapping[int, Scaling]
+
+    # made when it is asked for: beside the two parties it would be one more model in floats
+    public: Bundle = attribute(init=False, default=cached_property(lambda self: self.parts.held(self.bundle)))  # type: ignore[assignment]
 
     def deploy(self, boundary: Boundary) -> SlipDeployment | BoundaryDeployment:
         """Start the two parties."""
@@ -75,14 +77,11 @@ class SlipPrepared(Prepared):
             for number, weights in parts.integers.items()
             if verify
         }
-        fixed = {
-            number: FixedPoint(one.fraction_bits, one.limit, parts.exposed[number].scale * 2.0**-one.fraction_bits)
-            for number, one in self.points.items()
-        }
-        rounds = Rounds(field, parts.secrets, fixed, self._masking(stream), challenges)
+        points = {number: FixedPoint.of(one.weights, one.scale, field) for number, one in parts.exposed.items()}
+        rounds = Rounds(field, parts.secrets, points, self._masking(stream, points), challenges)
         return SlipDeployment(self.bundle, boundary, parts, rounds, field, self.shows)
 
-    def _masking(self, stream: MaskStream) -> Masking:
+    def _masking(self, stream: MaskStream, points: Mapping[int, FixedPoint]) -> Masking:
         defense, integers = self.defense, self.parts.integers
         field = FIELDS[defense.field]
         if defense.masking == "none":
@@ -90,8 +89,7 @@ class SlipPrepared(Prepared):
         if defense.masking == "reused":
             return ReusedMasking(field, stream, integers)
         if defense.masking == "float":
-            limits = {number: one.limit for number, one in self.points.items()}
-            return FloatMasking(limits, integers, self.seed)
+            return FloatMasking(points, integers, self.seed)
         storage: MaskStorage = MemoryStorage(integers)
         if defense.bank_folder is not None:
             at = next(iter(integers.values())).device
@@ -121,7 +119,6 @@ class Slip(Defense):
         masking: ``uniform``; ``none``, ``reused`` and ``float`` are demonstrations of what the guarantee rests on.
         verify: repetitions of Freivalds' check on every product; 0 leaves products and look-ups unchecked (a
             demonstration).
-        margin_bits: factor ``2**margin_bits`` by which an activation may exceed what public text reached.
         masks: rows of each product that masks are prepared for at deployment, after which the bank is exhausted; None
             prepares them request by request.
         bank: ``memory`` or ``folder``.
@@ -146,7 +143,6 @@ class Slip(Defense):
         visibility: str = "strict",
         masking: str = "uniform",
         verify: int = 2,
-        margin_bits: int = 2,
         masks: int | None = None,
         bank: str = "memory",
         bank_folder: str | None = None,
@@ -167,7 +163,6 @@ class Slip(Defense):
         self.visibility = visibility
         self.masking = masking
         self.verify = verify
-        self.margin_bits = margin_bits
         self.masks = masks
         self.bank = bank
         self.bank_folder = bank_folder
@@ -180,8 +175,8 @@ class Slip(Defense):
             raise ConfigError("defense.field=narrow takes weights of 8 bits or fewer: set defense.bits=8")
         if self.masking == "float" and self.verify:
             raise ConfigError("defense.masking=float rounds, so that replies cannot be checked: set defense.verify=0")
-        if self.verify < 0 or self.margin_bits < 0:
-            raise ConfigError("defense.verify and defense.margin_bits count from 0")
+        if self.verify < 0:
+            raise ConfigError(f"defense.verify={self.verify} is out of range: it counts from 0")
         if self.masks is not None and self.masks < 1:
             raise ConfigError(f"defense.masks={self.masks} is out of range: at least 1, or null to prepare as needed")
         if (self.bank == "folder") != (self.bank_folder is not None):
@@ -195,35 +190,25 @@ class Slip(Defense):
         self, bundle: Bundle, public_text: PublicText = NO_TEXT, seed: int = 0, folder: Path | None = None
     ) -> SlipPrepared:
         products = discover(bundle)
-        decomposed = decompose(bundle, self.spec, self.bits, public_text.corpus, seed)
-        parts = parts_of(bundle, products, decomposed, self.bits)
-        points: Mapping[int, Scaling] = {}
-        if self.visibility == "strict":
-            peaks = input_peaks(bundle, products, public_text.corpus)
-            points = scalings(products, peaks, parts.integers, FIELDS[self.field], self.margin_bits)
+        ranks = self.spec.ranks(bundle, public_text.corpus)
+        parts = parts_of(bundle, products, ranks, self.spec.kind, self.bits, seed)
         return SlipPrepared(
             bundle=bundle,
-            public=parts.public,
             base=None,
-            parameters=self._parameters(parts, points),
+            parameters=self._parameters(parts),
             guarantee=self._guarantee(),
             shows=self.shows,
             seed=seed,
             defense=self,
             parts=parts,
-            points=points,
         )
 
-    def _parameters(self, parts: Halves, points: Mapping[int, Scaling]) -> tuple[object, ...]:
+    def _parameters(self, parts: Halves) -> tuple[object, ...]:
         spec = {name: value for name, value in asdict(self.spec).items() if name != "kind"}
         chosen = DecompositionParameters(**spec, split=self.spec.kind, bits=self.bits)
-        protocol = ProtocolParameters(
-            self.field, self.visibility, self.masking, self.verify, self.margin_bits, self.masks, self.bank
-        )
+        protocol = ProtocolParameters(self.field, self.visibility, self.masking, self.verify, self.masks, self.bank)
         secret = SecretParts(tuple(product.layers for product in parts.products), dict(parts.ranks))
-        if self.visibility != "strict":
-            return chosen, protocol, secret
-        return chosen, protocol, FixedPointParameters(tuple(one.fraction_bits for one in points.values())), secret
+        return chosen, protocol, secret
 
     def _guarantee(self) -> Guarantee | None:
         """What the masks promise, computationally: nothing about how much the exposed weights tell by themselves."""

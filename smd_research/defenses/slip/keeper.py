@@ -64,7 +64,7 @@ class Keeper(Client):
 
         Raises:
             ProtocolError: when the device failed; the session is over.
-            FixedPointOverflowError: for an activation beyond the calibrated bound; this request cannot be served.
+            FixedPointOverflowError: for an activation that is not finite; this request cannot be served.
             MasksExhaustedError: when the masks do not suffice.
         """
         ids = ids.to(self._bundle.device)

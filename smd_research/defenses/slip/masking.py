@@ -13,6 +13,7 @@ from torch import Tensor
 from smd_research.core.seeds import generator
 from smd_research.defenses.slip.bank import MaskBank, Masks, Offline, mask_blocks
 from smd_research.mechanisms.integers.field import Field
+from smd_research.mechanisms.integers.fixed_point import FixedPoint
 from smd_research.mechanisms.integers.masks import MaskStream
 
 MASKINGS = ("uniform", "none", "reused", "float")
@@ -133,16 +134,16 @@ class FloatMasking(Masking):
     """Demonstration: fresh Gaussian masks in floating point, which fade beside a large activation and cost precision.
 
     Args:
-        limits: largest fixed-point magnitude that may arise, by product.
+        points: how rows become integers, by product.
         weights: the exposed integers ``[m, n]``, by product.
         seed: of the masks.
     """
 
     SHARE = 2.0**-6
-    """Standard deviation of a mask, as a share of the largest fixed-point number there may be."""
+    """Standard deviation of a mask, as a share of the longest row there may be."""
 
-    def __init__(self, limits: Mapping[int, int], weights: Mapping[int, Tensor], seed: int) -> None:
-        self._limits = limits
+    def __init__(self, points: Mapping[int, FixedPoint], weights: Mapping[int, Tensor], seed: int) -> None:
+        self._points = points
         self._weights = weights
         self._seed = seed
         self._uses: dict[int, int] = {}
@@ -155,7 +156,7 @@ class FloatMasking(Masking):
         use = self._uses.get(product, 0)
         self._uses[product] = use + rows
         weights = self._weights[product]
-        drawn = self._rng.standard_normal((rows, weights.shape[1])) * self._limits[product] * self.SHARE
+        drawn = self._rng.standard_normal((rows, weights.shape[1])) * self._points[product].room * self.SHARE
         r = torch.from_numpy(drawn).float().to(weights.device)
         return Masks(use, r, (r.double() @ weights.double().T).float())
 

@@ -7,11 +7,13 @@ import torch
 from torch import Tensor
 
 from smd_research.boundary.messages import ExposedLayer
-from smd_research.defenses.slip.decomposed import Decomposed
+from smd_research.core.seeds import generator
 from smd_research.defenses.slip.products import Product, bias_of
 from smd_research.defenses.slip.rounds import Secret
+from smd_research.mechanisms.decomposition.splits import Kind, split
 from smd_research.mechanisms.integers.fixed_point import quantise_rows
 from smd_research.models.bundle import Bundle
+from smd_research.models.linears import weight_of, with_weights
 
 LAYER_BYTES = 64 * 2**20
 """Exposed weights that would make a longer message go in several."""
@@ -38,14 +40,12 @@ class Halves:
         products: in order, the head last.
         secrets: what stays.
         exposed: what goes.
-        public: the model as the device holds it.
-        ranks: secret components by module name.
+        ranks: secret components by module name, in the order of the model; 0 where nothing is secret.
     """
 
     products: tuple[Product, ...]
     secrets: Mapping[int, Secret]
     exposed: Mapping[int, Exposed]
-    public: Bundle
     ranks: Mapping[str, int]
 
     @property
@@ -62,46 +62,69 @@ class Halves:
             ):
                 yield ExposedLayer(weights, scale, number)
 
+    def held(self, bundle: Bundle) -> Bundle:
+        """The model as the device holds it: the exposed halves as stored, everything else as it is."""
+        weights = {}
+        for product in self.products:
+            exposed, heights = self.exposed[product.number], list(product.heights)
+            for name, part, scale in zip(
+                product.layers, torch.split(exposed.weights, heights), torch.split(exposed.scale, heights), strict=True
+            ):
+                if name in self.ranks:  # the head is no linear layer of a block
+                    weights[name] = part.float() * scale[:, None]
+        return with_weights(bundle, weights)
 
-def parts_of(bundle: Bundle, products: Sequence[Product], decomposed: Decomposed, bits: int | None) -> Halves:
-    """Arrange a decomposed model by products; the head is exposed whole, rounded like the rest.
+
+def parts_of(
+    bundle: Bundle, products: Sequence[Product], ranks: Mapping[str, int], kind: Kind, bits: int | None, seed: int
+) -> Halves:
+    """Divide every linear layer of a model, and round what is exposed.
+
+    The head is exposed whole, rounded like the rest. One layer goes after the other, so that no second model of floats
+    arises.
 
     Args:
-        bundle: the whole model.
+        bundle: the whole model, which stays untouched.
         products: its fused products.
-        decomposed: its two parts.
+        ranks: secret components of every linear layer, 0 where it is no target.
+        kind: of the split.
         bits: of an exposed weight; None keeps floats.
+        seed: for the secret choices of a split that makes any.
+
+    Raises:
+        ConfigError: for a rank that a matrix does not have, or a weight that is not finite.
     """
-    secrets = {product.number: _secret(bundle, product, decomposed) for product in products}
-    exposed = {product.number: _exposed(bundle, product, decomposed, bits) for product in products}
-    return Halves(tuple(products), secrets, exposed, decomposed.exposed, decomposed.ranks)
+    secrets, exposed, kept = {}, {}, {}
+    for product in products:
+        lefts, rights, stored = [], [], []
+        for name in product.layers:
+            weight = weight_of(bundle.model.get_submodule(name)).detach()
+            if name in ranks:
+                parts = split(weight, ranks[name], kind, generator(seed, "slip", "split", name))
+                lefts.append(parts.left)
+                rights.append(parts.right)
+                kept[name], weight = parts.rank, parts.exposed
+            stored.append(_stored(weight, bits))
+        secrets[product.number] = _secret(product, lefts, rights, bias_of(bundle.model, product))
+        exposed[product.number] = Exposed(
+            torch.cat([one.weights for one in stored]), torch.cat([one.scale for one in stored])
+        )
+    return Halves(tuple(products), secrets, exposed, {name: kept[name] for name in ranks})
 
 
-def _secret(bundle: Bundle, product: Product, decomposed: Decomposed) -> Secret:
-    splits = [decomposed.splits[name] for name in product.layers if name in decomposed.splits]
-    right = left = None
-    if any(one.rank for one in splits):
-        right = torch.cat([one.right for one in splits])
-        left = _side_by_side([one.left for one in splits])
-    return Secret(product, right, left, bias_of(bundle.model, product))
+def _stored(weight: Tensor, bits: int | None) -> Exposed:
+    """A weight ``[m, n]`` as the device stores it."""
+    if bits is None:
+        whole = weight.float()
+        return Exposed(whole, torch.ones(len(whole), device=whole.device))
+    rounded = quantise_rows(weight, bits)
+    return Exposed(rounded.integers, rounded.scale)
 
 
-def _exposed(bundle: Bundle, product: Product, decomposed: Decomposed, bits: int | None) -> Exposed:
-    found = []
-    for name in product.layers:
-        if name not in decomposed.splits:  # the head
-            weight = bundle.model.get_submodule(name).weight
-            assert isinstance(weight, Tensor)
-            whole = weight.detach().float()
-            rounded = None if bits is None else quantise_rows(whole, bits)
-        else:
-            whole = decomposed.splits[name].exposed
-            rounded = decomposed.quantised[name] if decomposed.quantised is not None else None
-        if rounded is None:
-            found.append(Exposed(whole, torch.ones(len(whole), device=whole.device)))
-        else:
-            found.append(Exposed(rounded.integers, rounded.scale))
-    return Exposed(torch.cat([one.weights for one in found]), torch.cat([one.scale for one in found]))
+def _secret(product: Product, lefts: Sequence[Tensor], rights: Sequence[Tensor], bias: Tensor | None) -> Secret:
+    if not any(len(right) for right in rights):
+        return Secret(product, None, None, bias)
+    return Secret(product, torch.cat(list(rights)), _side_by_side(lefts), bias)
 
 
 def _side_by_side(lefts: Sequence[Tensor]) -> Tensor:

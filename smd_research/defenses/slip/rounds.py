@@ -2,8 +2,12 @@
 
 Section 3.2 of the notes on arXiv 2407.10886 and 2510.24999 (reconstructed; the papers' protocol text was out of reach):
 
-    x~ = round(2^f a) + r mod p   ->   y~ = W_exposed x~ mod p   ->   s^T y~ = q^T x~ mod p ?
-    z  = lift(y~ - c) scale / 2^f + left (right a) + bias
+    x~ = round(a / step) + r mod p   ->   y~ = W_exposed x~ mod p   ->   s^T y~ = q^T x~ mod p ?
+    z  = lift(y~ - c) step scale + left (right a) + bias
+
+What crosses is ``x~``, ``y~`` and the numbers of product and masks: with a uniform ``r`` that is used once, ``x~`` is
+uniform in the field and independent of ``a``, and ``y~`` is what the device makes of it. ``step``, one for each row
+(see ``FixedPoint``), tells how long a row is; it is made and used here, and no message, shape or refusal depends on it.
 """
 
 from collections.abc import Mapping
@@ -19,7 +23,7 @@ from smd_research.core.errors import LabError, PeerLostError, ProtocolError
 from smd_research.defenses.slip.masking import Masking
 from smd_research.defenses.slip.products import Product
 from smd_research.mechanisms.integers.field import Field
-from smd_research.mechanisms.integers.fixed_point import FixedPointOverflowError, encode
+from smd_research.mechanisms.integers.fixed_point import FixedPoint, FixedPointOverflowError
 from smd_research.mechanisms.integers.freivalds import Challenge
 
 MESSAGE_BYTES = 64 * 2**20
@@ -62,28 +66,13 @@ class Secret:
         return z
 
 
-@dataclass(frozen=True, repr=False)
-class FixedPoint:
-    """How one product's numbers become integers and back.
-
-    Attributes:
-        fraction_bits: of an activation.
-        limit: largest magnitude of an encoded activation for which no output can leave ``(-p/2, p/2)``.
-        unit: what an output integer 1 stands for ``[m]`` (fp32): the row's scale over ``2**fraction_bits``.
-    """
-
-    fraction_bits: int
-    limit: int
-    unit: Tensor
-
-
 class Rounds:
     """Runs rounds with the device until one fails; then the session is over.
 
     Args:
         field: of the residues.
         secrets: by product.
-        points: by product.
+        points: how numbers become integers and back, by product.
         masking: hides the inputs.
         challenges: by product; empty leaves replies unchecked.
     """
@@ -123,7 +112,7 @@ class Rounds:
 
         Raises:
             ProtocolError: when the device answers wrongly or has gone; the session is over, its masks are burnt.
-            FixedPointOverflowError: for an activation beyond the calibrated bound; nothing of it was sent.
+            FixedPointOverflowError: for an activation that is not finite; nothing of it was sent.
             MasksExhaustedError: when the masks do not suffice.
         """
         product = self._secrets[number].product
@@ -160,7 +149,7 @@ class Rounds:
         self._check_open()
         secret, point = self._secrets[number], self._points[number]
         try:
-            x = encode(a, point.fraction_bits, point.limit)
+            x, step = point.encode(a)
         except FixedPointOverflowError as error:
             raise FixedPointOverflowError(f"product {secret.product.name}: {error}") from None
         masks = self.masking.take(number, len(x))
@@ -168,8 +157,7 @@ class Rounds:
         sent = self.masking.hide(x, masks)
         reply = self.ask(MaskedInput(sent, number, masks.use))
         y = self._checked(reply, sent, secret.product, masks.use)
-        z = self.masking.reveal(y, masks).float().mul_(point.unit)
-        return secret.complete(z, a)
+        return secret.complete(point.decode(self.masking.reveal(y, masks), step), a)
 
     def _checked(self, reply: Message, sent: Tensor, product: Product, use: int) -> Tensor:
         """The residues ``[rows, m]`` of a reply that holds what was asked for."""

@@ -3,9 +3,8 @@
 import pytest
 
 from experiments.trials.exposing import exposure
+from smd_research.defenses.slip import Slip
 from smd_research.defenses.slip.accounting import Sizes
-from smd_research.defenses.slip.decomposed import decompose
-from smd_research.defenses.slip.spec import SplitSpec
 from smd_research.mechanisms.decomposition.splits import Kind
 from smd_research.models.sources import random
 
@@ -13,8 +12,8 @@ from smd_research.models.sources import random
 @pytest.mark.parametrize(("kind", "low", "high"), [("svd", 0.99, 1.0), ("svd_fill", 0.0, 0.2)])
 def test_figures_of_a_split(kind: Kind, low: float, high: float) -> None:
     bundle = random("llama")
-    found = decompose(bundle, SplitSpec(rank=4, kind=kind), 16, (), seed=0)
-    values = exposure(bundle, found.exposed, found.ranks, [10.0, 20.0], [12.0, 24.0], [4, 8])
+    found = Slip(rank=4, split=kind).prepare(bundle)
+    values = exposure(bundle, found.public, found.parts.ranks, [10.0, 20.0], [12.0, 24.0], [4, 8])
     means = {name: estimate.mean for name, estimate in values.items()}
     assert means["exposed_increase"] == pytest.approx(6 / 12)
     secret = sum(4 * (m + n) for m, n in Sizes.of(bundle).matrices.values())
@@ -28,5 +27,5 @@ def test_figures_of_a_split(kind: Kind, low: float, high: float) -> None:
 
 def test_nothing_secret_exposes_nothing() -> None:
     bundle = random("llama")
-    found = decompose(bundle, SplitSpec(kind="none"), None, (), seed=0)
-    assert exposure(bundle, found.exposed, found.ranks, [1.0], [1.0], [2]) == {}
+    found = Slip(split="none", bits=None, visibility="boundary").prepare(bundle)
+    assert exposure(bundle, found.public, found.parts.ranks, [1.0], [1.0], [2]) == {}
