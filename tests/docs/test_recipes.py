@@ -1,11 +1,13 @@
 """The recipes of docs/adding.md work: written and applied in a copy of the tree, then run as they say."""
 
+import json
 import os
 import re
 import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -103,19 +105,60 @@ def apply(recipe: Recipe, to: Path) -> None:
         write(to / name, before.replace(old, new))
 
 
-def run(words: list[str], folder: Path) -> None:
-    module = {"smd": "experiments", "pytest": "pytest"}[words[0]]
-    extra = ["-q", "-p", "no:cacheprovider"] if words[0] == "pytest" else []
-    done = subprocess.run(
-        [sys.executable, "-m", module, *words[1:], *extra],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"},
-        capture_output=True,
+class Shell:
+    """Runs commands, each in a process of its own that is forked where the libraries are loaded already.
+
+    To import them takes longer than what most commands do. Nothing of this repository is loaded there.
+    """
+
+    def __init__(self, server: subprocess.Popen[str]) -> None:
+        self._server = server
+
+    def run(self, words: list[str], folder: Path) -> None:
+        """A command as a recipe spells it, in a folder."""
+        module = {"smd": "experiments", "pytest": "pytest"}[words[0]]
+        extra = ["-q", "-p", "no:cacheprovider"] if words[0] == "pytest" else []
+        assert self._server.stdin
+        assert self._server.stdout
+        print(json.dumps([str(folder), module, *words[1:], *extra]), file=self._server.stdin, flush=True)
+        code, printed = json.loads(self._server.stdout.readline())
+        assert code == 0, f"{shlex.join(words)}\n{printed}"
+
+
+SERVER = """
+import json, os, runpy, sys, tempfile
+import hydra, pandas, pytest, scipy.stats, torch, transformers.models.llama.modeling_llama
+
+for line in sys.stdin:
+    folder, module, *words = json.loads(line)
+    with tempfile.TemporaryFile() as printed:
+        if (child := os.fork()) == 0:
+            for stream, to in ((0, os.open(os.devnull, os.O_RDONLY)), (1, printed.fileno()), (2, printed.fileno())):
+                os.dup2(to, stream)
+            os.chdir(folder)
+            os.environ["PYTHONPATH"] = folder
+            sys.path.insert(0, folder)
+            sys.argv = [module, *words]
+            runpy.run_module(module, run_name="__main__", alter_sys=True)
+            sys.exit()
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        printed.seek(0)
+        print(json.dumps([code, printed.read().decode(errors="replace")]), flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def shell() -> Iterator[Shell]:
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    offline = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "WANDB_MODE": "offline"}
+    with subprocess.Popen(
+        [sys.executable, "-c", SERVER],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**kept, **offline, "PYTHONDONTWRITEBYTECODE": "1"},
         text=True,
-        timeout=600,
-        check=False,
-    )
-    assert done.returncode == 0, f"{shlex.join(words)}\n{done.stdout}\n{done.stderr}"
+    ) as server:
+        yield Shell(server)
 
 
 def test_every_recipe_is_known() -> None:
@@ -129,8 +172,8 @@ def test_a_recipe_touches_few_files(title: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("title", MOST_FILES)
-def test_a_recipe_works(title: str, tmp_path: Path) -> None:
+def test_a_recipe_works(title: str, tmp_path: Path, shell: Shell) -> None:
     copy_tree(tmp_path)
     apply(RECIPES[title], tmp_path)
     for words in RECIPES[title].commands:
-        run(words, tmp_path)
+        shell.run(words, tmp_path)
