@@ -177,11 +177,19 @@ class ExtensionEngine:
         return self.computed(0)
 
     @torch.inference_mode()
-    def layer0(self, position: int) -> TokenTable:
-        """Layer 0's q, k, v of every vocabulary entry at an absolute position."""
-        if not self.one_table:
-            return self.computed(position)
-        base, rotation = self._table_at_zero, rotation_of(self.bundle, 1)
+    def layer0(self, position: int, tokens: Tensor | None = None) -> TokenTable:
+        """Layer 0's q, k, v of vocabulary entries at an absolute position.
+
+        Args:
+            position: absolute.
+            tokens: ids ``[tokens]``; None means all.
+        """
+        base = self._table_at_zero if self.one_table else self.computed(position)
+        if tokens is not None:
+            base = TokenTable(base.q[tokens], base.k[tokens], base.v[tokens], base.spec)
+        if position == 0 or not self.one_table:
+            return base
+        rotation = rotation_of(self.bundle, 1)
         where = torch.full((1,), position, device=self.bundle.device)
         q, k = rotation.queries(0, base.q.unsqueeze(-2), where), rotation.keys(0, base.k.unsqueeze(-2), where)
         return TokenTable(q.squeeze(-2), k.squeeze(-2), base.v, base.spec)

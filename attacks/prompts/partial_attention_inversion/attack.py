@@ -196,11 +196,11 @@ def _refuted(replay: Replay, ids: Sequence[int], position: int, tokens: Sequence
 def _table(engine: ExtensionEngine) -> Table:
     """Layer-0 keys and values at a position: one table turned, or one table a position (learned positions)."""
 
-    def at(position: int) -> tuple[Tensor, Tensor]:
-        table = engine.layer0(position)
+    def at(position: int, tokens: Tensor | None) -> tuple[Tensor, Tensor]:
+        table = engine.layer0(position, tokens)
         return table.k.cpu(), table.v.float().cpu()
 
-    return at
+    return Table(at, engine.bundle.geometry.vocab, engine.one_table)
 
 
 def _prior(bundle: Bundle, public: Sequence[int]) -> Prior:

@@ -1,14 +1,17 @@
 """The attack's proof: does the guess reproduce every triple to the last bits, and does nothing else?"""
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from attacks.prompts.partial_attention_inversion.deduction import Rows
-from attacks.prompts.partial_attention_inversion.measurements import SIGMAS, Candidates, Measurements
+from attacks.prompts.partial_attention_inversion.measurements import SIGMAS, Candidates, Measurements, Table
 
 _EPS = torch.finfo(torch.float32).eps
+_GRAIN = 1e-5  # of a squared length, in fp32
+_BLOCK = 1024  # tokens compared at once
 
 
 def misfit(seen: Measurements, rows: Rows, candidates: Sequence[Candidates], chosen: Sequence[int]) -> float:
@@ -36,28 +39,76 @@ def misfit(seen: Measurements, rows: Rows, candidates: Sequence[Candidates], cho
 
 
 def indistinguishable(
-    seen: Measurements, rows: Rows, candidates: Sequence[Candidates], chosen: Sequence[int]
+    seen: Measurements, rows: Rows, table: Table, candidates: Sequence[Candidates], chosen: Sequence[int]
 ) -> dict[int, list[int]]:
-    """Tokens that could replace the chosen one of a position without being seen above rounding, by position."""
-    heads, per_head, _ = seen.average.shape
+    """Tokens of the whole vocabulary that could replace the chosen one of a position without being seen above rounding.
+
+    Args:
+        seen: the measurements.
+        rows: masses and tolerances.
+        table: keys and values of the vocabulary.
+        candidates: tokens of each position.
+        chosen: index of the chosen candidate of each position.
+
+    Returns:
+        The other tokens, by position.
+    """
     largest = torch.stack([c.values[i] for c, i in zip(candidates, chosen, strict=True)]).abs().amax((0, 2))
-    slack_mass, slack_average = _slacks(seen, rows, largest)
+    slacks = _slacks(seen, rows, largest)
     found: dict[int, list[int]] = {}
-    for position, (candidate, index) in enumerate(zip(candidates, chosen, strict=True)):
-        weights = candidate.excess.exp()
-        same = ((weights - weights[:, index, None]).abs() <= 2 * slack_mass[:, None]).all(0)
-        same[index] = False
-        others = same.nonzero()[:, 0]
-        if bool(weights[:, index].any()):
-            kept = []
-            for other in others.tolist():
-                share = (weights[:, [index, other]] / rows.mass[:, None]).view(heads, per_head, 2, 1)
-                columns = share * candidate.values[[index, other]].transpose(0, 1)[:, None]
-                kept.append(bool(((columns[:, :, 0] - columns[:, :, 1]).abs() <= 2 * slack_average).all()))
-            others = others[torch.tensor(kept, dtype=torch.bool)]
-        if len(others):
-            found[position] = candidate.ids[others].tolist()
+    alike = table.values(0) if table.alike else None
+    for offset, (candidate, index) in enumerate(zip(candidates, chosen, strict=True)):
+        own = candidate.keep(torch.tensor([index]))
+        position = seen.first + offset
+        others = _parallel(seen, rows, table.values(position) if alike is None else alike, own, slacks[1])
+        twins: list[int] = []
+        for tokens in torch.split(others[others != own.ids], _BLOCK):
+            keys, values = table(position, tokens)
+            other = Candidates(tokens, seen.excess(keys, position).flatten(0, 1), values)
+            twins += tokens[_same(seen, rows, own, other, slacks)].tolist()
+        if twins:
+            found[offset] = twins
     return found
+
+
+def _parallel(seen: Measurements, rows: Rows, values: Tensor, own: Candidates, slack: Tensor) -> Tensor:
+    """Tokens whose values point so nearly the way of a chosen one's that some weight could make them the same.
+
+    The head and row where the chosen one weighs most, beside what rounding explains, decide.
+
+    Args:
+        seen: the measurements.
+        rows: masses and tolerances.
+        values: of the whole vocabulary ``[tokens, kv_heads, head_dim]``.
+        own: the chosen token.
+        slack: what rounding explains of ``A`` ``[kv_heads, rows, head_dim]``.
+    """
+    share = (own.excess[:, 0].exp() / rows.mass).view(seen.maximum.shape)
+    lengths = torch.linalg.vector_norm(own.values[0], dim=-1)
+    allowed = 2 * torch.linalg.vector_norm(slack, dim=-1)
+    over = share * lengths[:, None] - allowed
+    tangents = torch.where(over > 0, allowed / over, math.inf).amin(1)
+    head = int(tangents.argmin())
+    if not bool(tangents[head] < 1):
+        return torch.arange(len(values))
+    others = values[:, head]
+    along = others @ (own.values[0, head] / lengths[head])
+    whole = others.square().sum(-1)
+    least = whole * (1 - _GRAIN - float(tangents[head]) ** 2)  # squared: cos^2 is at least 1 - tan^2
+    possible: Tensor = ((along > 0) & (along.square() >= least)).nonzero()[:, 0]
+    return possible
+
+
+def _same(seen: Measurements, rows: Rows, own: Candidates, other: Candidates, slacks: tuple[Tensor, Tensor]) -> Tensor:
+    """Which of some tokens cannot be told from a chosen one: by the masses, then by the averages ``[tokens]``."""
+    heads, per_head, _ = seen.average.shape
+    weight, weights = own.excess.exp(), other.excess.exp()
+    same = ((weights - weight).abs() <= 2 * slacks[0][:, None]).all(0)
+    mine = (weight / rows.mass[:, None]).view(heads, per_head, 1) * own.values.transpose(0, 1)
+    for index in same.nonzero()[:, 0].tolist() if bool(weight.any()) else ():
+        share = (weights[:, index] / rows.mass).view(heads, per_head, 1)
+        same[index] = bool(((share * other.values[index][:, None] - mine).abs() <= 2 * slacks[1]).all())
+    return same
 
 
 def _slacks(seen: Measurements, rows: Rows, largest: Tensor) -> tuple[Tensor, Tensor]:

@@ -11,6 +11,7 @@ of a constraint problem, they usually leave one token a position. Both are ours;
 in the analysis of Confidential Prompting (arXiv 2409.19134, Theorem 1).
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -20,6 +21,7 @@ from torch import Tensor
 from attacks.prompts.partial_attention_inversion.measurements import Candidates, Measurements, Table
 
 _MEMORY = 2**30  # bytes of scores that all candidates may take
+_FIRST_ROWS = 16  # of each head that the whole vocabulary is screened by
 
 
 class ContradictionError(Exception):
@@ -42,7 +44,13 @@ class Rows:
 
 
 def screen(
-    seen: Measurements, table: Table, length: int, limit: int, slack: float = 1.0, memory: int = _MEMORY
+    seen: Measurements,
+    table: Table,
+    length: int,
+    limit: int,
+    slack: float = 1.0,
+    memory: int = _MEMORY,
+    among: Sequence[Tensor] | None = None,
 ) -> tuple[list[Candidates], Rows, Measurements]:
     """Keep the tokens whose score stays under every row's maximum, position by position.
 
@@ -56,6 +64,7 @@ def screen(
         limit: most candidates to keep at one position; those that exceed a maximum least win.
         slack: factor on the rounding tolerance.
         memory: most bytes of scores.
+        among: for each position the tokens to look at; None looks at the whole vocabulary.
 
     Returns:
         The candidates of each position, the flattened rows, and the measurements of the rows that were kept.
@@ -65,20 +74,34 @@ def screen(
     tolerance = torch.zeros_like(seen.maximum)
     order = torch.randperm(per_head, generator=torch.Generator().manual_seed(0))
     for position in range(length):
-        keys, values = table(seen.first + position)
+        ids = torch.arange(table.size) if among is None else among[position]
+        keys, values = table(seen.first + position, None if among is None else ids)
         tolerance = torch.maximum(tolerance, slack * seen.tolerance(keys))
-        excess = seen.excess(keys, seen.first + position)
-        violation = (excess - tolerance[..., None]).flatten(0, 1).amax(0)
-        ids = (violation <= 0).nonzero()[:, 0]
-        if ids.numel() == 0 or ids.numel() > limit:
-            ids = violation.topk(min(limit, violation.numel()), largest=False).indices
-        kept.append(Candidates(ids, excess[..., ids].index_select(1, order).flatten(0, 1), values[ids]))
+        best = _under(seen, keys, seen.first + position, tolerance, limit)
+        ids, keys, values = ids[best], keys[best], values[best]
+        excess = seen.at(order).excess(keys, seen.first + position)
+        kept.append(Candidates(ids, excess.flatten(0, 1), values))
         while len(order) > 1 and 4 * heads * len(order) * sum(map(len, kept)) > memory:
             half = (torch.arange(heads)[:, None] * len(order) + torch.arange(len(order) // 2)).flatten()
             kept = [Candidates(c.ids, c.excess[half], c.values) for c in kept]
             order = order[: len(order) // 2]
     seen = seen.at(order)
     return kept, Rows(seen.mass.flatten(), tolerance[:, order].flatten(), seen.names_maxima), seen
+
+
+def _under(seen: Measurements, keys: Tensor, position: int, tolerance: Tensor, limit: int) -> Tensor:
+    """Indices of the keys that stay under the maxima; a few rows rule most of them out, so the rest see the others."""
+    violation = torch.full((len(keys),), -math.inf)
+    left, start, size = torch.arange(len(keys)), 0, _FIRST_ROWS
+    while start < len(seen.positions) and len(left):
+        rows = torch.arange(start, min(start + size, len(seen.positions)))
+        excess = seen.at(rows).excess(keys[left], position) - tolerance[:, rows, None]
+        violation[left] = torch.maximum(violation[left], excess.flatten(0, 1).amax(0))
+        left = left[violation[left] <= 0]
+        start, size = start + size, 4 * size
+    if 0 < len(left) <= limit:
+        return left
+    return violation.topk(min(limit, len(keys)), largest=False).indices
 
 
 def propagate(candidates: Sequence[Candidates], rows: Rows) -> list[Candidates]:

@@ -9,8 +9,29 @@ from torch import Tensor
 
 from smd_research.models.attention import AttentionSpec, in_reach
 
-Table = Callable[[int], tuple[Tensor, Tensor]]
-"""Position -> keys and values ``[vocabulary, kv_heads, head_dim]`` that every token would have there (keys rotated)."""
+
+@dataclass(frozen=True)
+class Table:
+    """Keys and values that tokens would have at a position of layer 0; calling it is ``at``.
+
+    Attributes:
+        at: from an absolute position and token ids, or None for the whole vocabulary, to keys (rotated) and values
+            ``[tokens, kv_heads, head_dim]``.
+        size: tokens of the vocabulary.
+        alike: whether a token's value is the same at every position, as without learned ones.
+    """
+
+    at: Callable[[int, Tensor | None], tuple[Tensor, Tensor]]
+    size: int
+    alike: bool = True
+
+    def __call__(self, position: int, tokens: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return self.at(position, tokens)
+
+    def values(self, position: int) -> Tensor:
+        """Values of the whole vocabulary ``[tokens, kv_heads, head_dim]``."""
+        return self.at(position, None)[1]
+
 
 # A score is a dot product of fp32 vectors that both sides computed with different kernels. Measured differences stay
 # below 2 units of eps * |q| * |k|; the factor leaves room for wider models.

@@ -99,7 +99,7 @@ class Search:
         self.scored += sum(map(len, shortlist))
         work, limit = self.effort.work, self.effort.equations
         equations = equations_for(self.seen, self.rows, shortlist, work, limit, self.rng)[0]
-        self._offer(state, polish(equations, self.beliefs, self.rng, self.effort.sweeps))
+        self.offer(state, polish(equations, self.beliefs, self.rng, self.effort.sweeps))
 
     def _descend(self, state: list[Candidates], bias: Sequence[Tensor] | None) -> None:
         """Assume and refute until the measurements are explained, no assumption is left, or no round is."""
@@ -118,7 +118,7 @@ class Search:
             if advanced is None:
                 return
             state = advanced
-        self._offer(state, [int(c.ids[0]) for c in state])
+        self.offer(state, [int(c.ids[0]) for c in state])
 
     def _detect(self, state: Sequence[Candidates], bias: Sequence[Tensor] | None) -> list[Decision]:
         self.rounds += 1
@@ -129,12 +129,13 @@ class Search:
             self.scored += found.scored
             self.flops += found.flops
             self.beliefs, decisions = found.beliefs, found.decisions
-            self._offer(state, _tokens(state, decisions))
+            self.offer(state, _tokens(state, decisions))
             if self.explained:
                 break
         return decisions
 
-    def _offer(self, state: Sequence[Candidates], tokens: Sequence[int]) -> None:
+    def offer(self, state: Sequence[Candidates], tokens: Sequence[int]) -> None:
+        """Hold a whole assignment, whose tokens are candidates of a state, against the measurements."""
         chosen = [index_of(c, token) for c, token in zip(state, tokens, strict=True)]
         residual = misfit(self.seen, self.rows, state, chosen)
         if residual < self.residual or not self.best:

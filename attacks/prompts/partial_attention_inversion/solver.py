@@ -13,6 +13,8 @@ from attacks.prompts.partial_attention_inversion.deduction import ContradictionE
 from attacks.prompts.partial_attention_inversion.measurements import Candidates, Measurements, Table
 from attacks.prompts.partial_attention_inversion.pursuit import Equations
 from attacks.prompts.partial_attention_inversion.search import Effort, Search, index_of
+from attacks.prompts.partial_attention_inversion.spans import Span, span
+from attacks.prompts.partial_attention_inversion.stages import Stages
 
 Prior = Callable[[Sequence[int]], Tensor]
 """Token ids -> log-probabilities ``[positions, vocabulary]`` of each position's token given those before it."""
@@ -39,6 +41,7 @@ class Solution:
         rounds: detections and refutations used.
         flops: floating-point operations of screening and detections.
         exhausted: whether the budget ended the search.
+        stages: what named how many tokens, and how long it took.
     """
 
     ids: tuple[int, ...]
@@ -51,6 +54,7 @@ class Solution:
     rounds: int
     flops: float
     exhausted: bool
+    stages: Stages
 
     @property
     def certified(self) -> bool:
@@ -69,6 +73,8 @@ def solve(
 ) -> Solution:
     """Recover a prompt from the partial attention of its decode steps.
 
+    The row space is asked first, then the row maxima, then the row space of what they leave; the search gets the rest.
+
     Args:
         seen: layer-0 queries and triples.
         table: layer-0 keys and values of the vocabulary at each position.
@@ -80,59 +86,126 @@ def solve(
     Returns:
         The best assignment found, with its certificate.
     """
-    effort = effort or Effort()
-    vocabulary = table(seen.first)[0].shape
-    screening = 2.0 * length * vocabulary[0] * vocabulary[2] * seen.maximum.numel()
-    root, state, rows, seen, sound = _deduce(seen, table, length, effort.shortlist)
+    effort, stages = effort or Effort(), Stages()
+    with stages.timed("row_space"):
+        found = span(seen, table, length, {})
+        read = None if found is None else _offered(seen, table, found, effort, rng)
+    if read is not None and read.search.explained:
+        stages.named("row_space", length)
+        return _solution(read, table, stages, effort)
+    best: _Attempt | None = None
+    for among in (None,) if found is None else (found.shortlists, None):
+        attempt = _attempt(seen, table, length, among, prior, effort, rng, stages)
+        if best is None or attempt.search.residual < best.search.residual:
+            best = attempt
+        if best.search.explained:
+            break
+    assert best is not None
+    return _solution(best, table, stages, effort)
+
+
+@dataclass(frozen=True)
+class _Attempt:
+    """A search over some candidates: those of the start, and what deduction left of them."""
+
+    search: Search
+    root: list[Candidates]
+    deduced: int = 0
+
+
+def _offered(seen: Measurements, table: Table, found: Span, effort: Effort, rng: np.random.Generator) -> _Attempt:
+    """What the row space says, held against the measurements."""
+    among = [_first(token, ids) for token, ids in zip(found.ids, found.shortlists, strict=True)]
+    root, rows, kept = screen(seen, table, len(among), effort.shortlist, among=among)
+    search = Search(kept, rows, True, effort, rng, scored=sum(map(len, among)))
+    if all(bool((c.ids == token).any()) for c, token in zip(root, found.ids, strict=True)):
+        search.offer(root, found.ids)
+    return _Attempt(search, root)
+
+
+def _first(token: int, ids: Tensor) -> Tensor:
+    """Ids with one token before the others."""
+    return torch.cat([torch.tensor([token]), ids[ids != token]])
+
+
+def _attempt(
+    seen: Measurements,
+    table: Table,
+    length: int,
+    among: Sequence[Tensor] | None,
+    prior: Prior | None,
+    effort: Effort,
+    rng: np.random.Generator,
+    stages: Stages,
+) -> _Attempt:
+    """Deduce and search among some tokens of each position, or all."""
+    with stages.timed("deduction"):
+        root, state, rows, kept, sound = _deduce(seen, table, length, effort.shortlist, among)
     state = [_blind(c) for c in state]
-    search = Search(seen, rows, sound, effort, rng, scored=length * vocabulary[0], flops=screening)
+    deduced = sum(len(c) == 1 for c in state)
+    scored = length * table.size if among is None else sum(map(len, among))
+    screening = 2.0 * scored * seen.average.shape[-1] * seen.maximum.numel()
+    search = Search(kept, rows, sound, effort, rng, scored=scored, flops=screening)
+    with stages.timed("pursuit"):
+        _pursue(search, state, prior, effort)
+    stages.tokens = {"deduction": deduced, "pursuit": length - deduced}
+    return _Attempt(search, root, deduced)
+
+
+def _pursue(search: Search, state: list[Candidates], prior: Prior | None, effort: Effort) -> None:
+    """Search from a state, again with the language model's bias while the measurements stay unexplained."""
     search.start(state, None)
     for _ in range(effort.restarts):
         if search.explained:
             break
-        bias = None
-        if prior is not None:
-            bias = list(effort.prior_weight * prior(search.best))
-        search.start(state, bias)
+        search.start(state, None if prior is None else list(effort.prior_weight * prior(search.best)))
+
+
+def _solution(attempt: _Attempt, table: Table, stages: Stages, effort: Effort) -> Solution:
+    search, root = attempt.search, attempt.root
     chosen = [index_of(c, token) for c, token in zip(root, search.best, strict=True)]
+    equations = Equations.sample(search.seen, search.rows, _RANKING, search.rng)
+    with stages.timed("certificate"):
+        doubts = _twins(search, table, root, chosen) if search.explained else _doubts(search, effort.ranked)
     return Solution(
         ids=tuple(search.best),
-        ranked=_rank(Equations.sample(seen, rows, _RANKING, rng), root, chosen, effort.ranked),
+        ranked=_rank(equations, root, chosen, effort.ranked),
         explained=search.explained,
-        doubts=_twins(seen, rows, root, chosen) if search.explained else _doubts(search, effort.ranked),
+        doubts=doubts,
         residual=search.residual,
-        deduced=sum(len(c) == 1 for c in state),
+        deduced=attempt.deduced,
         candidates=search.scored,
         rounds=search.rounds,
         flops=search.flops,
         exhausted=search.exhausted and not search.explained,
+        stages=stages,
     )
 
 
 def _deduce(
-    seen: Measurements, table: Table, length: int, limit: int
+    seen: Measurements, table: Table, length: int, limit: int, among: Sequence[Tensor] | None
 ) -> tuple[list[Candidates], list[Candidates], Rows, Measurements, bool]:
     """Screen and propagate under growing tolerance; the last value says whether the deductions hold.
 
     They do not where the row maxima contradict each other, nor where a shortlist had to be cut.
     """
     for slack in _SLACKS:
-        root, rows, kept = screen(seen, table, length, limit, slack)
+        root, rows, kept = screen(seen, table, length, limit, slack, among=among)
         if max(map(len, root)) == limit:
             break
         try:
             return root, propagate(root, rows), rows, kept, True
         except ContradictionError:
             continue
-    root, rows, kept = screen(seen, table, length, limit)
+    root, rows, kept = screen(seen, table, length, limit, among=among)
     return root, root, rows, kept, False
 
 
 def _twins(
-    seen: Measurements, rows: Rows, root: Sequence[Candidates], chosen: Sequence[int]
+    search: Search, table: Table, root: Sequence[Candidates], chosen: Sequence[int]
 ) -> dict[int, tuple[int, ...]]:
     """Tokens that explain the measurements as well as the chosen ones; the fewer at a position, the earlier."""
-    twins = indistinguishable(seen, rows, root, chosen)
+    twins = indistinguishable(search.seen, search.rows, table, root, chosen)
     return {p: tuple(tokens) for p, tokens in sorted(twins.items(), key=lambda item: len(item[1]))}
 
 

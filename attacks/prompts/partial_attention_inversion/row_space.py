@@ -1,0 +1,107 @@
+"""Membership: a token is in the prompt if its value lies in the span of the replies.
+
+Every average ``A`` of a key/value head is a combination of the prompt's value vectors. With as many independent rows as
+distinct values, and fewer of these than the head has dimensions, the rows span what the values span, and no value of
+another token lies in there. Neither ``m`` nor ``g`` is used: noise on them, or leaving them out, changes nothing.
+
+Rounding and noise blur the span. Directions are therefore weighed by how far they stand out of the noise, as Capon's
+beamformer does (Proc. IEEE 57(8), 1969): with singular values ``s`` and the noise's ``tau`` a direction explains
+``s^2 / (s^2 + tau^2)`` of what lies along it, so that no rank has to be chosen.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from attacks.prompts.partial_attention_inversion.measurements import Measurements, Table
+
+_FIRST_LOOK = 1024  # tokens that are looked at in fp64, the best of all in fp32
+_SPARE = 16  # of a shortlist beyond twice the rank
+
+
+@dataclass(frozen=True)
+class RowSpace:
+    """What the replies of each key/value head span.
+
+    Attributes:
+        outside: for each usable head, a map ``[head_dim, head_dim]`` whose squared length is what a value has outside.
+        heads: the usable heads ``[usable]``: those whose rows span less than they could.
+        rank: directions that stand out of the noise, the most over the usable heads; 0 when none is usable.
+    """
+
+    outside: Tensor
+    heads: Tensor
+    rank: int
+
+    @classmethod
+    def of(cls, average: Tensor, deviation: Tensor) -> "RowSpace":
+        """The space of averages ``[kv_heads, rows, head_dim]``, whose entries have noise ``deviation [kv_heads]``."""
+        _, rows, dim = average.shape
+        triangle = torch.linalg.qr(average.double(), mode="r").R
+        _, sizes, directions = torch.linalg.svd(triangle, full_matrices=True)
+        noise = deviation.double()[:, None] * (rows**0.5 + dim**0.5) + torch.finfo(torch.float64).tiny
+        ranks = (sizes > noise).sum(1)
+        heads = (ranks < min(rows, dim)).nonzero()[:, 0]
+        missed = torch.ones(len(average), dim, dtype=torch.float64)
+        missed[:, : sizes.shape[1]] = (1 + (sizes / noise).square()).rsqrt()
+        outside = (directions * missed[..., None])[heads]
+        return cls(outside, heads, int(ranks[heads].max()) if len(heads) else 0)
+
+    def distance(self, values: Tensor) -> Tensor:
+        """How far values ``[tokens, kv_heads, head_dim]`` lie outside: decimal orders, over all heads ``[tokens]``."""
+        own = values[:, self.heads].transpose(0, 1).to(self.outside)
+        away = torch.bmm(own, self.outside.transpose(1, 2)).square().sum(-1)
+        whole = own.square().sum(-1).clamp(min=torch.finfo(own.dtype).tiny)
+        return (away / whole).clamp(min=torch.finfo(own.dtype).tiny).log10().sum(0)
+
+    def nearest(self, values: Tensor, most: int) -> tuple[Tensor, Tensor]:
+        """The ``most`` tokens of ``values [tokens, kv_heads, head_dim]`` that lie outside least, and how far."""
+        coarse = RowSpace(self.outside.float(), self.heads, self.rank).distance(values)
+        ids = coarse.topk(min(max(most, _FIRST_LOOK), len(coarse)), largest=False).indices
+        exact = self.distance(values[ids])
+        best = exact.topk(min(most, len(ids)), largest=False)
+        return ids[best.indices], best.values
+
+
+def deviation(seen: Measurements) -> Tensor:
+    """Standard deviation that rounding and noise give the entries of ``A`` of each head ``[kv_heads]``."""
+    average = seen.average.double()
+    wire = seen.precision * average.abs() / 12**0.5
+    arithmetic = 2 * seen.value_precision * average.abs().amax(-1, keepdim=True)
+    return (wire.square() + arithmetic.square() + seen.disturbance.average**2).mean((1, 2)).sqrt()
+
+
+@dataclass(frozen=True)
+class Members:
+    """Tokens in the row space.
+
+    Attributes:
+        ids: for each open position its shortlist, nearest first.
+        distances: of the same.
+        rank: how many distinct values the prompt has.
+    """
+
+    ids: list[Tensor]
+    distances: list[Tensor]
+    rank: int
+
+    @property
+    def tokens(self) -> Tensor:
+        """The ``rank`` tokens nearest of all, where each position has the same."""
+        return self.ids[0][: self.rank]
+
+
+def members(space: RowSpace, table: Table, positions: list[int]) -> Members | None:
+    """The tokens in a row space at absolute positions; None where the space is all there is.
+
+    Where values depend on the token alone, all positions share one shortlist.
+    """
+    if not space.rank:
+        return None
+    most = 2 * space.rank + _SPARE
+    if table.alike:
+        found = space.nearest(table.values(0), most)
+        return Members([found[0]] * len(positions), [found[1]] * len(positions), space.rank)
+    each = [space.nearest(table.values(position), most) for position in positions]
+    return Members([ids for ids, _ in each], [away for _, away in each], space.rank)
