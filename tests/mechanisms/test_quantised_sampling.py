@@ -14,7 +14,16 @@ from scipy import stats
 from smd_research.core.errors import ConfigError, PromptError
 from smd_research.core.seeds import generator
 from smd_research.data.prompts import TokenSpan
-from smd_research.mechanisms.decoys.quantised_sampling import _class_masses, canonical, draw_secret, sample, weigh
+from smd_research.mechanisms.decoys import quantised_sampling
+from smd_research.mechanisms.decoys.prompt_reader import PromptReader
+from smd_research.mechanisms.decoys.quantised_sampling import (
+    _class_masses,
+    canonical,
+    draw_secret,
+    sample,
+    weigh,
+    weigh_by_widenings,
+)
 from smd_research.mechanisms.decoys.quantiser import METRICS, Quantiser, claimed_bound, ratio_bound
 from smd_research.models import Bundle, sources
 
@@ -119,6 +128,62 @@ def test_every_fake_token_is_in_the_bin_of_the_secrets(metric: str) -> None:
     for span in TWO:
         held = {tuple(row[span.start : span.end]) for row in decoys.ids.tolist()}
         assert len(held) == quantiser.fakes + 1
+
+
+def _walked_one_by_one(
+    reader: PromptReader, span: TokenSpan, quantiser: Quantiser, level: int, rng: np.random.Generator
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The paths as they are defined: each read by itself, to the end of the span, whatever became of it."""
+    rows = reader.rows
+    streams = torch.arange(len(rows)).repeat(quantiser.tries)
+    index = torch.cat([streams.new_zeros(1), streams])
+    tried = reader.fork(index, rows[index].clone())
+    log_mass = torch.zeros(len(streams), dtype=torch.float64)
+    for position in range(span.start, span.end):
+        tried.read_to(position)
+        log_p = tried.log_p()
+        low, high = (edge[level] for edge in quantiser.bins(log_p[0, rows[0, position]][None]))
+        inside = ((log_p > low) & (log_p <= high))[1:]
+        log_mass += torch.where(inside, log_p[1:].exp(), 0.0).sum(-1).log()
+        total = torch.where(inside, quantiser.weight(log_p[1:]), 0.0).cumsum(-1)
+        point = torch.as_tensor(rng.random((len(streams), 1))) * total[:, -1:]
+        tried.rows[1:, position] = torch.searchsorted(total, point, right=True)[:, 0].clamp(max=total.shape[1] - 1)
+    return streams, tried.rows[1:], log_mass
+
+
+@pytest.mark.parametrize("metric", ["grid", "rel"])
+def test_a_tree_of_paths_draws_what_paths_one_by_one_do_and_reads_less(
+    metric: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Narrow bins fail early, and the randomness goes on as if they had been walked to their end."""
+    quantiser = Quantiser(metric, 0.05, fakes=3, tries=4, widenings=7)  # type: ignore[arg-type]
+    read: list[int] = []
+    feed = PromptReader.read_to
+
+    def counted(reader: PromptReader, position: int) -> None:
+        read.append(len(reader.rows) * max(position - reader._read, 0))
+        feed(reader, position)
+
+    monkeypatch.setattr(PromptReader, "read_to", counted)
+    tree = sample(_embedded(), _ids(), TWO, quantiser, np.random.default_rng(2))
+    in_tree = sum(read)
+    read.clear()
+    monkeypatch.setattr(quantised_sampling, "_attempts", _walked_one_by_one)
+    alone = sample(_embedded(), _ids(), TWO, quantiser, np.random.default_rng(2))
+    assert torch.equal(tree.ids, alone.ids)
+    assert tree.widened == alone.widened
+    assert max(level for level in tree.widened if level is not None) > 0
+    torch.testing.assert_close(tree.weights.log_law, alone.weights.log_law, rtol=1e-4, atol=1e-4)
+    assert in_tree < 0.7 * sum(read)
+
+
+def test_one_reading_weighs_for_every_count_of_widenings() -> None:
+    quantiser = Quantiser(fakes=2, widenings=3)
+    rows = sample(_embedded(), _ids(), TWO, Quantiser(fakes=2, widenings=6), np.random.default_rng(0)).ids
+    for steps, weights in enumerate(weigh_by_widenings(_embedded(), rows, TWO, quantiser)):
+        alone = weigh(_embedded(), rows, TWO, Quantiser(fakes=2, widenings=steps))
+        assert torch.equal(weights.log_law, alone.log_law)
+        assert torch.equal(weights.log_prior, alone.log_prior)
 
 
 @pytest.mark.slow

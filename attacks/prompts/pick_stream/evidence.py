@@ -1,6 +1,6 @@
 """What language models and the known sampler say of a line-up: computed once, read by several judges."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -8,7 +8,7 @@ from torch import Tensor
 from attacks.prompts.pick_stream.language import DomainModel, ServedModel, of_tokens
 from attacks.prompts.pick_stream.lineup import Lineup
 from smd_research.data.prompts import TokenSpan
-from smd_research.mechanisms.decoys.quantised_sampling import weigh
+from smd_research.mechanisms.decoys.quantised_sampling import weigh_by_widenings
 from smd_research.mechanisms.decoys.quantiser import Quantiser
 from smd_research.models.bundle import Bundle
 
@@ -59,7 +59,6 @@ class Witness:
         self._served = served
         self._domain = domain
         self.quantiser = quantiser
-        self._narrower = [replace(quantiser, widenings=steps) for steps in range(quantiser.widenings + 1)]
 
     @torch.inference_mode()
     def evidence(self, lineup: Lineup) -> Evidence:
@@ -79,8 +78,8 @@ class Witness:
         """
         prior = torch.zeros(lineup.size, dtype=torch.float64)
         for spans in _readings(lineup.spans):
-            for quantiser in self._narrower:
-                weights = weigh(self._bundle, lineup.ids.to(self._bundle.device), spans, quantiser)
+            prompts = lineup.ids.to(self._bundle.device)
+            for weights in weigh_by_widenings(self._bundle, prompts, spans, self.quantiser):
                 prior = weights.log_prior.cpu()
                 if bool(weights.log_law.isfinite().any()):
                     return prior, weights.log_law.cpu()

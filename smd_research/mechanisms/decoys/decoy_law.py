@@ -65,6 +65,14 @@ def judge(
         levels: steps of widening that they may have been drawn at; none where they were not drawn here.
         log_class: class masses ``[streams]``, where known.
     """
+    log_prior, laws = log_laws(reader, span, quantiser, levels, log_class)
+    return StreamEvidence(log_prior, torch.logsumexp(laws, dim=0) if levels else torch.zeros_like(log_prior))
+
+
+def log_laws(
+    reader: PromptReader, span: TokenSpan, quantiser: Quantiser, levels: Sequence[int], log_class: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """What :func:`judge` sums up: log priors ``[streams]``, and log laws of each level alone ``[levels, streams]``."""
     count = len(reader.rows)
     alike = bool((contexts(reader.rows, span) == 0).all())
     log_prior = torch.zeros(count, dtype=torch.float64, device=reader.rows.device)
@@ -78,11 +86,9 @@ def judge(
         if levels:
             step, mass = _log_steps(quantiser, levels, log_p, own)
             paths, masses = paths + step, masses + mass
-    if not levels:
-        return StreamEvidence(log_prior, torch.zeros_like(log_prior))
-    if quantiser.metric == "grid":
+    if levels and quantiser.metric == "grid":
         paths = paths + masses - (_log_class(masses, alike) if log_class is None else log_class)
-    return StreamEvidence(log_prior, torch.logsumexp(_log_law(paths, alike), dim=0))
+    return log_prior, _log_law(paths, alike)
 
 
 def _log_steps(quantiser: Quantiser, levels: Sequence[int], log_p: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:

@@ -63,7 +63,7 @@ from torch import Tensor
 
 from smd_research.core.errors import PromptError, RefusedError
 from smd_research.data.prompts import TokenSpan
-from smd_research.mechanisms.decoys.decoy_law import LEAST, StreamEvidence, contexts, judge
+from smd_research.mechanisms.decoys.decoy_law import LEAST, StreamEvidence, contexts, judge, log_laws
 from smd_research.mechanisms.decoys.prompt_reader import PromptReader
 from smd_research.mechanisms.decoys.quantiser import Quantiser
 from smd_research.models.bundle import Bundle
@@ -148,12 +148,22 @@ def weigh(bundle: Bundle, prompts: Tensor, spans: Sequence[TokenSpan], quantiser
         spans: where they differ.
         quantiser: how the fakes were drawn.
     """
+    return weigh_by_widenings(bundle, prompts, spans, quantiser)[-1]
+
+
+def weigh_by_widenings(
+    bundle: Bundle, prompts: Tensor, spans: Sequence[TokenSpan], quantiser: Quantiser
+) -> list[StreamEvidence]:
+    """The same for a sampler that widens its bins at most ``0 .. widenings`` times, from one reading of the prompts."""
     reader = PromptReader(bundle, quantiser.temperature, prompts, spans[0].start)
-    weights = StreamEvidence.none(prompts)
+    weights = [StreamEvidence.none(prompts) for _ in quantiser.epsilons]
     every = tuple(range(quantiser.widenings + 1))
     for index, span in enumerate(spans):
         reader.read_to(span.start)
-        weights += judge(reader, span, quantiser, every if repeats(prompts, spans, index) is None else ())
+        log_prior, laws = log_laws(reader, span, quantiser, every if repeats(prompts, spans, index) is None else ())
+        for steps in every:
+            log_law = torch.logsumexp(laws[: steps + 1], dim=0) if len(laws) else torch.zeros_like(log_prior)
+            weights[steps] += StreamEvidence(log_prior, log_law)
     return weights
 
 
@@ -179,7 +189,7 @@ def draw_secret(
         for span in spans:
             for position in range(span.start, span.end):
                 reader.read_to(position)
-                rows[0, position] = _take(reader.log_p().exp(), rng)[0]
+                rows[0, position] = _take(reader.log_p().exp(), rows.new_zeros(1), rng)[0]
         if not quantiser.canonical or bool(canonical(bundle, rows)):
             return tuple(rows[0].tolist())
     raise PromptError(f"none of {_DRAWS} secrets drawn from the model is one its tokenizer would write")
@@ -219,10 +229,10 @@ def repeats(rows: Tensor, spans: Sequence[TokenSpan], index: int) -> int | None:
     return None
 
 
-def _take(weight: Tensor, rng: np.random.Generator) -> Tensor:
-    """One entry of each row ``[rows, entries]``, with probability proportional to its weight (rows of zeros: any)."""
-    total = weight.cumsum(-1)
-    point = torch.as_tensor(rng.random((len(weight), 1)), device=weight.device) * total[:, -1:]
+def _take(weight: Tensor, rows: Tensor, rng: np.random.Generator) -> Tensor:
+    """One entry of each of the ``rows [n]`` of ``weight``, in proportion to its weight (rows of zeros: any)."""
+    total = weight.cumsum(-1)[rows]
+    point = torch.as_tensor(rng.random((len(rows), 1)), device=weight.device) * total[:, -1:]
     return torch.searchsorted(total, point, right=True)[:, 0].clamp(max=weight.shape[1] - 1)
 
 
@@ -265,19 +275,44 @@ def _attempts(
         Of each path its stream ``[attempts]``, its prompt ``[attempts, n]``, and the log of the product of the
         probability masses of its bins ``[attempts]``: minus infinity where a step found no token.
     """
-    rows = reader.rows
+    rows, context = reader.rows, contexts(reader.rows, span)
     streams = torch.arange(len(rows), device=rows.device).repeat(quantiser.tries)
-    index = torch.cat([streams.new_zeros(1), streams])
-    tried = reader.fork(index, rows[index].clone())
+    # the secret and the paths, and which branch of the tree each stands on: what they share is read once
+    source = torch.cat([streams.new_zeros(1), streams])
+    paths = rows[source].clone()
+    branch, first = _groups(context[source][None])
+    tree = reader.fork(source[first], paths[first])
     log_mass = torch.zeros(len(streams), dtype=torch.float64, device=rows.device)
     for position in range(span.start, span.end):
-        tried.read_to(position)
-        log_p = tried.log_p()
-        low, high = (edge[level] for edge in quantiser.bins(log_p[0, rows[0, position]][None]))
-        inside = ((log_p > low) & (log_p <= high))[1:]
-        log_mass += torch.where(inside, log_p[1:].exp(), 0.0).sum(-1).log()
-        tried.rows[1:, position] = _take(torch.where(inside, quantiser.weight(log_p[1:]), 0.0), rng)
-    return streams, tried.rows[1:], log_mass
+        tree.read_to(position)
+        log_p = tree.log_p()
+        low, high = (edge[level] for edge in quantiser.bins(log_p[branch[0], rows[0, position]][None]))
+        inside = (log_p > low) & (log_p <= high)
+        log_mass += torch.where(inside, log_p.exp(), 0.0).sum(-1).log()[branch[1:]]
+        paths[1:, position] = _take(torch.where(inside, quantiser.weight(log_p), 0.0), branch[1:], rng)
+        living = log_mass.isfinite()
+        if _too_few(context, streams[living]):
+            rng.random((span.end - position - 1, len(streams)))  # what the rest of the way would have drawn
+            return streams, paths[1:], log_mass.fill_(-math.inf)
+        dead = torch.cat([living.new_zeros(1), ~living])
+        branch, paths = branch.where(~dead, branch[0]), paths.where(~dead[:, None], rows[0])
+        grown, first = _groups(torch.stack([branch, paths[:, position]]))
+        tree, branch = tree.fork(branch[first], paths[first]), grown
+    return streams, paths[1:], log_mass
+
+
+def _groups(keys: Tensor) -> tuple[Tensor, Tensor]:
+    """Which columns of ``keys [k, paths]`` are alike: the group of each ``[paths]``, and the first of each group."""
+    group = torch.unique(keys, dim=1, return_inverse=True)[1]
+    places = torch.arange(len(group), device=group.device)
+    first = group.new_full((int(group.max()) + 1,), len(group)).scatter_reduce(0, group, places, "amin")
+    return group, first
+
+
+def _too_few(context: Tensor, living: Tensor) -> bool:
+    """Whether the streams of living paths leave a stream but the first without one, by their contexts ``[streams]``."""
+    wanted, held = (torch.bincount(context[of], minlength=len(context)) for of in (slice(1, None), living))
+    return bool((held < wanted).any())
 
 
 def _pick(streams: Tensor, paths: Tensor, rows: Tensor, span: TokenSpan) -> Tensor | None:
