@@ -121,32 +121,28 @@ def _time(
     """The unrecorded generation of each prompt, None where it is refused.
 
     Raises:
-        RefusedError: when all are.
+        RefusedError: when all are, with the reason of the last.
     """
+    timed: list[Generation | None] = []
     with prepared.deploy(boundary) as deployment:
         _warm_up(deployment, prompts, max_new_tokens)
-        timed: list[Generation | None] = []
         for draw, prompt in enumerate(track(prompts, "time")):
-            timed.append(None)
-            with suppress(RefusedError):
-                timed[-1] = deployment.generate(prompt, max_new_tokens, draw)
-        return timed
+            try:
+                timed.append(deployment.generate(prompt, max_new_tokens, draw))
+            except RefusedError as error:
+                reason = error
+                timed.append(None)
+    if not any(timed):
+        raise RefusedError(f"the defense refuses all {len(prompts)} prompts, the last one so: {reason}")
+    return timed
 
 
 def _warm_up(deployment: Deployment, prompts: Sequence[Prompt], max_new_tokens: int) -> None:
-    """Serve the first prompt that is not refused; not counted.
-
-    Raises:
-        RefusedError: when all are, with the reason of the last.
-    """
+    """Serve the first prompt that is not refused; not counted."""
     for draw, prompt in enumerate(prompts):
-        try:
-            deployment.generate(prompt, max_new_tokens, draw)
-        except RefusedError as error:
-            reason = error
-        else:
+        with suppress(RefusedError):
+            deployment.warm_up(prompt, max_new_tokens, draw)
             return
-    raise RefusedError(f"the defense refuses all {len(prompts)} prompts, the last one so: {reason}")
 
 
 def _record(
@@ -168,7 +164,7 @@ def _record(
     facts = dict(deployment.facts)
     utility = _utility(deployment, prompt, plain)
     request = ServedRequest(ledger, timed, (held.kv_trusted, held.kv_untrusted))
-    return _Recorded(prompt, view, utility | facts, request)
+    return _Recorded(prompt, view, {**utility, **facts, **timed.waits}, request)
 
 
 def _utility(deployment: Deployment, prompt: Prompt, plain: Plain) -> dict[str, float]:

@@ -3,7 +3,7 @@
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -28,11 +28,13 @@ class Generation:
         ids: generated token ids.
         ttft_s: seconds from the request to the first token at the trusted side.
         total_s: seconds to the last token.
+        waits: milliseconds of the time to the first token that the defense tells apart, by metric.
     """
 
     ids: tuple[int, ...]
     ttft_s: float
     total_s: float
+    waits: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def tpot_s(self) -> float | None:
@@ -131,7 +133,16 @@ class Deployment(ABC):
         self._request(prompt.ids, max_new_tokens, None)
         times = self.client.times
         self.boundary.publish(length=len(prompt.ids), outputs=self.outputs)
-        return Generation(tuple(self.client.ids), times[0] - began, times[-1] - began)
+        return Generation(tuple(self.client.ids), times[0] - began, times[-1] - began, dict(self.waits))
+
+    def warm_up(self, prompt: Prompt, max_new_tokens: int, draw: int | None = None) -> None:
+        """Serve a request for the machine's caches alone: it makes no later request cheaper by what it drew.
+
+        Raises:
+            PromptError: as ``generate``.
+            RefusedError: as ``generate``, but not for what only drawing would tell.
+        """
+        self.generate(prompt, max_new_tokens, draw)
 
     def score(self, prompt_ids: Sequence[int], continuation: Sequence[int], draw: int | None = None) -> Tensor:
         """Logits ``[len(continuation), vocab]`` of a teacher-forced continuation, through the measurement tap.
@@ -157,6 +168,11 @@ class Deployment(ABC):
     @property
     def facts(self) -> Mapping[str, float]:
         """What the trusted party says of the last request besides its answer, for the record: metrics by name."""
+        return {}
+
+    @property
+    def waits(self) -> Mapping[str, float]:
+        """What took a part of the last request's time to the first token: milliseconds by metric."""
         return {}
 
     @property

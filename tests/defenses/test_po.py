@@ -1,5 +1,6 @@
 """Prompt Obfuscation: streams look alike, only the vault knows the real one, whose answer is the plain model's."""
 
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,7 +18,7 @@ from smd_research.boundary.session import TRANSPORTS
 from smd_research.core.errors import ConfigError, PromptError
 from smd_research.core.seeds import generator
 from smd_research.data.prompts import Prompt, TokenSpan
-from smd_research.defenses.po import Po, PoDeployment
+from smd_research.defenses.po import Po, PoDeployment, UnmarkedWarning
 from smd_research.mechanisms.decoys.quantised_sampling import Decoys
 from smd_research.models import Bundle, sources
 from smd_research.models.decoding import plain_greedy, plain_logits
@@ -236,6 +237,34 @@ def test_a_prompt_without_marks_is_hidden_whole_or_refused(llama: Bundle) -> Non
         deployment.generate(bare, 2)
 
 
+def test_prompts_without_marks_are_named_before_they_are_hidden_whole(llama: Bundle) -> None:
+    prompts = [_prompt(llama), _prompt(llama, spans=())]
+    with pytest.warns(UnmarkedWarning, match=f"1 of 2 prompts mark no secret.*up to {LENGTH} tokens.*spans=tagger"):
+        assert Po(FAKES).prepare(llama).stage(prompts) is prompts
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Po(FAKES).prepare(llama).stage(prompts[:1])
+        Po(FAKES, unmarked="refuse").prepare(llama).stage(prompts)
+
+
+@pytest.mark.parametrize("sticky", [True, False])
+def test_a_warm_up_draws_nothing_and_leaves_nothing_to_recall(llama: Bundle, sticky: bool) -> None:
+    """The first timed request draws its fakes itself, as if nothing had been served before."""
+    prompt = _prompt(llama)
+    with Po(FAKES, sticky=sticky).prepare(llama, seed=3).deploy(Boundary()) as deployment:
+        drawn = _recorded(deployment)
+        deployment.warm_up(prompt, 3, 0)
+        assert drawn == []
+        deployment.generate(prompt, 3, 0)
+        facts = dict(deployment.facts)
+    with Po(FAKES, sticky=sticky).prepare(llama, seed=3).deploy(Boundary()) as deployment:
+        fresh = _recorded(deployment)
+        deployment.generate(prompt, 3, 0)
+        assert facts == dict(deployment.facts)
+    assert None not in drawn[0].widened
+    assert torch.equal(drawn[0].ids, fresh[0].ids)
+
+
 def test_too_few_fakes_are_refused_and_nothing_crosses(llama: Bundle) -> None:
     with Po(FAKES, epsilon=1e-6, widenings=0).prepare(llama, seed=3).deploy(Boundary()) as deployment:
         with pytest.raises(PromptError, match="fewer than 3 fakes"):
@@ -246,9 +275,10 @@ def test_too_few_fakes_are_refused_and_nothing_crosses(llama: Bundle) -> None:
 def test_facts_say_what_the_fakes_are_worth(llama: Bundle) -> None:
     prepared = Po(FAKES).prepare(llama, seed=3)
     with prepared.deploy(Boundary()) as deployment:
-        deployment.generate(_prompt(llama), 2)
+        generation = deployment.generate(_prompt(llama), 2)
         facts, parameters = dict(deployment.facts), prepared.published()
-    assert set(facts) == {"eps_eff", "nominal_bound", "widened_epsilon", "sampling_ms"}
+    assert set(facts) == {"eps_eff", "nominal_bound", "widened_epsilon"}
+    assert 0 < generation.waits["sampling_ms"] < 1e3 * generation.ttft_s
     assert -1e-9 <= facts["eps_eff"] < 1
     assert facts["widened_epsilon"] >= 0.1 - 1e-9
     assert facts["nominal_bound"] == pytest.approx(min(1 / 4 + facts["widened_epsilon"], 1))

@@ -1,5 +1,5 @@
 """Prompt Obfuscation: an authentic prompt among virtual ones, on top of secure multi-party decoding."""
 
-from smd_research.defenses.po.defense import Po, PoDeployment
+from smd_research.defenses.po.defense import Po, PoDeployment, UnmarkedWarning
 
-__all__ = ["Po", "PoDeployment"]
+__all__ = ["Po", "PoDeployment", "UnmarkedWarning"]

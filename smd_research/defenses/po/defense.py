@@ -7,6 +7,7 @@ attacker gains who reads every stream's prompt: which is real stays open, up to 
 """
 
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -42,6 +43,10 @@ Secrets = Literal["given", "law"]
 _REDRAWN = 50
 
 
+class UnmarkedWarning(UserWarning):
+    """Prompts mark no secret, and are hidden whole."""
+
+
 class PoDeployment(Deployment):
     """A vault of several streams and an ordinary decode service."""
 
@@ -53,12 +58,17 @@ class PoDeployment(Deployment):
         self._seed = seed
         self._prompt: Prompt | None = None
         self._facts: dict[str, float] = {}
+        self._waits: dict[str, float] = {}
         self._model = HookedModel(bundle)
         self._channel = boundary.open(self.vault, partial(DecodeService, bundle, options))
 
     @property
     def facts(self) -> Mapping[str, float]:
         return dict(self._facts)
+
+    @property
+    def waits(self) -> Mapping[str, float]:
+        return dict(self._waits)
 
     @property
     def outputs(self) -> tuple[tuple[int, ...], ...]:
@@ -73,6 +83,13 @@ class PoDeployment(Deployment):
         """
         self._prompt = prompt
         return super().generate(prompt, max_new_tokens, draw)
+
+    def warm_up(self, prompt: Prompt, max_new_tokens: int, draw: int | None = None) -> None:
+        """Decode as many streams, all of the prompt itself: fakes drawn here would be drawn twice, or kept."""
+        self.bundle.check_prompt(len(prompt.ids), max_new_tokens)
+        self._begin(draw)
+        rows = torch.tensor([prompt.ids] * (self._defense.quantiser.fakes + 1), device=self.bundle.device)
+        self._serve(rows, 0, self._defense.spans_of(prompt, self.bundle), max_new_tokens, None)
 
     def _request(self, ids: Sequence[int], max_new_tokens: int, forced: Sequence[int] | None) -> list[Tensor]:
         spans = self._defense.spans_of(self._prompt_of(ids), self.bundle)
@@ -101,14 +118,26 @@ class PoDeployment(Deployment):
         max_new_tokens: int,
         forced: Sequence[int] | None,
     ) -> list[Tensor]:
-        """One request: disguise, prefill, decode."""
+        """One request: disguise, then serve."""
         began = time.perf_counter()
         fakes, places = (generator(self._seed, "po", name, self.draw, repetition) for name in ("fakes", "place"))
         decoys = self.vault.disguise(self.bundle, ids, spans, fakes)
         if not self._facts:
-            self._facts = self._defense.facts(decoys, time.perf_counter() - began)
+            self._facts = self._defense.facts(decoys)
+            self._waits = {"sampling_ms": 1e3 * (time.perf_counter() - began)}
         place = int(places.integers(len(decoys.ids)))
         prompts = torch.cat([decoys.ids[1 : place + 1], decoys.ids[:1], decoys.ids[place + 1 :]])
+        return self._serve(prompts, place, spans, max_new_tokens, forced)
+
+    def _serve(
+        self,
+        prompts: Tensor,
+        place: int,
+        spans: Sequence[TokenSpan],
+        max_new_tokens: int,
+        forced: Sequence[int] | None,
+    ) -> list[Tensor]:
+        """Prefill and decode the streams ``prompts [streams, n]``, of which the authentic one stands at ``place``."""
         self.vault.authentic = place
         if self._defense.construction == "full":
             logits = self.vault.prefill_full(self._model, prompts, spans[0].start)
@@ -147,7 +176,12 @@ class PoPrepared(Prepared):
         return PoDeployment(self.bundle, boundary, self.defense, self.seed)
 
     def stage(self, prompts: Sequence[Prompt]) -> Sequence[Prompt]:
-        """The evaluation prompts, their secrets drawn from the law where the bound supposes that."""
+        """The evaluation prompts, their secrets drawn from the law where the bound supposes that.
+
+        Warns:
+            UnmarkedWarning: where some mark no secret and are hidden whole.
+        """
+        self.defense.check_marks(self.bundle, prompts)
         return self.defense.staged(self.bundle, prompts, self.seed)
 
 
@@ -229,15 +263,38 @@ class Po(Defense):
         Raises:
             RefusedError: where nothing is, and that is refused.
         """
-        spans = prompt.spans if self.spans == "gold" else tag_prompt(prompt, bundle.tokenizer)
+        spans = self.marked(prompt, bundle)
         if spans:
             return spans
         if self.unmarked == "refuse":
-            raise RefusedError("the prompt marks no secret: mark one, or set defense.unmarked=whole to hide all of it")
+            raise RefusedError(
+                f"the prompt marks no secret: {self._mending}, or defense.unmarked=whole to hide all of it"
+            )
         return _text_spans(prompt.ids, bundle)
 
-    def facts(self, decoys: Decoys, seconds: float) -> dict[str, float]:
-        """What the vault can say of a request's fakes, and the seconds they took."""
+    def marked(self, prompt: Prompt, bundle: Bundle) -> tuple[TokenSpan, ...]:
+        """The secrets that a prompt marks, or that the rules find."""
+        return prompt.spans if self.spans == "gold" else tag_prompt(prompt, bundle.tokenizer)
+
+    def check_marks(self, bundle: Bundle, prompts: Sequence[Prompt]) -> None:
+        """Warns, in one line, of prompts that are hidden whole because they mark no secret."""
+        bare = [prompt for prompt in prompts if not self.marked(prompt, bundle)] if self.unmarked == "whole" else []
+        if bare:
+            longest = max(len(prompt.ids) for prompt in bare)
+            warnings.warn(
+                f"{len(bare)} of {len(prompts)} prompts mark no secret: each is hidden whole, as one secret of up to "
+                f"{longest} tokens, which takes long and needs wide bins; {self._mending}, or set "
+                "defense.unmarked=refuse to leave them out",
+                UnmarkedWarning,
+                stacklevel=2,
+            )
+
+    @property
+    def _mending(self) -> str:
+        return "mark one in the data" + (", or take defense.spans=tagger" if self.spans == "gold" else "")
+
+    def facts(self, decoys: Decoys) -> dict[str, float]:
+        """What the vault can say of a request's fakes."""
         quantiser = self.quantiser
         levels = [level for level in decoys.widened if level is not None]
         widened = quantiser.epsilons[max(levels, default=0)]
@@ -245,7 +302,6 @@ class Po(Defense):
         return {
             "eps_eff": decoys.weights.eps_eff,
             "widened_epsilon": widened,
-            "sampling_ms": seconds * 1e3,
             **claimed,
         }
 
