@@ -55,8 +55,8 @@ def overview_figure(frame: pd.DataFrame, title: str = "") -> Figure:
         leak.set_ylim(places[-1] + 0.6, -_GAP - 0.4)
         percent_axis(leak, "x")
         leak.set_xlabel("recovered by the best attack; short line: chance")
-        _log_axis(slower, "time, times that of none", "x")
-        _log_axis(traffic, "traffic across the boundary", "B")
+        _log_axis(slower, "time, times none's", "x")
+        _log_axis(traffic, "bytes that cross", "B")
         for axes in (leak, slower, traffic):
             axes.grid(axis="y", visible=False)
             axes.tick_params(axis="y", length=0)
@@ -117,4 +117,5 @@ def _log_axis(axes: Axes, words: str, unit: str) -> None:
     axes.xaxis.set_minor_formatter(ticker.NullFormatter())
     write = (lambda x, _: numbers.byte_count(x)) if unit == "B" else (lambda x, _: f"{x:g}x")
     axes.xaxis.set_major_formatter(ticker.FuncFormatter(write))
+    axes.xaxis.set_major_locator(ticker.LogLocator(numticks=4))
     axes.margins(x=0.35)

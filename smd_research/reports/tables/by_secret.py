@@ -23,6 +23,7 @@ class Kept:
         utility: what the user is left with.
         time: what it takes.
         traffic: bytes that cross the boundary, summed.
+        tuned: whether a model is tuned on the texts, which then are the secret, and no prompt.
     """
 
     name: str
@@ -30,12 +31,13 @@ class Kept:
     utility: str
     time: str
     traffic: tuple[str, ...]
+    tuned: bool = False
 
 
 SECRETS = (
     Kept("prompt", "span_exact", "kl", "tpot_ms", ("bytes_to_untrusted", "bytes_to_trusted")),
-    Kept("weights", "rec_exposed", "kl", "tpot_ms", ("bytes_to_untrusted", "bytes_to_trusted")),
-    Kept("tuned texts", "token_recovery", "accuracy", "tune_s", ("tune_bytes",)),
+    Kept("weights", "rec_scratch", "kl", "tpot_ms", ("bytes_to_untrusted", "bytes_to_trusted")),
+    Kept("tuned texts", "token_recovery", "accuracy", "tune_s", ("tune_bytes",), tuned=True),
 )
 """What the lab's defenses keep secret."""
 
@@ -76,7 +78,7 @@ def _rows(found: Sequence[Battery]) -> Iterator[SecretRow]:
     for secret in SECRETS:
         for battery in found:
             leak = battery.best(secret.leak)
-            if leak is None or not battery.tested:
+            if leak is None or not battery.tested or bool(leak.design.parts["task"].name) is not secret.tuned:
                 continue
             time = battery.common(secret.time)
             plain = _unprotected(found, battery, secret)
@@ -113,8 +115,8 @@ def by_secret(frame: pd.DataFrame, title: str = "Every kind of defense, by what 
     )
     rows = rows_by_secret(frame)
     notes = (
-        "Recovered: of the prompt its secrets; of the weights the way from what the device holds to the original's "
-        "loss; of tuned texts their running tokens.",
+        "Recovered: of the prompt its secrets; of the weights the way to the original's loss from that of a model trained "
+        "from scratch on the attacker's data; of tuned texts their running tokens.",
         "Utility: KL in nats from the plain model, or accuracy of the tuned task. Time: of a token, or of tuning.",
     )
     return Table(title, columns, tuple(map(_entries, rows)), notes, sample_of_frame(frame))

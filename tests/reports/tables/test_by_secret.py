@@ -28,9 +28,14 @@ RECORDS = [
     record("smd", "vocab_matching", {"span_exact": 0.2, "tpot_ms": 6.0, **PROMPT}),
     record("smd", "partial_attention_inversion", {"span_exact": 0.9, "tpot_ms": 6.0, **PROMPT}),
     record("po", "prior", {"span_exact": 0.1, "tpot_ms": 6.0, **PROMPT}),
-    record("slip", "finetune_lora", {"rec_exposed": 0.3, "tpot_ms": 20.0, **PROMPT}),
+    record("slip", "finetune_lora", {"rec_scratch": 0.3, "tpot_ms": 20.0, **PROMPT}),
     record("none", "combined", {"token_recovery": 1.0, "accuracy": 0.9, "tune_s": 10.0}, **TASK),
-    record("shaking", "combined", {"token_recovery": 0.7, "control_token_recovery": 0.06, "tune_s": 15.0}, **TASK),
+    record(
+        "shaking",
+        "combined",
+        {"span_exact": 1.0, "token_recovery": 0.7, "control_token_recovery": 0.06, "tune_s": 15.0},
+        **TASK,
+    ),
 ]
 
 
