@@ -115,8 +115,8 @@ def by_secret(frame: pd.DataFrame, title: str = "Every kind of defense, by what 
     )
     rows = rows_by_secret(frame)
     notes = (
-        "Recovered: of the prompt its secrets; of the weights the way to the original's loss from that of a model trained "
-        "from scratch on the attacker's data; of tuned texts their running tokens.",
+        "Recovered: of the prompt its secrets; of the weights the way to the original's loss from that of a model "
+        "trained from scratch on the attacker's data; of tuned texts their running tokens.",
         "Utility: KL in nats from the plain model, or accuracy of the tuned task. Time: of a token, or of tuning.",
     )
     return Table(title, columns, tuple(map(_entries, rows)), notes, sample_of_frame(frame))
