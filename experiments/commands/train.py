@@ -1,72 +1,18 @@
 """``smd train``: train the model that the lab ships, or one of another architecture like it; or continue."""
 
-import logging
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
-import torch
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from omegaconf import DictConfig
 
 from experiments.composing import app
-from experiments.composing.build import build
-from smd_research.core.errors import ConfigError
-from smd_research.core.paths import PACKAGE
-from smd_research.models.loading import load
-from smd_research.training.architecture import Architecture
-from smd_research.training.card import card, samples
-from smd_research.training.export import export
-from smd_research.training.heldout import held_out, trigram_of_train
-from smd_research.training.loop import Run, train
-
-
-def run_of(cfg: DictConfig) -> Run:
-    """The training run that a configuration describes.
-
-    Raises:
-        ConfigError: if ``steps`` is not a multiple of ``epoch_steps``.
-    """
-    fields = {name: cfg[name] for name in Run.__dataclass_fields__ if name != "architecture"}
-    shape: Any = OmegaConf.to_container(cfg.architecture, resolve=True)
-    run = Run(build(shape, Architecture), **fields)
-    if run.steps % run.epoch_steps:
-        raise ConfigError(f"steps={run.steps} is not a multiple of epoch_steps={run.epoch_steps}; change one of them")
-    return run
 
 
 def task(cfg: DictConfig) -> None:
-    """Train, export, measure, write the card."""
-    choice = HydraConfig.get().runtime.choices.get("model")
-    if choice != "embedded":
-        raise ConfigError(
-            f"model={choice} cannot be trained here; choose architecture=, or use transformers' own trainer"
-        )
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    torch.set_num_threads(cfg.threads)
-    out = Path(cfg.out_dir) if cfg.out_dir else PACKAGE / "models" / "embedded"
+    """Train; what is wrong with the configuration was said before torch is loaded."""
+    from experiments.commands.training import trained_as
 
-    def early_export(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, step: int) -> None:
-        if cfg.export_every and step % cfg.export_every == 0:
-            export(model, tokenizer, out)
-
-    run = run_of(cfg)
-    trained = train(run, Path(cfg.work_dir), cfg.accelerator, cfg.progress, cfg.compile, early_export)
-    export(trained.model, trained.tokenizer, out)
-    # What is measured is what ships: the weights as they come back from fp16.
-    shipped = replace(trained, model=load(out, torch.float32, local_files_only=True)[0])
-    trigram_tokens = run.tokens if cfg.trigram_tokens is None else cfg.trigram_tokens
-    trigram = trigram_of_train(shipped.tokenizer, run.register, trigram_tokens, run.seed + 2)
-    held = held_out(shipped.model, shipped.tokenizer, trigram)
-    written = samples(shipped.model, shipped.tokenizer, run.seed)
-    text = card(run, shipped, held, written, trigram_tokens, out / "model.safetensors", cfg.title, cfg.note)
-    (out / "README.md").write_text(text, encoding="utf-8")
-    for row in held:
-        print(f"{row.register}: perplexity {row.model:.2f} on {row.tokens} held-out tokens, trigram {row.trigram:.2f}")
-    print(f"written to {out}")
+    trained_as(cfg)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,12 +1,14 @@
 """``smd train``: from a command to a model folder with its card."""
 
+import sys
 from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
 from transformers import AutoModelForCausalLM
 
-from experiments.commands.train import main, run_of
+from experiments.commands.train import main
+from experiments.commands.training import run_of
 from experiments.composing.app import VERSION_BASE
 from experiments.composing.overrides import groups
 from smd_research.core.paths import conf_dir
@@ -91,6 +93,26 @@ def test_every_architecture_is_a_run(architecture: str) -> None:
     parameters = sum(p.numel() for p in run.architecture.build(sources.embedded_tokenizer()).parameters())
     assert least * 1e6 < parameters < most * 1e6
     assert (cfg.out_dir is None) == (architecture == "llama"), "only the embedded model is written into the package"
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("batch=0", "batch=0"),
+        ("steps=many", "steps=many"),
+        ("learning_rate=-1", "learning_rate=-1"),
+        ("precision=fp8", "precision=fp8"),
+        ("register=legal", "register=legal"),
+    ],
+)
+def test_a_number_that_cannot_be_is_refused_before_anything_is_loaded(
+    word: str, message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "experiments.commands.training", None)  # importing it would fail
+    assert main([word]) == 2
+    error = capsys.readouterr().err.strip()
+    assert message in error
+    assert "\n" not in error
 
 
 @pytest.mark.parametrize(

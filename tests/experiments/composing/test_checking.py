@@ -32,7 +32,7 @@ WRONG = [
     ("prompt_tokens=600", "prompt_tokens=600: give a whole number, 1 to 512 (the model's context), or null"),
     ("max_new_tokens=512", "max_new_tokens=512: give a whole number, 0 or more, below 512 (the model's context)"),
     ("link=null", "link=null: write link=none"),
-    ("model=null", "model=null: choose one of embedded, hub, local, random"),
+    ("model=null", "model=null: choose one of embedded, gguf, hub, local, random, smollm2"),
     ("defense=dp_text defense.survival=half", "defense.survival=half: give a number between 0 and 1, or null"),
     ("defense=dp_text defense.epsilon=true", "defense.epsilon=true: give a number above 0, or null"),
     ("defense=split defense.layer=99", "defense.layer=99: give a whole number, 0 to 5 (the model's layers)"),
