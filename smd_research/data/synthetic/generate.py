@@ -1,5 +1,6 @@
 """Documents by register, split and seed: document ``i`` never depends on how many are asked for."""
 
+from functools import lru_cache
 from random import Random
 
 from smd_research.core.errors import ConfigError
@@ -39,11 +40,13 @@ def generate(register: str, split: str, n: int, seed: int = 0, start: int = 0) -
     for number in range(start, start + n):
         of = REGISTERS[number % len(REGISTERS)] if register == MIXED else register
         text_id = f"{register}-{split}-{seed}-{number}"
-        documents.append(_document(of, CorpusSplit(split), Random(f"{base}/{number}"), text_id))
+        documents.append(_document(of, CorpusSplit(split), f"{base}/{number}", text_id))
     return documents
 
 
-def _document(register: str, split: CorpusSplit, rng: Random, text_id: str) -> Document:
+@lru_cache(maxsize=2**13)  # a dozen megabytes; the cells of a process ask for the same public text again and again
+def _document(register: str, split: CorpusSplit, seed: str, text_id: str) -> Document:
+    rng = Random(seed)
     expansion = Expansion(families_of_split(register, split), Values(split, pools(split), rng).draw, rng)
     expansion.expand("shape")
     return Document(text_id, "".join(expansion.parts), tuple(expansion.spans), register)
