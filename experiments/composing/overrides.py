@@ -3,6 +3,7 @@
 import difflib
 import re
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from itertools import pairwise, zip_longest
 from pathlib import Path
 
@@ -79,8 +80,13 @@ def parse(arguments: Sequence[str]) -> list[Override]:
     Raises:
         HydraException: an argument is not an override.
     """
-    words = [word for word in arguments if "=" in word and not word.startswith("-")]
-    return OverridesParser.create().parse_overrides(words)
+    return [_parsed(word) for word in arguments if "=" in word and not word.startswith("-")]
+
+
+@lru_cache(maxsize=4096)  # the hundreds of cells of a table are made of the same few words
+def _parsed(word: str) -> Override:
+    (found,) = OverridesParser.create().parse_overrides([word])
+    return found
 
 
 def check_words(arguments: Sequence[str], folder: Path) -> None:
