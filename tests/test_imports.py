@@ -3,7 +3,7 @@
 import ast
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pytest
@@ -54,8 +54,13 @@ def imported(path: Path) -> set[str]:
 
     What only a type checker reads counts too: two modules that name each other are one.
     """
+    return named(path, ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+
+
+def named(path: Path, nodes: Iterable[ast.AST]) -> set[str]:
+    """The modules that some nodes of a file import."""
     modules: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in nodes:
         if isinstance(node, ast.Import):
             modules |= {name.name for name in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -173,3 +178,23 @@ def test_nothing_heavy_is_imported_by_the_command() -> None:
 def test_reading_records_does_not_wait_for_torch() -> None:
     code = "import sys, smd_research.records; sys.exit(bool({'torch', 'transformers'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+def loaded_with(module: str) -> set[str]:
+    """The modules that are imported when one is, third parties included: what stands at the top of each."""
+    found, waiting = set[str](), [module]
+    while waiting:
+        one = waiting.pop()
+        if one in found:
+            continue
+        found.add(one)
+        waiting += [one.rpartition(".")[0]] if "." in one else []
+        if path := SOURCES.get(one):
+            waiting += named(path, ast.parse(path.read_text(encoding="utf-8")).body)
+    return found
+
+
+def test_a_cell_that_trains_nothing_does_not_wait_for_lightning() -> None:
+    assert "torch" in loaded_with("experiments.trials.trial")
+    assert "pytorch_lightning" in loaded_with("experiments.trials.tuning")
+    assert "pytorch_lightning" not in loaded_with("experiments.trials.trial")

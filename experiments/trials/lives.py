@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from experiments.trials import impersonating, phase_folders, serving, tuning
+from experiments.trials import impersonating, phase_folders, serving
 from experiments.trials.plan import Plan
 from experiments.trials.pursuit import Replay
 from experiments.trials.seen import SERVE, TUNE, Seen
@@ -34,12 +34,15 @@ class Life:
     replay: Replay | None = None
 
 
-LIVES = {
-    SERVE: Life(SERVE, serving.shows, serving.prepare, serving.live, serving.makes, impersonating.replay),
-    TUNE: Life(TUNE, tuning.shows, tuning.prepare, tuning.live, phase_folders.makes_tuned),
-}
+SERVED = Life(SERVE, serving.shows, serving.prepare, serving.live, serving.makes, impersonating.replay)
 
 
 def life_of(plan: Plan) -> Life:
     """The life of a cell: with a task it is tuned."""
-    return LIVES[SERVE if plan.cell.task is None else TUNE]
+    return SERVED if plan.cell.task is None else _tuned()
+
+
+def _tuned() -> Life:
+    from experiments.trials import tuning  # Lightning takes seconds to import, and a served cell trains nothing
+
+    return Life(TUNE, tuning.shows, tuning.prepare, tuning.live, phase_folders.makes_tuned)
