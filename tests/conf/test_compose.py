@@ -4,6 +4,7 @@ import inspect
 import re
 import warnings
 from collections.abc import Iterator
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -50,8 +51,12 @@ def _hydra() -> Iterator[None]:
         yield
 
 
+@cache
 def composed(*overrides: str, config: str = "config") -> Any:
-    return compose(config, overrides=list(overrides), return_hydra_config=True)
+    """A configuration, composed once for all tests: nobody changes it."""
+    cfg = compose(config, overrides=list(overrides), return_hydra_config=True)
+    OmegaConf.set_readonly(cfg, True)
+    return cfg
 
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
