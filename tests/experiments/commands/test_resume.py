@@ -1,4 +1,4 @@
-"""Sweeps in processes of their own: broken off and continued, side by side, logged."""
+"""Sweeps: broken off in a process of their own and continued, side by side in several, logged."""
 
 import os
 import signal
@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from tests_support import numbers
 
+from experiments.commands.run import main
 from smd_research.records import load
 
 pytestmark = pytest.mark.slow
@@ -27,7 +28,9 @@ def environment() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": root}
 
 
-def test_a_killed_sweep_continues_and_ends_with_the_same_numbers(in_folder: Path, small: list[str]) -> None:
+def test_a_killed_sweep_continues_and_ends_with_the_same_numbers(
+    in_folder: Path, small: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     broken, whole = in_folder / "results" / "broken", in_folder / "results" / "whole"
     words = [*SWEEP, *small]
     started = subprocess.Popen(
@@ -46,11 +49,9 @@ def test_a_killed_sweep_continues_and_ends_with_the_same_numbers(in_folder: Path
     done = len(list((broken / "cells").glob("[!.]*")))
     assert 2 <= done < 6
 
-    again = subprocess.run(
-        command(*words, f"results_dir={broken}"), capture_output=True, text=True, check=True, env=environment()
-    )
-    assert f"6 cells: {6 - done} run now, {done} known before, 0 failed" in again.stdout
-    subprocess.run(command(*words, f"results_dir={whole}"), capture_output=True, check=True, env=environment())
+    assert main([*words, f"results_dir={broken}"]) == 0
+    assert f"6 cells: {6 - done} run now, {done} known before, 0 failed" in capsys.readouterr().out
+    assert main([*words, f"results_dir={whole}"]) == 0
     pd.testing.assert_frame_equal(numbers(broken), numbers(whole))
     assert not list((broken / "cells").glob(".*")), "nothing half-written is left"
 
