@@ -52,8 +52,8 @@ def bundle() -> Bundle:
 
 @cache
 def prompts() -> tuple[Prompt, ...]:
-    """Three prompts, the first of which is asked once more."""
-    found = tokenised(generate("mixed", "validation", 3, 0), bundle().tokenizer, 12, 0)
+    """Two prompts, the first of which is asked once more."""
+    found = tokenised(generate("mixed", "validation", 2, 0), bundle().tokenizer, 12, 0)
     return *found, replace(found[0], id="again")
 
 
