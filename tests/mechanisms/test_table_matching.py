@@ -13,7 +13,12 @@ from scipy.linalg import expm
 from smd_research.core.errors import ConfigError
 from smd_research.core.seeds import generator
 from smd_research.mechanisms.embedding_matching import table_matching
-from smd_research.mechanisms.embedding_matching.table_maps import Neighbours, fit_map, neighbours
+from smd_research.mechanisms.embedding_matching.table_maps import (
+    Neighbours,
+    fit_map,
+    neighbours,
+    neighbours_in_double,
+)
 from smd_research.mechanisms.embedding_matching.table_matching import METHODS, RowPairs, TableMatch, match_tables
 from smd_research.mechanisms.embedding_matching.table_seeds import profile
 from smd_research.models import sources
@@ -87,6 +92,50 @@ def test_every_noiseless_shaking_comes_undone_and_proves_it(method: str, shake: 
     assert recovered(found, truth) == 1
     assert found.exact
     assert found.residual < 1e-6
+
+
+@pytest.mark.parametrize("shake", [addv_inflate, tilt, any_affine])
+@pytest.mark.parametrize("told", [0, 40])
+def test_a_map_found_on_a_stride_of_the_rows_matches_them_all(
+    shake: Shake, told: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table, truth = shaken(clustered(), shake)
+    searched: list[int] = []
+
+    def counted(a: Table, b: Table) -> Neighbours:
+        searched.append(len(b))
+        return neighbours(a, b)
+
+    monkeypatch.setattr(table_matching, "_SAMPLE", 200)
+    monkeypatch.setattr(table_matching, "neighbours", counted)
+    known = generator(2, "known").permutation(len(truth))[:told]
+    found = match_tables(clustered(), table, known=RowPairs(known, truth[known]))
+    assert recovered(found, truth) == 1
+    assert found.exact
+    assert len(found.sure) == len(truth)
+    assert max(searched) <= 200 + told, "only the last pass searches for every row"
+
+
+def test_a_stride_of_a_stranger_s_table_proves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(table_matching, "_SAMPLE", 200)
+    stranger = generator(1, "stranger").standard_normal(clustered().shape)
+    found = match_tables(clustered(), stranger)
+    assert not found.exact
+    assert recovered(found, np.arange(len(stranger))) < 0.02
+
+
+def test_a_search_in_single_precision_is_mended_where_it_cannot_tell() -> None:
+    """Rows 1e-6 apart, far from the origin: single precision confuses them, double does not."""
+    rows = np.repeat(generator(4, "rows").standard_normal((40, 16)), 2, axis=0)
+    rows[1::2] += 1e-6
+    rows += 5.0
+    order = generator(4, "order").permutation(len(rows))
+    single = neighbours(rows.astype(np.float32), rows[order].astype(np.float32))
+    found, exact = neighbours_in_double(rows, rows[order]), neighbours(rows, rows[order])
+    assert (single.nearest != order).any()
+    np.testing.assert_array_equal(found.nearest, order)
+    np.testing.assert_array_equal(found.following, exact.following)
+    np.testing.assert_allclose(found.second, exact.second, atol=1e-10)
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -16,6 +16,8 @@ Ids = NDArray[np.int64]
 KINDS = ("axes", "rotation", "affine")
 # Entries of a block of distances held at once: 256 MiB of float64.
 _BLOCK = 1 << 25
+_ROWS = 4096
+_SINGLE = 1e-5  # of the squared norms: more than the rounding of squared distances in single precision
 _RIDGE = 1e-6  # of the mean squared singular value: keeps a fit on few pairs finite and changes no other
 
 
@@ -100,6 +102,22 @@ def neighbours(a: Floats, b: Floats) -> Neighbours:
         following[part] = squared.argmin(axis=1)
         second[part] = squared[rows, following[part]]
     return Neighbours(nearest, first, following, second)
+
+
+def neighbours_in_double(a: Floats, b: Floats) -> Neighbours:
+    """The same in double precision: searched in single, and again in double for rows that single cannot tell apart."""
+    centre = a.mean(axis=0)
+    a, b = a - centre, b - centre
+    found = neighbours(a.astype(np.float32), b.astype(np.float32))
+    largest = (b * b).sum(axis=1) + float((a * a).sum(axis=1).max())
+    doubtful = np.flatnonzero(found.second - found.first <= _SINGLE * largest)
+    again = neighbours(a, b[doubtful])
+    found.nearest[doubtful], found.following[doubtful] = again.nearest, again.following
+    for held, chosen in ((found.first, found.nearest), (found.second, found.following)):
+        for start in range(0, len(b), _ROWS):
+            part = slice(start, start + _ROWS)
+            held[part] = ((a[chosen[part]] - b[part]) ** 2).sum(axis=1)
+    return found
 
 
 def squared_distances(a: Floats, b: Floats, own: Floats | None = None) -> Floats:

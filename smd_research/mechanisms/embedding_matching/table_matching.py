@@ -4,7 +4,8 @@ Whoever serves a keyed model holds its shaken table, and knows the public table 
 that does not add noise is an affine map of the whole table (arXiv 2403.07283, operators as reconstructed), and
 thousands of rows determine it: seeds (``table_seeds``) give first pairs, and a map fitted on mutual nearest
 neighbours gives better ones, until they no longer change (iterated orthogonal Procrustes; least squares where a
-rotation is too narrow).
+rotation is too narrow). Of a large table the rounds are made on a stride of the shaken rows, which fit the map as well,
+and the others are matched once, under the map that was found.
 """
 
 from collections.abc import Iterable, Iterator
@@ -15,7 +16,14 @@ from numpy.typing import NDArray
 
 from smd_research.core.errors import ConfigError
 from smd_research.mechanisms.embedding_matching import table_seeds as seeds
-from smd_research.mechanisms.embedding_matching.table_maps import Floats, Ids, TableMap, fit_map, neighbours
+from smd_research.mechanisms.embedding_matching.table_maps import (
+    Floats,
+    Ids,
+    TableMap,
+    fit_map,
+    neighbours,
+    neighbours_in_double,
+)
 
 METHODS = ("zscore", "rotation", "whitened", "auto")
 EXACT = 1e-3  # relative residual below which a match proves itself: rounding alone is left
@@ -64,6 +72,8 @@ class RowPairs:
     plain: Ids
 
 
+# Rows that seeds and maps are found on; a table with more gives a stride of them.
+_SAMPLE = 8192
 _CONVINCING = 0.8  # a vote that ends the search for a better seed
 _SETTLED = 0.002  # share of the pairs below which a change no longer matters
 _NEARLY = 1e-2  # residual below which rows may differ by less than single precision tells
@@ -94,14 +104,32 @@ def match_tables(
     if public.ndim != 2 or shaken.ndim != 2 or public.shape[1] != shaken.shape[1]:
         raise ConfigError(f"table matching: tables {public.shape} and {shaken.shape} have rows of different width")
     x, y = np.asarray(public, dtype=np.float64), np.asarray(shaken, dtype=np.float64)
-    return _best(x, y, _starts(x, y, method, known), known, rounds)
+    rows = np.union1d(np.arange(0, len(y), -(-len(y) // _SAMPLE)), known.cipher).astype(np.int64)
+    best = _best(x, y, _starts(x, y, method, known, rows), known, rounds, rows)
+    return best if len(rows) == len(y) else _of_all_rows(x, y, best, known, rows)
 
 
-def _best(x: Floats, y: Floats, starts: Iterable[Start], known: RowPairs, rounds: int) -> TableMatch:
+def _of_all_rows(x: Floats, y: Floats, found: TableMatch, known: RowPairs, rows: Ids) -> TableMatch:
+    """A match of the rows ``[n]`` of the shaken table extended to all of them, under the map of the clearer half."""
+    if found.kind == "none":
+        return replace(found, mapping=np.full(len(y), -1), sure=np.zeros(len(y)))
+    clear = found.sure >= np.median(found.sure)
+    kind = "affine" if found.kind == "whitened" else found.kind
+    fitted = fit_map(kind, x[found.mapping[clear]], y[rows[clear]])
+    near = neighbours_in_double(fitted(x), y)
+    mapping = near.nearest
+    mapping[known.cipher] = known.plain
+    residual = _residual(fitted(x)[mapping], y)
+    return replace(
+        found, mapping=mapping, sure=near.margin, residual=residual, margin=float(near.margin.mean()), kind=kind
+    )
+
+
+def _best(x: Floats, y: Floats, starts: Iterable[Start], known: RowPairs, rounds: int, rows: Ids) -> TableMatch:
     """The match that stands out most; the first that proves itself ends the search."""
     best: TableMatch | None = None
     for seed, first, kinds in starts:
-        found = _refine(x, y, first, kinds, known, rounds, seed)
+        found = _refine(x, y, first, kinds, known, rounds, seed, rows)
         if best is None or found.standing > best.standing:
             best = found
         if best.exact or best.vote >= _CONVINCING:
@@ -110,27 +138,30 @@ def _best(x: Floats, y: Floats, starts: Iterable[Start], known: RowPairs, rounds
     return best
 
 
-def _starts(x: Floats, y: Floats, method: str, known: RowPairs) -> Iterator[Start]:
+def _starts(x: Floats, y: Floats, method: str, known: RowPairs, rows: Ids) -> Iterator[Start]:
     """Seeds with the kinds of map to fit from them, cheapest first."""
     if len(known.cipher) > 1:
         features = seeds.from_pairs(x, y, known.cipher, known.plain)
-        yield "pairs", _paired(*features, known), ("rotation", "affine")
+        yield "pairs", _paired(*features, known, rows), ("rotation", "affine")
     if method in ("zscore", "auto"):
-        yield "zscore", _paired(seeds.zscore(x), seeds.zscore(y), known), ("axes", "affine")
+        yield "zscore", _paired(seeds.zscore(x), seeds.zscore(y), known, rows), ("axes", "affine")
     if method in ("rotation", "auto"):
-        yield "axes", _paired(*seeds.axes(x, y), known), ("rotation", "affine")
-        yield "profile", _paired(*seeds.profile(x, y), known), ("rotation", "affine")
+        yield "axes", _paired(*seeds.axes(x, y), known, rows), ("rotation", "affine")
+        yield "profile", _paired(*seeds.profile(x, y), known, rows), ("rotation", "affine")
     if method in ("whitened", "auto"):
-        yield "moments", _paired(*seeds.moments(x, y), known), ("whitened", "affine")
-        yield "whitened_profile", _paired(*seeds.whitened_profile(x, y), known), ("whitened", "affine")
+        yield "moments", _paired(*seeds.moments(x, y), known, rows), ("whitened", "affine")
+        yield "whitened_profile", _paired(*seeds.whitened_profile(x, y), known, rows), ("whitened", "affine")
 
 
-def _paired(a: Floats, b: Floats, known: RowPairs) -> RowPairs:
-    """Rows of features ``a [V, k]`` and ``b [V', k]`` by nearest neighbours, the clearer half, and what is known."""
-    found = neighbours(a.astype(np.float32), b.astype(np.float32))
-    cipher = np.flatnonzero(found.claimed)
-    cipher = cipher[found.margin[cipher] >= np.median(found.margin[cipher])]
-    return _joined(RowPairs(cipher, found.nearest[cipher]), known)
+def _paired(a: Floats, b: Floats, known: RowPairs, rows: Ids) -> RowPairs:
+    """Rows of features ``a [V, k]`` and ``b [V', k]`` by nearest neighbours, the clearer half, and what is known.
+
+    Only the rows ``[n]`` of ``b`` are paired.
+    """
+    found = neighbours(a.astype(np.float32), b[rows].astype(np.float32))
+    claimed = np.flatnonzero(found.claimed)
+    claimed = claimed[found.margin[claimed] >= np.median(found.margin[claimed])]
+    return _joined(RowPairs(rows[claimed], found.nearest[claimed]), known)
 
 
 def _joined(pairs: RowPairs, known: RowPairs) -> RowPairs:
@@ -139,44 +170,44 @@ def _joined(pairs: RowPairs, known: RowPairs) -> RowPairs:
 
 
 def _refine(
-    x: Floats, y: Floats, pairs: RowPairs, kinds: tuple[str, ...], known: RowPairs, rounds: int, seed: str
+    x: Floats, y: Floats, pairs: RowPairs, kinds: tuple[str, ...], known: RowPairs, rounds: int, seed: str, rows: Ids
 ) -> TableMatch:
     """Fit, pair mutual neighbours, fit again: with each kind in turn, as far as there are pairs to fit it."""
-    best = TableMatch(np.full(len(y), -1), np.zeros(len(y)), 1.0, 0.0, 0.5, seed, "none", 0)
+    best = TableMatch(np.full(len(rows), -1), np.zeros(len(rows)), 1.0, 0.0, 0.5, seed, "none", 0)
     for kind in kinds:
         if len(pairs.cipher) < (2 * x.shape[1] if kind == "affine" else 3):
             continue
         space = (seeds.whiten(x), seeds.whiten(y)) if kind == "whitened" else (x, y)
         if space[0].shape[1] != space[1].shape[1]:
             continue
-        found, pairs = _iterate(*space, pairs, kind, known, rounds)
+        found, pairs = _iterate(*space, pairs, kind, known, rounds, rows)
         if found.standing >= best.standing:
             best = replace(found, seed=seed)
     return best
 
 
 def _iterate(
-    x: Floats, y: Floats, pairs: RowPairs, kind: str, known: RowPairs, rounds: int
+    x: Floats, y: Floats, pairs: RowPairs, kind: str, known: RowPairs, rounds: int, rows: Ids
 ) -> tuple[TableMatch, RowPairs]:
     """One kind of map, until the pairs no longer change; in double precision where only that tells rows apart."""
-    made = 0
+    made, part, held = 0, y[rows], np.searchsorted(rows, known.cipher)
     precision: type[np.floating] = np.float32
     while True:
         fitted = fit_map("rotation" if kind == "whitened" else kind, x[pairs.plain], y[pairs.cipher])
-        near = neighbours(fitted(x).astype(precision), y.astype(precision))
+        near = neighbours(fitted(x).astype(precision), part.astype(precision))
         mapping = near.nearest
-        mapping[known.cipher] = known.plain
-        cipher = np.flatnonzero(near.claimed)
-        following = _joined(RowPairs(cipher, mapping[cipher]), known)
+        mapping[held] = known.plain
+        claimed = np.flatnonzero(near.claimed)
+        following = _joined(RowPairs(rows[claimed], mapping[claimed]), known)
         settled = _changed(pairs, following) <= (_SETTLED if precision == np.float32 else 0)
         pairs, made = following, made + 1
         if settled or made >= rounds:
-            residual = _residual(fitted(x)[mapping], y)
+            residual = _residual(fitted(x)[mapping], part)
             if precision == np.float64 or residual > _NEARLY:
                 break
             precision, made = np.float64, min(made, rounds - 2)
     return TableMatch(
-        mapping, near.margin, residual, float(near.margin.mean()), _vote(x, y, fitted), "", kind, made
+        mapping, near.margin, residual, float(near.margin.mean()), _vote(x, part, fitted), "", kind, made
     ), pairs
 
 
