@@ -123,14 +123,15 @@ class FixedPoint:
         """
         exact = a.double()
         lengths = torch.linalg.vector_norm(exact, dim=1, keepdim=True)
-        # room / length = mantissa * 2^exponent with a mantissa from 1/2: two to exponent - 1 is the largest that fits
-        bits = torch.frexp(self.room / lengths.clamp(min=_SHORTEST)).exponent - 1
-        x = torch.ldexp(exact, bits).round_()
+        # room / length = mantissa * 2^exponent with a mantissa from 1/2: two to exponent - 1 is the most that fits
+        exponent = torch.frexp(self.room / lengths.clamp_(min=_SHORTEST)).exponent
+        finest = torch.ldexp(torch.full_like(lengths, 0.5), exponent)  # steps in one
+        x = (exact * finest).round_()
         if not bool((x.square().sum(1) <= self.limit).all()):  # written so that a number that is not a number fails it
             if bool(torch.isfinite(exact).all()):
                 raise FixedPointOverflowError("a row is longer than the bound: its products could leave the field")
             raise FixedPointOverflowError("an activation is not finite: it has no fixed point")
-        return Encoded(x.long(), torch.ldexp(torch.ones_like(lengths), -bits))
+        return Encoded(x.long(), finest.reciprocal_())
 
     def decode(self, z: Tensor, step: Tensor) -> Tensor:
         """What products of encoded rows stand for, float32 ``[rows, m]``.
