@@ -26,8 +26,8 @@ from smd_research.mechanisms.integers.field import Field
 from smd_research.mechanisms.integers.fixed_point import FixedPoint, FixedPointOverflowError
 from smd_research.mechanisms.integers.freivalds import Challenge
 
-MESSAGE_BYTES = 64 * 2**20
-"""Rows that would make a longer message go in several."""
+MESSAGE_BYTES = 8 * 2**20
+"""Rows that would make a longer message go in several: larger ones are no faster and take room several times over."""
 
 
 @dataclass(frozen=True, repr=False)
