@@ -186,7 +186,7 @@ def test_pairs_are_found_anew_in_double_precision_until_they_no_longer_change(mo
 
     monkeypatch.setattr(table_matching, "neighbours", scripted)
     nobody = RowPairs(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))
-    table_matching._iterate(table, table, RowPairs(right, right), "rotation", nobody, 20)
+    table_matching._iterate(table, table, RowPairs(right, right), "rotation", nobody, 20, right)
     assert precisions[:5] == [np.float32, np.float64, np.float64, np.float64, np.float32], "the last look is the vote's"
 
 
