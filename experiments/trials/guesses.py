@@ -40,7 +40,7 @@ def scored(attempts: Sequence[Attempt], prompts: Sequence[Prompt], bundle: Bundl
     beside = controls(answers, bundle.special_ids)
     for attempt, prompt, chance in zip(attempts, prompts, beside, strict=True):
         values = privacy(prompt, attempt.guess, bundle) | {"attack_s": attempt.seconds}
-        found.append(Found(attempt.guess, {**values, **chance, **attempt.scores}))
+        found.append(Found(attempt.guess, {**values, **chance, **attempt.guess.facts, **attempt.scores}))
     return tuple(found)
 
 

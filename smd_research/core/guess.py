@@ -55,6 +55,7 @@ class Guess:
         verdicts: what each line of evidence says of them; ``ids`` follows the first.
         choices: where the attack chooses among public alternatives, their indices, best first.
         readable: whether it reads as public text: a view of the attack's own, no proof; None when it has none.
+        facts: what else the attack says of itself, by metric (which stage named how many tokens, ...).
     """
 
     ids: tuple[int, ...]
@@ -67,6 +68,7 @@ class Guess:
     verdicts: tuple[Verdict, ...] = ()
     choices: tuple[int, ...] = ()
     readable: bool | None = None
+    facts: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, repr=False)
