@@ -15,13 +15,14 @@ from attacks.base import Public
 from attacks.prompts.partial_attention_inversion.attack import PartialAttentionInversion
 from attacks.prompts.partial_attention_inversion.certificate import indistinguishable, misfit
 from attacks.prompts.partial_attention_inversion.deduction import ContradictionError, Rows, propagate, screen
-from attacks.prompts.partial_attention_inversion.measurements import Disturbance, Measurements, Table
+from attacks.prompts.partial_attention_inversion.measurements import Disturbance, LayerTable, Measurements
 from attacks.prompts.partial_attention_inversion.replay import Exchange, Replay, mend
+from attacks.prompts.partial_attention_inversion.row_space import RowSpace, deviation, members
 from attacks.prompts.partial_attention_inversion.search import Effort
 from attacks.prompts.partial_attention_inversion.solver import solve
+from attacks.prompts.partial_attention_inversion.spans import span
 from smd_research.boundary import AdversaryView, Boundary
 from smd_research.boundary.messages import PartialAttention, Query
-from smd_research.core.errors import NotApplicableError
 from smd_research.core.guess import Guess
 from smd_research.core.observable import Observable
 from smd_research.data.prompts import Prompt
@@ -200,13 +201,39 @@ def test_public_tokens_are_taken_as_given_and_the_rest_is_found(stories: Bundle)
     assert guess.ranked[:5] == tuple((token,) for token in ids[:5])
 
 
-def test_it_does_not_apply_where_layer_0_stays_in_the_vault(stories: Bundle) -> None:
-    ids = prompt_ids(stories, SENTENCES[1])
-    with Smd(inner_layers=1).prepare(stories).deploy(Boundary("inproc")) as deployment:
-        deployment.generate(Prompt("p", "", tuple(ids)), 4)
+def inner(bundle: Bundle, ids: list[int], layers: int, new: int, **options: float) -> Guess:
+    """What is read of a prompt whose first layers decode in the vault."""
+    with Smd(inner_layers=layers).prepare(bundle).deploy(Boundary("inproc")) as deployment:
+        deployment.generate(Prompt("p", "", tuple(ids)), new)
         view = deployment.boundary.view(deployment.shows)
-    with pytest.raises(NotApplicableError, match="layer 0"):
-        recovered(fitted(stories), view)
+    return recovered(fitted(bundle, **options), view)
+
+
+@pytest.mark.parametrize("layers", [1, 3])
+def test_layers_inside_the_vault_are_read_from_left_to_right(layers: int) -> None:
+    bundle = sources.embedded()
+    ids = prompt_ids(bundle, next(iter(generate("mixed", "validation", 1))).text, 10)
+    guess = inner(bundle, ids, layers, new=16)
+    assert guess.ids == tuple(ids)
+    assert guess.certified
+    assert guess.facts["left_to_right_tokens"] == len(ids)
+
+
+def test_a_token_that_is_not_proposed_ends_the_reading() -> None:
+    bundle = sources.embedded()
+    ids = prompt_ids(bundle, next(iter(generate("mixed", "validation", 1))).text, 10)
+    guess = inner(bundle, ids, 1, new=16, proposals=3)
+    assert guess.certified is False
+    assert guess.exhausted
+    assert guess.ids[-1] == -1
+    assert all(a == b for a, b in zip(guess.ids, ids, strict=True) if a >= 0)
+
+
+def test_a_higher_layer_that_spans_everything_is_not_read(stories: Bundle) -> None:
+    ids = prompt_ids(stories, SENTENCES[1])  # 16 tokens, heads of 8 dimensions
+    guess = inner(stories, ids, 1, new=8)
+    assert guess.ids == (-1,) * len(ids)
+    assert guess.certified is False
 
 
 def test_rounded_replies_are_still_read(stories: Bundle) -> None:
@@ -271,21 +298,23 @@ def test_it_needs_queries_and_partial_attention() -> None:
     assert PartialAttentionInversion.needs == {Observable.QUERIES, Observable.PARTIAL_ATTENTION}
 
 
-def synthetic(seed: int, length: int, steps: int, vocab: int = 48) -> tuple[Measurements, Table, list[int]]:
+def synthetic(
+    seed: int, length: int, steps: int, vocab: int = 48, dim: int = 6
+) -> tuple[Measurements, LayerTable, list[int]]:
     """An exact exchange over a random table of two key/value heads with two query heads each."""
     g = torch.Generator().manual_seed(seed)
-    keys, values = (torch.randn(vocab, 2, 6, generator=g) for _ in range(2))
-    shift = torch.randn(length, 2, 6, generator=g)
+    keys, values = (torch.randn(vocab, 2, dim, generator=g) for _ in range(2))
+    shift = torch.randn(length, 2, dim, generator=g)
     ids = torch.randint(0, vocab, (length,), generator=g)
 
     def at(position: int, tokens: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
         some = torch.arange(vocab) if tokens is None else tokens
         return keys[some] + shift[position], values[some]
 
-    table = Table(at, vocab)
+    table = LayerTable(at, vocab)
     k = torch.stack([table(p)[0][ids[p]] for p in range(length)]).repeat_interleave(2, 1)
     v = values[ids].repeat_interleave(2, 1)
-    q = torch.randn(steps, 4, 6, generator=g)
+    q = torch.randn(steps, 4, dim, generator=g)
     s = torch.einsum("thd,phd->thp", q, k) * 0.4
     m = s.amax(-1)
     e = torch.exp(s - m[..., None])
@@ -357,6 +386,64 @@ def test_noise_that_is_known_is_allowed_for() -> None:
     )
     found = solve(vague, table, 8, np.random.default_rng(0), effort=Effort(rounds=6, restarts=1))
     assert accuracy(Guess(found.ids), ids) >= 0.5
+
+
+def spanned(seed: int, length: int, steps: int, log_noise: float = 0.0) -> tuple[Measurements, LayerTable, list[int]]:
+    """An exchange of heads of 24 dimensions, whose log weights may be noised."""
+    seen, table, ids = synthetic(seed, length, steps, vocab=96, dim=24)
+    if log_noise:
+        noise = log_noise * torch.randn(seen.mass.shape, generator=torch.Generator().manual_seed(seed))
+        weight = seen.maximum + seen.mass.log() + noise
+        disturbance = Disturbance(log_weight=log_noise)
+        seen = dataclasses.replace(seen, maximum=weight, mass=torch.ones_like(weight), disturbance=disturbance)
+    return seen, table, ids
+
+
+def test_the_row_space_holds_the_prompts_tokens_and_no_others() -> None:
+    seen, table, ids = spanned(1, 12, 20)
+    found = members(RowSpace.of(seen.average, deviation(seen)), table, [0])
+    assert found is not None
+    assert sorted(found.tokens.tolist()) == sorted(set(ids))
+    assert float(found.distances[0][found.rank] - found.distances[0][found.rank - 1]) > 6
+
+
+def test_too_few_rows_or_too_many_tokens_name_nothing() -> None:
+    few, table, _ = spanned(1, 12, 3)
+    assert members(RowSpace.of(few.average, deviation(few)), table, [0]) is None
+    many, table, _ = spanned(1, 40, 40)
+    assert members(RowSpace.of(many.average, deviation(many)), table, [0]) is None
+
+
+def test_rows_of_another_prompt_are_at_chance() -> None:
+    seen, _, _ = spanned(2, 12, 20)
+    _, table, ids = spanned(1, 12, 20)
+    found = members(RowSpace.of(seen.average, deviation(seen)), table, [0])
+    assert found is not None
+    assert len(set(found.tokens.tolist()) & set(ids)) <= 6
+
+
+@pytest.mark.parametrize("log_noise", [0.01, 1.0, 10.0])
+def test_noise_on_the_log_weights_hides_neither_tokens_nor_order(log_noise: float) -> None:
+    seen, table, ids = spanned(4, 12, 24, log_noise)
+    solution = solve(seen, table, 12, np.random.default_rng(0))
+    assert list(solution.ids) == ids
+    assert solution.certified
+    assert solution.stages.tokens == {"row_space": 12}
+
+
+def test_repeated_tokens_stand_where_they_stood() -> None:
+    seen, table, ids = synthetic(9, 16, 24, vocab=8, dim=24)
+    assert len(set(ids)) <= 8
+    assert list(solve(seen, table, 16, np.random.default_rng(0)).ids) == ids
+
+
+def test_what_known_positions_leave_spans_less() -> None:
+    """More distinct tokens than dimensions: nothing at first, and the rest of the prompt once half of it is known."""
+    seen, table, ids = spanned(5, 32, 60)
+    assert span(seen, table, 32, {}) is None
+    found = span(seen, table, 32, {place: ids[place] for place in range(0, 32, 2)})
+    assert found is not None
+    assert found.ids == ids[1::2]
 
 
 def test_less_memory_forgets_rows_and_keeps_the_truth() -> None:

@@ -1,9 +1,10 @@
-"""Partial-attention inversion of secure multi-party decoding: the prompt, from layer 0's queries and replies alone.
+"""Partial-attention inversion of secure multi-party decoding: the prompt, from queries and replies alone.
 
 The vault answers each query with the row maximum, the exponential sum and the average value over the prompt's keys. At
 layer 0 keys and values depend on nothing but token and position, so every reply is a known function of one unknown
 token a position (arXiv 2409.19134, Theorem 1, read backwards). The provider reads the prompt off; it sends nothing that
-the protocol does not make it send.
+the protocol does not make it send. Where the first layers run in the vault, the lowest layer outside is read from left
+to right.
 """
 
 import math
@@ -15,10 +16,13 @@ from torch import Tensor
 
 from attacks.base import PromptAttack, Public
 from attacks.baselines.random import public_length
-from attacks.prompts.partial_attention_inversion.measurements import Disturbance, Measurements, Table
+from attacks.prompts.partial_attention_inversion.left_to_right import LeftReading, LeftToRight
+from attacks.prompts.partial_attention_inversion.measurements import Disturbance, LayerTable, Measurements
 from attacks.prompts.partial_attention_inversion.replay import Exchange, Replay, mend
+from attacks.prompts.partial_attention_inversion.row_space import RowSpace, deviation
 from attacks.prompts.partial_attention_inversion.search import Effort
 from attacks.prompts.partial_attention_inversion.solver import Prior, Solution, solve
+from attacks.prompts.partial_attention_inversion.stages import Stages
 from smd_research.boundary import AdversaryView
 from smd_research.boundary.messages import PartialAttention, Query, StartDecode
 from smd_research.core.errors import NotApplicableError
@@ -35,7 +39,7 @@ from smd_research.models.extension import ExtensionEngine
 
 
 class PartialAttentionInversion(PromptAttack):
-    """Attention unmixing: exact deductions, whitened pursuit, refutation, polishing, certificate.
+    """Row space, exact deductions, peeling, whitened pursuit, certificate; or the row space from left to right.
 
     Args:
         shortlist: most candidates kept at one position.
@@ -48,6 +52,8 @@ class PartialAttentionInversion(PromptAttack):
         ranked: candidates reported at each position.
         alternatives: tokens of one doubtful position that are held against the layers above the first.
         replays: most guesses prefilled for that.
+        proposals: tokens looked at for one position where the first layers run in the vault, in the language model's
+            order.
     """
 
     needs = frozenset({Observable.QUERIES, Observable.PARTIAL_ATTENTION})
@@ -64,8 +70,9 @@ class PartialAttentionInversion(PromptAttack):
         ranked: int = 10,
         alternatives: int = 64,
         replays: int = 256,
+        proposals: int = 65536,
     ) -> None:
-        self._alternatives, self._replays = alternatives, replays
+        self._alternatives, self._replays, self._proposals = alternatives, replays, proposals
         self._effort = Effort(shortlist, equations, work, rounds, sweeps, restarts, prior_weight, ranked)
 
     def fit(self, public: Public) -> None:
@@ -73,6 +80,7 @@ class PartialAttentionInversion(PromptAttack):
         super().fit(public)
         self._engine = ExtensionEngine(public.bundle, 1)
         self._base = self._engine.layer0(0)
+        self._readers: dict[int, LeftToRight] = {}
 
     @torch.inference_mode()
     def recover(self, view: AdversaryView, rng: np.random.Generator) -> Guess:
@@ -82,10 +90,14 @@ class PartialAttentionInversion(PromptAttack):
         exchanges = _exchanges(view)
         if not exchanges:  # the first token ended the text: the provider was never asked to decode
             return Guess((-1,) * length, certified=False)
-        if 0 not in exchanges:
-            raise NotApplicableError("layer 0 decodes in the vault: its queries and replies never cross")
         public = [token for start in view.of(StartDecode)[:1] for token in start.public.tolist()]
         noise = _disturbances(self.public)
+        replay = _replay(self.public.bundle, exchanges, public, noise)
+        lowest = min(exchanges)
+        if lowest:
+            return self._above(
+                lowest, self._measurements(exchanges[lowest], len(public), noise(lowest)), replay, length
+            )
         solution = solve(
             self._measurements(exchanges[0], len(public), noise(0)),
             _table(self._engine),
@@ -94,7 +106,32 @@ class PartialAttentionInversion(PromptAttack):
             prior=_prior(self.public.bundle, public) if self._effort.prior_weight else None,
             effort=self._effort,
         )
-        return self._verified(solution, _replay(self.public.bundle, exchanges, public, noise), public)
+        return self._verified(solution, replay, public)
+
+    def _above(self, layer: int, seen: Measurements, replay: Replay, length: int) -> Guess:
+        """A prompt read where the first layers run in the vault, held against all layers above."""
+        public, stages = list(replay.public), Stages()
+        with stages.timed("left_to_right"):
+            reader = self._readers.setdefault(
+                layer, LeftToRight(self.public.bundle, layer, self._proposals, self._effort.ranked)
+            )
+            before = reader.engine.spent
+            space = RowSpace.of(seen.average, deviation(seen))
+            reading = reader.read(space, length - len(public), public) if space.rank else LeftReading()
+        stages.named("left_to_right", sum(reading.found))
+        whole = len(public) + len(reading.ids) == length
+        error = float(replay.errors([reading.ids])[0, 0]) if whole else math.inf
+        missing = length - len(public) - len(reading.ids)
+        spent = reader.engine.spent
+        return Guess(
+            ids=(*public, *reading.ids, *(-1 for _ in range(missing))),
+            ranked=(*((token,) for token in public), *reading.ranked, *(() for _ in range(missing))),
+            certified=whole and all(reading.found) and error <= 1,
+            residual=error if whole else None,
+            spent=Spent(spent.candidates - before.candidates, spent.flops - before.flops) + replay.spent,
+            exhausted=not whole and self._proposals < self.public.bundle.geometry.vocab,
+            facts=stages.facts,
+        )
 
     def _verified(self, solution: Solution, replay: Replay, public: list[int]) -> Guess:
         """The solution held against the layers above, and mended where it can be."""
@@ -112,6 +149,7 @@ class PartialAttentionInversion(PromptAttack):
             residual=max(error, 0.0 if tuple(ids) != solution.ids else solution.residual),
             spent=spent + replay.spent,
             exhausted=solution.exhausted and not explained,
+            facts=solution.stages.facts,
         )
 
     def _settled(self, solution: Solution, replay: Replay, ids: list[int]) -> bool:
@@ -193,14 +231,14 @@ def _refuted(replay: Replay, ids: Sequence[int], position: int, tokens: Sequence
     return not others or bool((replay.errors(others)[:, 0] > 1).all())
 
 
-def _table(engine: ExtensionEngine) -> Table:
+def _table(engine: ExtensionEngine) -> LayerTable:
     """Layer-0 keys and values at a position: one table turned, or one table a position (learned positions)."""
 
     def at(position: int, tokens: Tensor | None) -> tuple[Tensor, Tensor]:
         table = engine.layer0(position, tokens)
         return table.k.cpu(), table.v.float().cpu()
 
-    return Table(at, engine.bundle.geometry.vocab, engine.one_table)
+    return LayerTable(at, engine.bundle.geometry.vocab, engine.one_table)
 
 
 def _prior(bundle: Bundle, public: Sequence[int]) -> Prior:

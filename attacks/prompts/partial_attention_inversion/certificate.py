@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from attacks.prompts.partial_attention_inversion.deduction import Rows
-from attacks.prompts.partial_attention_inversion.measurements import SIGMAS, Candidates, Measurements, Table
+from attacks.prompts.partial_attention_inversion.measurements import SIGMAS, Candidates, LayerTable, Measurements
 
 _EPS = torch.finfo(torch.float32).eps
 _GRAIN = 1e-5  # of a squared length, in fp32
@@ -32,14 +32,14 @@ def misfit(seen: Measurements, rows: Rows, candidates: Sequence[Candidates], cho
     slack_mass, slack_average = _slacks(seen, rows, values.abs().amax((1, 2)))
     errors = (
         excess.amax(1).abs() / rows.tolerance if rows.named else torch.zeros(1),
-        (mass - rows.mass).abs() / slack_mass,
+        (mass / rows.mass).log().abs() / (slack_mass / rows.mass),
         (average - seen.average).abs() / slack_average,
     )
     return max(float(error.max()) for error in errors)
 
 
 def indistinguishable(
-    seen: Measurements, rows: Rows, table: Table, candidates: Sequence[Candidates], chosen: Sequence[int]
+    seen: Measurements, rows: Rows, table: LayerTable, candidates: Sequence[Candidates], chosen: Sequence[int]
 ) -> dict[int, list[int]]:
     """Tokens of the whole vocabulary that could replace the chosen one of a position without being seen above rounding.
 
@@ -55,59 +55,76 @@ def indistinguishable(
     """
     largest = torch.stack([c.values[i] for c, i in zip(candidates, chosen, strict=True)]).abs().amax((0, 2))
     slacks = _slacks(seen, rows, largest)
+    normal = torch.stack([c.excess[:, i] for c, i in zip(candidates, chosen, strict=True)]).double().logsumexp(0)
     found: dict[int, list[int]] = {}
     alike = table.values(0) if table.alike else None
     for offset, (candidate, index) in enumerate(zip(candidates, chosen, strict=True)):
         own = candidate.keep(torch.tensor([index]))
         position = seen.first + offset
-        others = _parallel(seen, rows, table.values(position) if alike is None else alike, own, slacks[1])
+        others = _parallel(seen, normal, table.values(position) if alike is None else alike, own, slacks[1])
         twins: list[int] = []
         for tokens in torch.split(others[others != own.ids], _BLOCK):
             keys, values = table(position, tokens)
             other = Candidates(tokens, seen.excess(keys, position).flatten(0, 1), values)
-            twins += tokens[_same(seen, rows, own, other, slacks)].tolist()
+            twins += tokens[_same(seen, normal, own, other, slacks)].tolist()
         if twins:
             found[offset] = twins
     return found
 
 
-def _parallel(seen: Measurements, rows: Rows, values: Tensor, own: Candidates, slack: Tensor) -> Tensor:
+def _centre(seen: Measurements) -> Tensor:
+    """What a row's average is compared with as a token changes ``[kv_heads, rows, head_dim]``.
+
+    Where ``g`` is known the sum of ``exp(s) v`` is; where it is noised, only how the average moves.
+    """
+    return torch.zeros_like(seen.average) if seen.names_maxima else seen.average
+
+
+def _parallel(seen: Measurements, normal: Tensor, values: Tensor, own: Candidates, slack: Tensor) -> Tensor:
     """Tokens whose values point so nearly the way of a chosen one's that some weight could make them the same.
 
     The head and row where the chosen one weighs most, beside what rounding explains, decide.
 
     Args:
         seen: the measurements.
-        rows: masses and tolerances.
+        normal: log normaliser of the chosen tokens' ``s - m`` ``[rows]``.
         values: of the whole vocabulary ``[tokens, kv_heads, head_dim]``.
         own: the chosen token.
         slack: what rounding explains of ``A`` ``[kv_heads, rows, head_dim]``.
     """
-    share = (own.excess[:, 0].exp() / rows.mass).view(seen.maximum.shape)
-    lengths = torch.linalg.vector_norm(own.values[0], dim=-1)
+    share = (own.excess[:, 0] - normal).exp().view(seen.maximum.shape)
+    centre = _centre(seen)
+    rays = own.values[0][:, None] - centre
+    lengths = torch.linalg.vector_norm(rays, dim=-1)
     allowed = 2 * torch.linalg.vector_norm(slack, dim=-1)
-    over = share * lengths[:, None] - allowed
-    tangents = torch.where(over > 0, allowed / over, math.inf).amin(1)
-    head = int(tangents.argmin())
-    if not bool(tangents[head] < 1):
+    over = share * lengths - allowed
+    tangents = torch.where(over > 0, allowed / over, math.inf)
+    head, row = divmod(int(tangents.argmin()), tangents.shape[1])
+    tangent = float(tangents[head, row])
+    if not tangent < 1:
         return torch.arange(len(values))
-    others = values[:, head]
-    along = others @ (own.values[0, head] / lengths[head])
+    others = values[:, head] - centre[head, row]
+    along = others @ (rays[head, row] / lengths[head, row])
     whole = others.square().sum(-1)
-    least = whole * (1 - _GRAIN - float(tangents[head]) ** 2)  # squared: cos^2 is at least 1 - tan^2
+    least = whole * (1 - _GRAIN - tangent**2)  # squared: cos^2 is at least 1 - tan^2
     possible: Tensor = ((along > 0) & (along.square() >= least)).nonzero()[:, 0]
     return possible
 
 
-def _same(seen: Measurements, rows: Rows, own: Candidates, other: Candidates, slacks: tuple[Tensor, Tensor]) -> Tensor:
+def _same(
+    seen: Measurements, normal: Tensor, own: Candidates, other: Candidates, slacks: tuple[Tensor, Tensor]
+) -> Tensor:
     """Which of some tokens cannot be told from a chosen one: by the masses, then by the averages ``[tokens]``."""
     heads, per_head, _ = seen.average.shape
-    weight, weights = own.excess.exp(), other.excess.exp()
-    same = ((weights - weight).abs() <= 2 * slacks[0][:, None]).all(0)
-    mine = (weight / rows.mass[:, None]).view(heads, per_head, 1) * own.values.transpose(0, 1)
-    for index in same.nonzero()[:, 0].tolist() if bool(weight.any()) else ():
-        share = (weights[:, index] / rows.mass).view(heads, per_head, 1)
-        same[index] = bool(((share * other.values[index][:, None] - mine).abs() <= 2 * slacks[1]).all())
+    share, shares = ((c.excess.double() - normal[:, None]).exp() for c in (own, other))
+    same = torch.ones(len(other), dtype=torch.bool)
+    if seen.names_maxima:
+        same = ((shares - share).abs() <= 2 * (slacks[0] * (-normal).exp())[:, None]).all(0)
+    centre = _centre(seen)
+    mine = share.view(heads, per_head, 1) * (own.values.transpose(0, 1) - centre)
+    for index in same.nonzero()[:, 0].tolist() if bool(share.any()) else ():
+        moved = shares[:, index].view(heads, per_head, 1) * (other.values[index][:, None] - centre)
+        same[index] = bool(((moved - mine).abs() <= 2 * slacks[1]).all())
     return same
 
 
@@ -115,6 +132,7 @@ def _slacks(seen: Measurements, rows: Rows, largest: Tensor) -> tuple[Tensor, Te
     """What rounding explains of ``g`` ``[rows]`` and ``A`` ``[kv_heads, rows, head_dim]``; ``largest`` is max |v|."""
     relative = 2 * rows.tolerance + 8 * _EPS
     shape = seen.maximum.shape
-    error = 2 * relative.view(*shape, 1) + seen.value_precision
+    of_scores = relative - 2 * SIGMAS * seen.disturbance.log_weight  # noise on l does not touch the averages
+    error = 2 * of_scores.view(*shape, 1) + seen.value_precision
     average = seen.precision * seen.average.abs() + error * largest.view(-1, 1, 1) + SIGMAS * seen.disturbance.average
     return rows.mass * relative, average

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from attacks.prompts.partial_attention_inversion.measurements import Candidates, Measurements, Table
+from attacks.prompts.partial_attention_inversion.measurements import Candidates, LayerTable, Measurements
 
 _MEMORY = 2**30  # bytes of scores that all candidates may take
 _FIRST_ROWS = 16  # of each head that the whole vocabulary is screened by
@@ -45,7 +45,7 @@ class Rows:
 
 def screen(
     seen: Measurements,
-    table: Table,
+    table: LayerTable,
     length: int,
     limit: int,
     slack: float = 1.0,

@@ -11,7 +11,7 @@ from smd_research.models.attention import AttentionSpec, in_reach
 
 
 @dataclass(frozen=True)
-class Table:
+class LayerTable:
     """Keys and values that tokens would have at a position of layer 0; calling it is ``at``.
 
     Attributes:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment, nnls
 from torch import Tensor
 
-from attacks.prompts.partial_attention_inversion.measurements import Measurements, Table
+from attacks.prompts.partial_attention_inversion.measurements import LayerTable, Measurements
 from attacks.prompts.partial_attention_inversion.row_space import deviation
 
 _PIVOTS = 8  # tokens whose positions are tried for the normaliser
@@ -45,7 +45,7 @@ class Weights:
     log_mass: Floats
 
 
-def assign(seen: Measurements, rest: Tensor, table: Table, tokens: Tensor, positions: list[int]) -> list[int]:
+def assign(seen: Measurements, rest: Tensor, table: LayerTable, tokens: Tensor, positions: list[int]) -> list[int]:
     """The token that each open position holds.
 
     Args:
@@ -64,7 +64,7 @@ def assign(seen: Measurements, rest: Tensor, table: Table, tokens: Tensor, posit
     return tokens[_one_each(holds)].tolist()
 
 
-def _weights(seen: Measurements, rest: Tensor, table: Table, tokens: Tensor, positions: list[int]) -> Weights:
+def _weights(seen: Measurements, rest: Tensor, table: LayerTable, tokens: Tensor, positions: list[int]) -> Weights:
     heads, rows, _ = rest.shape
     _, values = table(positions[0], tokens)
     inverse = torch.linalg.pinv(values.transpose(0, 1).double(), rtol=1e-12)

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from attacks.prompts.partial_attention_inversion.measurements import Measurements, Table
+from attacks.prompts.partial_attention_inversion.measurements import LayerTable, Measurements
 
 _FIRST_LOOK = 1024  # tokens that are looked at in fp64, the best of all in fp32
+_SHARP = -3.0  # decimal orders a head
 _SPARE = 16  # of a shortlist beyond twice the rank
 
 
@@ -28,11 +29,13 @@ class RowSpace:
         outside: for each usable head, a map ``[head_dim, head_dim]`` whose squared length is what a value has outside.
         heads: the usable heads ``[usable]``: those whose rows span less than they could.
         rank: directions that stand out of the noise, the most over the usable heads; 0 when none is usable.
+        blur: distance that a value along the weakest of these directions may seem to have.
     """
 
     outside: Tensor
     heads: Tensor
     rank: int
+    blur: float = 0.0
 
     @classmethod
     def of(cls, average: Tensor, deviation: Tensor) -> "RowSpace":
@@ -46,7 +49,14 @@ class RowSpace:
         missed = torch.ones(len(average), dim, dtype=torch.float64)
         missed[:, : sizes.shape[1]] = (1 + (sizes / noise).square()).rsqrt()
         outside = (directions * missed[..., None])[heads]
-        return cls(outside, heads, int(ranks[heads].max()) if len(heads) else 0)
+        weakest = missed.gather(1, (ranks - 1).clamp(min=0)[:, None])[heads, 0]
+        rank = int(ranks[heads].max()) if len(heads) else 0
+        return cls(outside, heads, rank, float(weakest.square().log10().sum()))
+
+    @property
+    def sharp(self) -> bool:
+        """Whether what lies inside is told by its distance alone, whatever else is there."""
+        return self.rank > 0 and self.blur < _SHARP * len(self.heads)
 
     def distance(self, values: Tensor) -> Tensor:
         """How far values ``[tokens, kv_heads, head_dim]`` lie outside: decimal orders, over all heads ``[tokens]``."""
@@ -92,16 +102,17 @@ class Members:
         return self.ids[0][: self.rank]
 
 
-def members(space: RowSpace, table: Table, positions: list[int]) -> Members | None:
+def members(space: RowSpace, table: LayerTable, positions: list[int]) -> Members | None:
     """The tokens in a row space at absolute positions; None where the space is all there is.
 
     Where values depend on the token alone, all positions share one shortlist.
     """
     if not space.rank:
         return None
-    most = 2 * space.rank + _SPARE
+    rank = min(space.rank, len(positions))
+    most = 2 * rank + _SPARE
     if table.alike:
         found = space.nearest(table.values(0), most)
-        return Members([found[0]] * len(positions), [found[1]] * len(positions), space.rank)
+        return Members([found[0]] * len(positions), [found[1]] * len(positions), rank)
     each = [space.nearest(table.values(position), most) for position in positions]
-    return Members([ids for ids, _ in each], [away for _, away in each], space.rank)
+    return Members([ids for ids, _ in each], [away for _, away in each], rank)

@@ -141,7 +141,7 @@ class Search:
         if residual < self.residual or not self.best:
             self.best, self.residual = list(tokens), residual
 
-    def _narrow(self, candidates: list[Candidates]) -> list[Candidates] | None:
+    def narrow(self, candidates: list[Candidates]) -> list[Candidates] | None:
         """Deduce, where the row maxima are consistent; None for a contradiction."""
         if not self.sound:
             return candidates
@@ -154,7 +154,7 @@ class Search:
         self, state: list[Candidates], assumed: Assumption, trail: list[tuple[list[Candidates], Assumption]]
     ) -> list[Candidates] | None:
         trail.append((state, assumed))
-        return self._narrow(_fix(state, assumed))
+        return self.narrow(_fix(state, assumed))
 
     def _retreat(self, trail: list[tuple[list[Candidates], Assumption]], last: int) -> list[Candidates] | None:
         """Refine the last assumption that can be refined; None when none is left, or no round."""
@@ -165,7 +165,7 @@ class Search:
                 narrowed = self._try(state, failed[:1], trail)
             else:
                 position, token = failed[0]
-                narrowed = self._narrow([c.without(token) if i == position else c for i, c in enumerate(state)])
+                narrowed = self.narrow([c.without(token) if i == position else c for i, c in enumerate(state)])
             if narrowed is not None:
                 return narrowed
         self.exhausted |= self.rounds >= last

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from attacks.prompts.partial_attention_inversion.certificate import indistinguishable
 from attacks.prompts.partial_attention_inversion.deduction import ContradictionError, Rows, propagate, screen
-from attacks.prompts.partial_attention_inversion.measurements import Candidates, Measurements, Table
+from attacks.prompts.partial_attention_inversion.measurements import Candidates, LayerTable, Measurements
 from attacks.prompts.partial_attention_inversion.pursuit import Equations
 from attacks.prompts.partial_attention_inversion.search import Effort, Search, index_of
-from attacks.prompts.partial_attention_inversion.spans import Span, span
+from attacks.prompts.partial_attention_inversion.spans import Spanned, span
 from attacks.prompts.partial_attention_inversion.stages import Stages
 
 Prior = Callable[[Sequence[int]], Tensor]
@@ -64,7 +64,7 @@ class Solution:
 
 def solve(
     seen: Measurements,
-    table: Table,
+    table: LayerTable,
     length: int,
     rng: np.random.Generator,
     *,
@@ -113,7 +113,9 @@ class _Attempt:
     deduced: int = 0
 
 
-def _offered(seen: Measurements, table: Table, found: Span, effort: Effort, rng: np.random.Generator) -> _Attempt:
+def _offered(
+    seen: Measurements, table: LayerTable, found: Spanned, effort: Effort, rng: np.random.Generator
+) -> _Attempt:
     """What the row space says, held against the measurements."""
     among = [_first(token, ids) for token, ids in zip(found.ids, found.shortlists, strict=True)]
     root, rows, kept = screen(seen, table, len(among), effort.shortlist, among=among)
@@ -130,7 +132,7 @@ def _first(token: int, ids: Tensor) -> Tensor:
 
 def _attempt(
     seen: Measurements,
-    table: Table,
+    table: LayerTable,
     length: int,
     among: Sequence[Tensor] | None,
     prior: Prior | None,
@@ -146,10 +148,58 @@ def _attempt(
     scored = length * table.size if among is None else sum(map(len, among))
     screening = 2.0 * scored * seen.average.shape[-1] * seen.maximum.numel()
     search = Search(kept, rows, sound, effort, rng, scored=scored, flops=screening)
-    with stages.timed("pursuit"):
-        _pursue(search, state, prior, effort)
-    stages.tokens = {"deduction": deduced, "pursuit": length - deduced}
+    peeled = 0
+    if among is None and sound:
+        with stages.timed("peeling"):
+            state = _peel(search, root, state, seen, table)
+            peeled = length - deduced if search.explained else sum(len(c) == 1 for c in state) - deduced
+    if not search.explained:
+        with stages.timed("pursuit"):
+            _pursue(search, state, prior, effort)
+    stages.tokens = {"deduction": deduced, "peeling": peeled, "pursuit": length - deduced - peeled}
     return _Attempt(search, root, deduced)
+
+
+def _peel(
+    search: Search, root: list[Candidates], state: list[Candidates], seen: Measurements, table: LayerTable
+) -> list[Candidates]:
+    """Ask the row space for what known positions leave, as long as that makes further ones known.
+
+    Args:
+        search: is offered what the row space says.
+        root: tokens that the maxima allow.
+        state: what deduction left of them.
+        seen: the measurements, all rows.
+        table: keys and values of the vocabulary.
+
+    Returns:
+        The state with what was found to be impossible left out.
+    """
+    known = {p: int(c.ids[0]) for p, c in enumerate(state) if len(c) == 1}
+    while 0 < len(known) < len(state):
+        found = span(seen, table, len(state), known)
+        if found is None:
+            return state
+        places = [place for place in range(len(state)) if place not in known]
+        token = known | dict(zip(places, found.ids, strict=True))
+        ids = [token[place] for place in range(len(state))]
+        if all(bool((c.ids == own).any()) for c, own in zip(root, ids, strict=True)):
+            search.offer(root, ids)
+        shortlists = dict(zip(places, found.shortlists, strict=True))
+        fewer = search.narrow([_among(c, shortlists.get(place)) for place, c in enumerate(state)])
+        if search.explained or fewer is None:
+            return state
+        state, before = fewer, len(known)
+        known = {p: int(c.ids[0]) for p, c in enumerate(state) if len(c) == 1}
+        if len(known) == before:
+            return state
+    return state
+
+
+def _among(candidates: Candidates, ids: Tensor | None) -> Candidates:
+    """Those of some candidates that are among ``ids``; all of them where that leaves none, or none are given."""
+    kept = torch.ones(0, dtype=torch.bool) if ids is None else torch.isin(candidates.ids, ids)
+    return candidates.keep(kept) if bool(kept.any()) else candidates
 
 
 def _pursue(search: Search, state: list[Candidates], prior: Prior | None, effort: Effort) -> None:
@@ -161,12 +211,11 @@ def _pursue(search: Search, state: list[Candidates], prior: Prior | None, effort
         search.start(state, None if prior is None else list(effort.prior_weight * prior(search.best)))
 
 
-def _solution(attempt: _Attempt, table: Table, stages: Stages, effort: Effort) -> Solution:
+def _solution(attempt: _Attempt, table: LayerTable, stages: Stages, effort: Effort) -> Solution:
     search, root = attempt.search, attempt.root
     chosen = [index_of(c, token) for c, token in zip(root, search.best, strict=True)]
     equations = Equations.sample(search.seen, search.rows, _RANKING, search.rng)
-    with stages.timed("certificate"):
-        doubts = _twins(search, table, root, chosen) if search.explained else _doubts(search, effort.ranked)
+    doubts = _twins(search, table, root, chosen) if search.explained else _doubts(search, effort.ranked)
     return Solution(
         ids=tuple(search.best),
         ranked=_rank(equations, root, chosen, effort.ranked),
@@ -183,7 +232,7 @@ def _solution(attempt: _Attempt, table: Table, stages: Stages, effort: Effort) -
 
 
 def _deduce(
-    seen: Measurements, table: Table, length: int, limit: int, among: Sequence[Tensor] | None
+    seen: Measurements, table: LayerTable, length: int, limit: int, among: Sequence[Tensor] | None
 ) -> tuple[list[Candidates], list[Candidates], Rows, Measurements, bool]:
     """Screen and propagate under growing tolerance; the last value says whether the deductions hold.
 
@@ -202,7 +251,7 @@ def _deduce(
 
 
 def _twins(
-    search: Search, table: Table, root: Sequence[Candidates], chosen: Sequence[int]
+    search: Search, table: LayerTable, root: Sequence[Candidates], chosen: Sequence[int]
 ) -> dict[int, tuple[int, ...]]:
     """Tokens that explain the measurements as well as the chosen ones; the fewer at a position, the earlier."""
     twins = indistinguishable(search.seen, search.rows, table, root, chosen)

@@ -9,13 +9,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from attacks.prompts.partial_attention_inversion.measurements import Measurements, Table
+from attacks.prompts.partial_attention_inversion.measurements import LayerTable, Measurements
 from attacks.prompts.partial_attention_inversion.order import assign
 from attacks.prompts.partial_attention_inversion.row_space import RowSpace, deviation, members
 
+_TYPICAL = 0.15  # of the largest error of a score that rounding explains
+
 
 @dataclass(frozen=True)
-class Span:
+class Spanned:
     """What the row space says of the open positions.
 
     Attributes:
@@ -27,7 +29,7 @@ class Span:
     shortlists: list[Tensor]
 
 
-def span(seen: Measurements, table: Table, length: int, known: dict[int, int]) -> Span | None:
+def span(seen: Measurements, table: LayerTable, length: int, known: dict[int, int]) -> Spanned | None:
     """Read the open positions off the row space; None where the rows span all they can.
 
     Args:
@@ -43,17 +45,17 @@ def span(seen: Measurements, table: Table, length: int, known: dict[int, int]) -
     if found is None:
         return None
     if not table.alike:
-        return Span([int(ids[0]) for ids in found.ids], found.ids)
-    if found.rank > len(positions):
-        return None
-    return Span(assign(seen, rest, table, found.tokens, positions), found.ids)
+        return Spanned([int(ids[0]) for ids in found.ids], found.ids)
+    return Spanned(assign(seen, rest, table, found.tokens, positions), found.ids)
 
 
-def _less(seen: Measurements, table: Table, known: dict[int, int]) -> tuple[Tensor, Tensor]:
+def _less(seen: Measurements, table: LayerTable, known: dict[int, int]) -> tuple[Tensor, Tensor]:
     """Averages without what known positions add, with the deviation of the entries of each head."""
-    rest, error = seen.average.double(), deviation(seen)
+    rest, error = seen.average.double(), deviation(seen).square()
     for place, token in known.items():
         keys, values = table(seen.first + place, torch.tensor([token]))
-        share = seen.excess(keys, seen.first + place).double().exp() / seen.mass.double()[..., None]
-        rest = rest - share * values[0].double()[:, None]
-    return rest, error
+        share = seen.excess(keys, seen.first + place)[..., 0].double().exp() / seen.mass.double()
+        rest = rest - share[..., None] * values[0].double()[:, None]
+        off = (share * seen.tolerance(keys) * _TYPICAL).square().mean(1)
+        error = error + off * values[0].double().square().mean(-1)
+    return rest, error.sqrt()

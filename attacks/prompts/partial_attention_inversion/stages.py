@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+NAMES = ("row_space", "deduction", "peeling", "pursuit", "left_to_right")
+
 
 @dataclass
 class Stages:
@@ -34,5 +36,5 @@ class Stages:
     @property
     def facts(self) -> dict[str, float]:
         """All of it, by metric."""
-        counts = {f"{stage}_tokens": float(count) for stage, count in self.tokens.items()}
-        return counts | {f"{stage}_s": taken for stage, taken in self.seconds.items()}
+        counts = {f"{stage}_tokens": float(self.tokens.get(stage, 0)) for stage in NAMES}
+        return counts | {f"{stage}_s": self.seconds.get(stage, 0.0) for stage in NAMES}
