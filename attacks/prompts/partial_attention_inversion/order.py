@@ -24,6 +24,7 @@ _PIVOTS = 8  # tokens whose positions are tried for the normaliser
 _ROWS = 128  # rows it is compared on
 _OUTLYING = 9.0  # squared error, in deviations, beyond which a row only counts as off
 _RELATIVE = 1e-5  # error of a weight that fp32 scores explain
+_OVER = 30.0  # logarithm of a weight above all others that is still told apart
 
 Floats = NDArray[np.float64]
 
@@ -115,7 +116,8 @@ def _agreed(each: Floats, spread: Floats, usable: NDArray[np.bool_], error: Floa
 
 def _held(weights: Weights, log_mass: Floats) -> Floats:
     """How much of each token each position holds: one where it is right ``[tokens, positions]``."""
-    expected = np.exp(weights.scores - log_mass[:, None, None])
+    # no token weighs more than all: what lies far above is a wrong token of a query that no model asks
+    expected = np.exp(np.minimum(weights.scores - log_mass[:, None, None], _OVER))
     error = np.hypot(weights.error, _RELATIVE * np.abs(weights.weight))
     fits = [
         nnls(expected[:, token] / error[:, token, None], weights.weight[:, token] / error[:, token])[0]
