@@ -14,7 +14,7 @@ from experiments.commands.cli import main as smd
 from experiments.trials.seen import Seen
 from smd_research.defenses.base import Prepared
 from smd_research.metrics import CARDS
-from smd_research.records import load
+from smd_research.records import load, read
 
 
 def folders(results_dir: str = "results") -> list[Path]:
@@ -126,6 +126,25 @@ def test_a_sweep_shares_what_it_sees_and_ends_with_a_table(
     best = load("results").query("metric == 'token_accuracy'").set_index(["defense", "attack"])["mean"]
     assert best["none", "reading"] == 1.0
     assert best["split", "vocab_matching"] > best["split", "random"]
+
+
+def test_an_experiment_may_list_its_cells(
+    in_folder: Path, small: list[str], tmp_path_factory: pytest.TempPathFactory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path_factory.mktemp("conf")
+    (folder / "experiment").mkdir()
+    (folder / "experiment" / "two.yaml").write_text(
+        "# @package _global_\n# Two kinds of cells\ncells:\n"
+        "  - {common: 'defense=none', sweep: ['attack=random,reading']}\n"
+        "  - {common: 'defense=split', sweep: ['attack=vocab_matching']}\n"
+    )
+    assert smd(["run", "--config-dir", str(folder), "experiment=two", *small]) == 0
+    shown = capsys.readouterr()
+    assert "[3/3] split against vocab_matching" in shown.err
+    assert "3 cells: 3 run now, 0 known before, 0 failed" in shown.out
+    commands = {record.cell.command for record in map(read, sorted(Path("results/cells").iterdir()))}
+    assert all("experiment" not in command for command in commands), "each cell has a command of its own"
+    assert smd(["run", "--config-dir", str(folder), "experiment=two", "defense=nope", *small]) != 0
 
 
 def test_numbers_do_not_depend_on_company_or_order(in_folder: Path, small: list[str]) -> None:
