@@ -55,7 +55,8 @@ class Guess:
         verdicts: what each line of evidence says of them; ``ids`` follows the first.
         choices: where the attack chooses among public alternatives, their indices, best first.
         readable: whether it reads as public text: a view of the attack's own, no proof; None when it has none.
-        facts: what else the attack says of itself, by metric (which stage named how many tokens, ...).
+        facts: what else the attack says of itself, by metric (which stage named how many tokens, in how many seconds);
+            no part of the guess when two are compared.
     """
 
     ids: tuple[int, ...]
@@ -68,7 +69,7 @@ class Guess:
     verdicts: tuple[Verdict, ...] = ()
     choices: tuple[int, ...] = ()
     readable: bool | None = None
-    facts: Mapping[str, float] = field(default_factory=dict)
+    facts: Mapping[str, float] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True, repr=False)

@@ -401,7 +401,7 @@ def spanned(seed: int, length: int, steps: int, log_noise: float = 0.0) -> tuple
 
 def test_the_row_space_holds_the_prompts_tokens_and_no_others() -> None:
     seen, table, ids = spanned(1, 12, 20)
-    found = members(RowSpace.of(seen.average, deviation(seen)), table, [0])
+    found = members(RowSpace.of(seen.average, deviation(seen)), table, list(range(12)))
     assert found is not None
     assert sorted(found.tokens.tolist()) == sorted(set(ids))
     assert float(found.distances[0][found.rank] - found.distances[0][found.rank - 1]) > 6
@@ -417,7 +417,7 @@ def test_too_few_rows_or_too_many_tokens_name_nothing() -> None:
 def test_rows_of_another_prompt_are_at_chance() -> None:
     seen, _, _ = spanned(2, 12, 20)
     _, table, ids = spanned(1, 12, 20)
-    found = members(RowSpace.of(seen.average, deviation(seen)), table, [0])
+    found = members(RowSpace.of(seen.average, deviation(seen)), table, list(range(12)))
     assert found is not None
     assert len(set(found.tokens.tolist()) & set(ids)) <= 6
 
