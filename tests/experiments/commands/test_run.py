@@ -33,6 +33,11 @@ OF_SOME = (
     *(
         "certified",
         "readable",
+        "row_space",
+        "deduction",
+        "peeling",
+        "pursuit",
+        "left_to_right",
         "id_chance",
         "control_token_recovery",
         "choice",

@@ -10,6 +10,7 @@ COMMANDS = ("config", "bench", "serve", "table", "train", "report")
 
 def test_every_setting_is_one_of_some_command() -> None:
     texts = [(conf_dir() / f"{name}.yaml").read_text() for name in COMMANDS]
+    texts += [path.read_text() for path in (conf_dir() / "architecture").glob("*.yaml")]  # each sets its own run
     for name in {*SETTINGS, *NEEDS, "trainer", "n_prompts"}:
         assert any(f"\n{name}:" in text for text in texts), name
     assert set(ONLY) - set(SETTINGS) == {"tuning", "trainer"}

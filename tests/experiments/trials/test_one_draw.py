@@ -42,6 +42,8 @@ RANDOMISED: dict[str, tuple[type[Message], list[str]]] = {
 SCORED_OTHERWISE = {"slip with float masks", "po", "po asked twice"}
 """A whole text is scored in one message, whose masks are drawn together; a fake's answer is not its own when it is
 dictated (``tests/defenses/test_po.py`` looks at the fakes themselves)."""
+WARMED_APART = {"po", "po asked twice"}
+"""Fakes that a warm-up drew would be there to be recalled: it decodes copies of the prompt instead."""
 UNRANDOMISED = {"none", "sentinel", "split"}
 
 
@@ -134,11 +136,12 @@ def test_every_pass_has_the_draw_of_the_others(name: str, sent: list[Sent]) -> N
     lived(words)
     timed, recorded, scored = passes(sent)
     count = len(prompts())
-    assert [one.draw for one in timed] == [0, *range(count)]
+    timed = timed if name in WARMED_APART else timed[1:]
+    assert [one.draw for one in timed] == [*range(count)]
     assert [one.draw for one in recorded] == [*range(count)]
     releases = [one.of(kind) for one in recorded]
     assert all(releases)
-    assert [one.of(kind) for one in timed] == [releases[0], *releases]
+    assert [one.of(kind) for one in timed] == releases
     assert {one.draw for one in scored} == set(range(count))
     if name not in SCORED_OTHERWISE:
         assert all(one.of(kind)[0] == releases[one.draw][0] for one in scored)
