@@ -49,6 +49,11 @@ SHOWS = {
 BANKS = ("memory", "folder")
 
 
+def _held(prepared: "SlipPrepared") -> Bundle:
+    """The model as the device holds it."""
+    return prepared.parts.held(prepared.bundle)
+
+
 @dataclass(frozen=True, repr=False, eq=False, kw_only=True)
 class SlipPrepared(Prepared):
     """A model in two parts, of which the device gets one (``public``).
@@ -64,7 +69,7 @@ class SlipPrepared(Prepared):
     parts: Halves
 
     # made when it is asked for: beside the two parties it would be one more model in floats
-    public: Bundle = attribute(init=False, default=cached_property(lambda self: self.parts.held(self.bundle)))  # type: ignore[assignment]
+    public: Bundle = attribute(init=False, default=cached_property(_held))  # type: ignore[assignment]
 
     def deploy(self, boundary: Boundary) -> SlipDeployment | BoundaryDeployment:
         """Start the two parties."""
