@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from smd_research.metrics import CARDS
-from smd_research.reports.batteries import NOBODY, Battery, Score, batteries
+from smd_research.reports.batteries import NOBODY, Battery, Score, batteries, is_baseline
 from smd_research.reports.render import numbers
 from smd_research.reports.samples import sample_of_frame
 from smd_research.reports.tables.entries import entry
@@ -85,7 +85,7 @@ def _rows(found: Sequence[Battery]) -> Iterator[SecretRow]:
             parts = [score for name in secret.traffic if (score := battery.common(name)) is not None]
             traffic = sum(score.value for score in parts) if parts else None
             slower = time.value / plain.value if time and plain and plain.value else None
-            yield SecretRow(secret, battery, leak, _chance(battery, secret.leak), time, slower, traffic)
+            yield SecretRow(secret, battery, leak, _chance(found, battery, secret.leak), time, slower, traffic)
 
 
 def _unprotected(found: Sequence[Battery], battery: Battery, secret: Kept) -> Score | None:
@@ -94,11 +94,16 @@ def _unprotected(found: Sequence[Battery], battery: Battery, secret: Kept) -> Sc
     return next((score for one in none if (score := one.common(secret.time)) is not None), None)
 
 
-def _chance(battery: Battery, metric: str) -> float | None:
-    measured = battery.chance(metric)
-    if measured is not None:
-        return measured.value
-    return 0.0 if CARDS[metric].chance == "0" else None
+def _chance(found: Sequence[Battery], battery: Battery, metric: str) -> float | None:
+    """The highest level of who learned nothing: the attack's own control, and what reads no message, of any defense.
+
+    Guesses that read nothing of a defense are equally good beside each of one setting: one of them is run once.
+    """
+    alike = [one for one in found if one.setting == battery.setting]
+    levels = [score.value for one in alike for score in one.scores.get(metric, ()) if is_baseline(score.attack)]
+    own = battery.chance(metric)
+    levels += [own.value] if own is not None else []
+    return max(levels, default=0.0 if CARDS[metric].chance == "0" else None)
 
 
 def by_secret(frame: pd.DataFrame, title: str = "Every kind of defense, by what is secret") -> Table:

@@ -24,7 +24,7 @@ PROMPT = {"kl": 0.0, "bytes_to_untrusted": 1e3, "bytes_to_trusted": 2e3}
 TASK = {"task": {"name": "note_type"}, "tuning": {"name": "full"}}
 RECORDS = [
     record("none", "reading", {"span_exact": 1.0, "tpot_ms": 2.0, **PROMPT}),
-    record("smd", "prior", {"span_exact": 0.1, "tpot_ms": 6.0, **PROMPT}),
+    record("none", "prior", {"span_exact": 0.1, "tpot_ms": 2.0, **PROMPT}),
     record("smd", "vocab_matching", {"span_exact": 0.2, "tpot_ms": 6.0, **PROMPT}),
     record("smd", "partial_attention_inversion", {"span_exact": 0.9, "tpot_ms": 6.0, **PROMPT}),
     record("po", "prior", {"span_exact": 0.1, "tpot_ms": 6.0, **PROMPT}),
