@@ -24,7 +24,7 @@ _PIVOTS = 8  # tokens whose positions are tried for the normaliser
 _ROWS = 128  # rows it is compared on
 _OUTLYING = 9.0  # squared error, in deviations, beyond which a row only counts as off
 _RELATIVE = 1e-5  # error of a weight that fp32 scores explain
-_OVER = 30.0  # logarithm of a weight above all others that is still told apart
+_OVER = 3.0  # logarithm of a weight above all others that is still told apart
 
 Floats = NDArray[np.float64]
 
@@ -120,10 +120,19 @@ def _held(weights: Weights, log_mass: Floats) -> Floats:
     expected = np.exp(np.minimum(weights.scores - log_mass[:, None, None], _OVER))
     error = np.hypot(weights.error, _RELATIVE * np.abs(weights.weight))
     fits = [
-        nnls(expected[:, token] / error[:, token, None], weights.weight[:, token] / error[:, token])[0]
+        _fit(expected[:, token] / error[:, token, None], weights.weight[:, token] / error[:, token])
         for token in range(weights.weight.shape[1])
     ]
     return np.stack(fits)
+
+
+def _fit(expected: Floats, weight: Floats) -> Floats:
+    """Non-negative least squares; replies that it cannot be brought to an end on say nothing of where a token is."""
+    try:
+        fitted: Floats = nnls(expected, weight)[0]
+    except (RuntimeError, ValueError):  # too many iterations, as newer and older releases say it
+        return np.zeros(expected.shape[1])
+    return fitted
 
 
 def _one_each(holds: Floats) -> Tensor:
