@@ -33,9 +33,7 @@ def of_experiment(blocks: Sequence[Any], words: Sequence[str]) -> list[list[str]
         blocks: the node ``cells`` of its configuration: each a ``sweep`` with ``common`` before every line.
         words: of the command line; they win. The experiments that it names are left out, but for ``smoke``.
     """
-    kept = ["experiment=smoke" if word.startswith("experiment=") else word for word in words if _counts(word)]
+    named = [word.partition("=")[2].strip("[]").split(",") for word in words if word.startswith("experiment=")]
+    kept = [word for word in words if not word.startswith("experiment=")]
+    kept += ["experiment=smoke"] if any("smoke" in names for names in named) else []
     return expand([f"{block.common} {line}" for block in blocks for line in block.sweep], kept)
-
-
-def _counts(word: str) -> bool:
-    return not word.startswith("experiment=") or "smoke" in word

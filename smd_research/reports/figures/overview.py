@@ -14,7 +14,7 @@ from smd_research.core.errors import RecordError
 from smd_research.metrics import CARDS
 from smd_research.reports.figures.style import CATEGORIES, INK, LEAK, QUIET, house_style, new_figure, percent_axis, save
 from smd_research.reports.render import numbers
-from smd_research.reports.tables.by_secret import SecretRow, rows_by_secret
+from smd_research.reports.tables.by_secret import SecretRow, rows_by_secret, written
 
 _ROW, _GAP = 0.36, 0.9
 """Height of a row in inches, and the room above a group in rows."""
@@ -98,9 +98,7 @@ def _words(row: SecretRow) -> str:
     utility = row.utility
     if utility is None:
         return row.leak.attack
-    card = CARDS[utility.quantity]
-    value = numbers.share(utility.value) if card.ceiling == 1.0 else numbers.quantity(utility.value)
-    return f"{row.leak.attack}\n{card.label} {value}"
+    return f"{row.leak.attack}\n{CARDS[utility.quantity].label} {written(utility)}"
 
 
 def _draw_amount(axes: Axes, value: float | None, place: float, unit: str) -> None:

@@ -149,8 +149,13 @@ def _with_label(score: Score | None, labelled: bool = True) -> TableEntry:
     """A figure with its name and unit, since the rows of one column are of several metrics."""
     if score is None:
         return TableEntry(numbers.MISSING)
-    card = CARDS[score.quantity]
-    value = numbers.share(score.value) if card.ceiling == 1.0 else numbers.quantity(score.value)
-    words = [card.label if labelled else "", value, "" if card.ceiling == 1.0 else card.unit]
     figures = (score.value, score.low, score.high, score.n, (score.id,))
-    return TableEntry(" ".join(filter(None, words)), "", *figures)
+    return TableEntry(f"{CARDS[score.quantity].label} {written(score)}" if labelled else written(score), "", *figures)
+
+
+def written(score: Score) -> str:
+    """A value with its unit; a share in percent."""
+    card = CARDS[score.quantity]
+    return (
+        numbers.share(score.value) if card.ceiling == 1.0 else f"{numbers.quantity(score.value)} {card.unit}".rstrip()
+    )
