@@ -102,14 +102,13 @@ def sweep(folders: Sequence[Path], results_dir: Path) -> None:
     """
     if not folders:
         return
-    from smd_research.reports.tables.by_secret import rows_by_secret
+    from smd_research.reports.tables.by_secret import has_several_secrets
 
     frame = frame_of([read(folder) for folder in folders])
     if not (frame["status"] == "ok").any():
         return
     print()
-    several = len({row.secret for row in rows_by_secret(frame)}) > 1
-    (_all_secrets if several else _one_secret)(frame, results_dir / "figures")
+    (_all_secrets if has_several_secrets(frame) else _one_secret)(frame, results_dir / "figures")
     print(f"records: {results_dir / 'cells'}")
 
 

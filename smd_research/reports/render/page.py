@@ -1,4 +1,4 @@
-"""A results folder as one HTML page: summary, leak matrix, frontier, and every attacked prompt.
+"""A results folder as one HTML page: what leaked, as tables and a figure, and every attacked prompt.
 
 The page stands alone: style and figure are inside it, nothing is fetched, no script runs. It shows the prompts in
 clear, so it is as confidential as they are.
@@ -12,6 +12,7 @@ from html import escape
 from pathlib import Path
 
 import pandas as pd
+from matplotlib.figure import Figure
 
 from smd_research.core.errors import RecordError
 from smd_research.records.frame import folder_of, has_metric, load, readable
@@ -19,9 +20,11 @@ from smd_research.records.items import Item, read_items
 from smd_research.records.record import NO_TEXTS, Record
 from smd_research.reports.batteries import batteries
 from smd_research.reports.figures.frontier import frontier_figure
+from smd_research.reports.figures.overview import overview_figure
 from smd_research.reports.marks import Mark, TokenVerdict, marks
 from smd_research.reports.render import numbers
 from smd_research.reports.render.page_style import CSS
+from smd_research.reports.tables.by_secret import by_secret, has_several_secrets
 from smd_research.reports.tables.leak_matrix import leak_matrix
 from smd_research.reports.tables.summary import summary
 from smd_research.reports.tables.table import Table, TableEntry
@@ -55,7 +58,7 @@ def write_report(results_dir: str | os.PathLike[str], path: str | os.PathLike[st
 
 def page(frame: pd.DataFrame, prompts: int = 10, title: str = "Attacks against defenses") -> str:
     """The report of a frame of records; their folders are read for the prompts."""
-    sections = [table_html(summary(frame, "Summary")), *_leaks(frame), _frontier(frame), *_prompts(frame, prompts)]
+    sections = [*(_all_secrets if has_several_secrets(frame) else _one_secret)(frame), *_prompts(frame, prompts)]
     n_cells, n_failed = frame["id"].nunique(), frame.loc[frame["status"] == "failed", "id"].nunique()
     counted = f"{n_cells} cells" + (f", {n_failed} failed" if n_failed else "")
     return (
@@ -120,6 +123,19 @@ def _token_html(mark: Mark, text: str) -> str:
     return f'<span class="{mark.verdict}{secret}">{escape(text)}</span>'
 
 
+def _all_secrets(frame: pd.DataFrame) -> Iterable[str]:
+    """Defenses of different secrets, grouped by it: no metric is common to them."""
+    yield table_html(by_secret(frame))
+    words = "Each defense by what its best attack recovers, how much slower than none it is, and its traffic"
+    yield _figure_html("Overview", overview_figure(frame), words)
+
+
+def _one_secret(frame: pd.DataFrame) -> Iterable[str]:
+    yield table_html(summary(frame, "Summary"))
+    yield from _leaks(frame)
+    yield _frontier(frame)
+
+
 def _leaks(frame: pd.DataFrame) -> Iterable[str]:
     for metric in ("span_exact", "token_accuracy"):
         if has_metric(frame, metric):
@@ -132,11 +148,17 @@ def _frontier(frame: pd.DataFrame) -> str:
         figure = frontier_figure(frame, leak=leak)
     except RecordError:
         return ""  # nothing was attacked and timed: there is no frontier
+    return _figure_html(
+        "Frontier", figure, "Each defense by latency and by what its best attack leaves hidden, coloured by utility"
+    )
+
+
+def _figure_html(title: str, figure: Figure, words: str) -> str:
+    """A figure as a section of the page, with words for who does not see it."""
     buffer = io.BytesIO()
     figure.savefig(buffer, dpi=160, format="png")
     data = base64.b64encode(buffer.getvalue()).decode()
-    words = "Each defense by latency and by what its best attack leaves hidden, coloured by utility"
-    return f'<section><h2>Frontier</h2><img alt="{words}" src="data:image/png;base64,{data}"></section>\n'
+    return f'<section><h2>{title}</h2><img alt="{words}" src="data:image/png;base64,{data}"></section>\n'
 
 
 def _prompts(frame: pd.DataFrame, limit: int) -> Iterable[str]:

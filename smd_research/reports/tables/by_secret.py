@@ -74,6 +74,11 @@ def rows_by_secret(frame: pd.DataFrame) -> list[SecretRow]:
     return list(_rows(batteries(frame)))
 
 
+def has_several_secrets(frame: pd.DataFrame) -> bool:
+    """Whether the defenses of a frame keep different things, so that no metric of leaks is common to all."""
+    return len({row.secret for row in rows_by_secret(frame)}) > 1
+
+
 def _rows(found: Sequence[Battery]) -> Iterator[SecretRow]:
     for secret in SECRETS:
         for battery in found:

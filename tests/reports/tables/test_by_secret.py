@@ -10,8 +10,9 @@ from PIL import Image
 
 from smd_research.core.errors import RecordError
 from smd_research.metrics import Estimate
-from smd_research.records import Record, Status, frame_of
+from smd_research.records import Record, Status, Store, frame_of
 from smd_research.reports.figures.overview import overview, overview_figure
+from smd_research.reports.render.page import write_report
 from smd_research.reports.tables.by_secret import by_secret, rows_by_secret
 
 
@@ -79,3 +80,13 @@ def test_the_figure_shows_each_row_and_group(tmp_path: Path) -> None:
 def test_nothing_attacked_is_no_figure() -> None:
     with pytest.raises(RecordError, match="run attacks"):
         overview_figure(frame_of(RECORDS[4:5]))
+
+
+def test_the_page_of_a_folder_with_several_secrets_is_grouped_by_them(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    for one in RECORDS:
+        store.write(one)
+    shown = write_report(tmp_path, tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "Every kind of defense, by what is secret" in shown
+    assert "<h2>Overview</h2>" in shown
+    assert "<h2>Summary</h2>" not in shown
