@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from attacks.base import Public, Template, TemplateAttack
-from attacks.transcript import Exchanges, exchanges, public_prefix
+from attacks.transcript import Exchanges, Merges, exchanges, merges, public_prefix
 from smd_research.boundary import AdversaryView
 from smd_research.core.errors import ConfigError
 from smd_research.core.guess import Guess, Spent
@@ -52,7 +52,7 @@ class GuessAndVerify(TemplateAttack):
         ConfigError: for a number below one.
     """
 
-    needs: ClassVar[frozenset[Observable]] = frozenset({Observable.QUERIES, Observable.PARTIAL_ATTENTION})
+    needs: ClassVar[frozenset[Observable]] = frozenset({Observable.QUERIES})
 
     def __init__(
         self,
@@ -81,7 +81,8 @@ class GuessAndVerify(TemplateAttack):
     @torch.inference_mode()
     def fill(self, view: AdversaryView, template: Template, rng: np.random.Generator) -> Guess:
         alone = view if view.streams == 1 else view.stream(int(rng.integers(view.streams)))
-        seen = list(exchanges(alone).items())[: self._layers]
+        layers: Mapping[int, Exchanges | Merges] = exchanges(alone) or merges(alone)
+        seen = list(layers.items())[: self._layers]
         if not seen:  # the first token ended the text: the provider was never asked to decode
             return Guess((-1,) * len(template.ids), certified=False)
         public = public_prefix(alone)
@@ -93,13 +94,13 @@ class GuessAndVerify(TemplateAttack):
         return self._guess(template, order, units)
 
     def _order(
-        self, template: Template, values: Sequence[tuple[int, ...]], seen: Mapping[int, Exchanges], public: int
+        self, template: Template, values: Sequence[tuple[int, ...]], seen: Mapping[int, Exchanges | Merges], public: int
     ) -> tuple[list[int], list[float]]:
         """Candidates, most likely first, and in that order their largest errors in units of what rounding explains."""
         stores = self._prefilled(template, values, max(seen))
         errors = torch.cat([_errors(store, specs, seen, public) for store, specs in stores])
         floors = torch.stack([self._floors(found) for found in seen.values()])
-        numbers = torch.tensor([[found.m.numel(), found.a.numel()] for found in seen.values()])
+        numbers = torch.tensor([[found.q[..., 0].numel(), found.a.numel()] for found in seen.values()])
         score = (numbers * errors.clamp(min=floors).log()).sum((1, 2))
         order = score.sort(stable=True).indices
         return order.tolist(), (errors / floors).amax((1, 2))[order].tolist()
@@ -125,10 +126,11 @@ class GuessAndVerify(TemplateAttack):
             attention.run(self._models[last], torch.cat([chunk, after.expand(len(chunk), -1)], 1), start)
             yield store, attention.specs
 
-    def _floors(self, seen: Exchanges) -> Tensor:
+    def _floors(self, seen: Exchanges | Merges) -> Tensor:
         """Root mean square errors that rounding explains ``[2]``: of ``l`` and of ``A``."""
         computed = _ROUNDING_UNITS * torch.finfo(self.public.bundle.dtype).eps
-        l_size, a_size = seen.log_weight.abs().amax(), seen.a.double().abs().amax()
+        log_weight = seen.log_weight if isinstance(seen, Exchanges) else seen.own.log_weight
+        l_size, a_size = log_weight.double().abs().amax(), seen.a.double().abs().amax()
         on_wire = torch.finfo(seen.a.dtype).eps / 2 * seen.a.double().square().mean().sqrt()
         return torch.stack([computed * (1 + l_size), computed * a_size + on_wire]).cpu()
 
@@ -171,18 +173,17 @@ class _UpTo(LocalAttention):
             model.forward(self, torch.arange(position, position + ids.shape[1], device=ids.device), ids=ids)
 
 
-def _errors(store: KVStore, specs: Mapping[int, AttentionSpec], seen: Mapping[int, Exchanges], public: int) -> Tensor:
+def _errors(
+    store: KVStore, specs: Mapping[int, AttentionSpec], seen: Mapping[int, Exchanges | Merges], public: int
+) -> Tensor:
     """Root mean square prediction errors ``[candidates, layers, 2]`` of ``l`` and ``A``."""
     return torch.stack([_layer_errors(store, layer, specs[layer], found, public) for layer, found in seen.items()], 1)
 
 
-def _layer_errors(store: KVStore, layer: int, spec: AttentionSpec, seen: Exchanges, public: int) -> Tensor:
+def _layer_errors(store: KVStore, layer: int, spec: AttentionSpec, seen: Exchanges | Merges, public: int) -> Tensor:
     k, v, key_positions = store.get(layer)
     positions = seen.positions.to(k.device)
     q = seen.q.to(k).transpose(0, 1).expand(len(k), -1, -1, -1)
     mask = visible(positions, key_positions[public:], spec)
     predicted: Partial = partial_attention(q, k[:, :, public:], v[:, :, public:], spec.scale, spec.softcap, mask)
-    log_weight = predicted.m.double() + predicted.g.double().log()
-    off_l = (log_weight - seen.log_weight.t().to(k.device)).nan_to_num(nan=0.0)  # -inf on both sides: no key in sight
-    off_a = predicted.a.double() - seen.a.transpose(0, 1).to(predicted.a.device).double()
-    return torch.stack([off.square().flatten(1).mean(1).sqrt() for off in (off_l, off_a)], 1).cpu()
+    return torch.stack([off.square().flatten(1).mean(1).sqrt() for off in seen.error(predicted)], 1).cpu()

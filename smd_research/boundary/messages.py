@@ -161,6 +161,45 @@ class PartialAttention(Message):
 
 
 @dataclass(frozen=True, repr=False, eq=False)
+class SummedAttention(Message):
+    """SMD: the answer to a query without its row maximum, ``l = m + log g`` ``[B, heads]`` in place of both.
+
+    ``l`` is minus infinity where the query saw no key; attention ``a [B, heads, head_dim]`` as in
+    :class:`PartialAttention`.
+    """
+
+    per_stream: ClassVar[tuple[str, ...]] = ("log_weight", "a")
+
+    log_weight: PlainRows
+    a: HeadRows
+    request: int
+    layer: int
+    position: int
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class MergeQuery(Query):
+    """SMD, merged at the vault: queries with the provider's own attention, ``l`` ``[B, heads]`` and ``A``."""
+
+    per_stream: ClassVar[tuple[str, ...]] = ("q", "log_weight", "a")
+
+    log_weight: PlainRows
+    a: HeadRows
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class MergedRows(Message):
+    """SMD, merged at the vault: the attention ``[B, heads, head_dim]`` over the keys of both sides."""
+
+    per_stream: ClassVar[tuple[str, ...]] = ("a",)
+
+    a: HeadRows
+    request: int
+    layer: int
+    position: int
+
+
+@dataclass(frozen=True, repr=False, eq=False)
 class AttentionInputs(Message):
     """Split with secret row order: unrotated ``q [rows, heads, d]``, ``k``, ``v [rows, kv_heads, d]`` of one layer."""
 
@@ -351,6 +390,9 @@ MESSAGES: tuple[type[Message], ...] = (
     Progress,
     ClassifyRows,
     Labels,
+    SummedAttention,
+    MergeQuery,
+    MergedRows,
 )
 
 

@@ -13,6 +13,7 @@ class Observable(StrEnum):
     OUTPUT_STATES = "hidden states of generated tokens"
     QUERIES = "queries"
     PARTIAL_ATTENTION = "partial attention"
+    MERGED_ATTENTION = "merged attention"
     KV_CACHE = "KV cache"
     MASKED_ACTIVATIONS = "masked activations"
     EXPOSED_WEIGHTS = "exposed weights"

@@ -21,6 +21,16 @@ class Partial(NamedTuple):
     g: Tensor
     a: Tensor
 
+    @classmethod
+    def summed(cls, log_weight: Tensor, a: Tensor) -> "Partial":
+        """A shard known by its log weight ``l`` alone: ``m`` stands for ``l``, ``g`` is one."""
+        return cls(log_weight, torch.ones_like(log_weight), a)
+
+    @property
+    def log_weight(self) -> Tensor:
+        """``l = m + log g``; minus infinity for an empty shard."""
+        return self.m + self.g.log()
+
 
 def scores(q: Tensor, k: Tensor, scale: float, softcap: float | None = None) -> Tensor:
     """Scaled, optionally soft-capped scores; grouped-query heads share their key head.
@@ -91,10 +101,20 @@ def merge(shards: Sequence[Partial]) -> Tensor:
         return shards[0].a
     if len(shards) == 2:
         return _merge_two(*shards)
-    logs = torch.stack([shard.m + shard.g.log() for shard in shards])
+    logs = torch.stack([shard.log_weight for shard in shards])
     weights = torch.softmax(logs, dim=0)
     parts = torch.stack([shard.a.float() for shard in shards])
     return (weights.unsqueeze(-1) * parts).sum(0)
+
+
+def join(shards: Sequence[Partial]) -> Partial:
+    """Attention over the union of the shards' keys as one shard, known by its log weight; never empty throughout.
+
+    Raises:
+        ValueError: without any shard.
+    """
+    whole = merge(shards)
+    return Partial.summed(torch.stack([shard.log_weight for shard in shards]).logsumexp(0), whole)
 
 
 def _merge_two(one: Partial, two: Partial) -> Tensor:

@@ -9,7 +9,14 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from smd_research.boundary.messages import HiddenStates, PartialAttention, StartDecode, Tokens
+from smd_research.boundary.messages import (
+    HiddenStates,
+    MergedRows,
+    PartialAttention,
+    StartDecode,
+    SummedAttention,
+    Tokens,
+)
 from smd_research.boundary.view import AdversaryView
 from smd_research.core.errors import NotApplicableError
 from smd_research.models.attention import AttentionRuntime, AttentionSpec, KVStore, LocalAttention
@@ -22,18 +29,22 @@ class ReplayAttention(AttentionRuntime):
     """The provider's attention over again: its own keys as they come, the vault's shards as recorded.
 
     Args:
-        shards: for each layer the vault's partial attention at all rows to come, ``[1, heads, rows(, d)]``.
+        shards: for each layer the vault's partial attention at all rows to come, ``[1, heads, rows(, d)]``, or, where
+            the vault merged, the merged rows ``[1, heads, rows, d]``.
         store: keys and values that the provider held before the first step (of a public prefix).
     """
 
-    def __init__(self, shards: Mapping[int, Partial], store: KVStore) -> None:
+    def __init__(self, shards: Mapping[int, Partial | Tensor], store: KVStore) -> None:
         self._shards = shards
         self._store = store
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, positions: Tensor, spec: AttentionSpec) -> Tensor:
+        shard = self._shards[layer]
+        if isinstance(shard, Tensor):
+            return shard.to(v.dtype)
         self._store.append(layer, k, v, positions)
         own = self._store.partial(layer, q, positions, spec)
-        return merge([self._shards[layer], own, *spec.sinks(q, v)]).to(v.dtype)
+        return merge([shard, own, *spec.sinks(q, v)]).to(v.dtype)
 
 
 @torch.inference_mode()
@@ -75,15 +86,26 @@ def replayed_logits(bundle: Bundle, view: AdversaryView) -> Tensor:
     return HookedModel(bundle).forward(attention, where, ids=ids)[0].float().cpu()
 
 
-def _replies(view: AdversaryView) -> dict[tuple[int, int], PartialAttention]:
-    """The vault's replies by position and layer."""
-    return {(reply.position, reply.layer): reply for reply in view.of(PartialAttention)}
+def _replies(view: AdversaryView) -> dict[tuple[int, int], Partial | Tensor]:
+    """The vault's replies by position and layer: shards ``[heads(, d)]``, or merged rows ``[heads, d]``."""
+    found: dict[tuple[int, int], Partial | Tensor] = {}
+    for _, message in view.messages:
+        if isinstance(message, PartialAttention):
+            found[message.position, message.layer] = Partial(message.m[0], message.g[0], message.a[0])
+        elif isinstance(message, SummedAttention):
+            found[message.position, message.layer] = Partial.summed(message.log_weight[0], message.a[0])
+        elif isinstance(message, MergedRows):
+            found[message.position, message.layer] = message.a[0]
+    return found
 
 
-def _stacked(replies: list[PartialAttention], device: torch.device) -> Partial:
-    """Replies of successive positions as rows of one shard, ``[1, heads, rows(, d)]``."""
-    m, g, a = (torch.stack([getattr(reply, name)[0] for reply in replies], 1) for name in ("m", "g", "a"))
-    return Partial(*(part[None].to(device) for part in (m, g, a)))
+def _stacked(replies: list[Partial | Tensor], device: torch.device) -> Partial | Tensor:
+    """Replies of successive positions as rows, ``[1, heads, rows(, d)]``."""
+    rows = [reply for reply in replies if isinstance(reply, Tensor)]
+    if rows:
+        return torch.stack(rows, 1)[None].to(device)
+    shards = [reply for reply in replies if isinstance(reply, Partial)]
+    return Partial(*(torch.stack(parts, 1)[None].to(device) for parts in zip(*shards, strict=True)))
 
 
 def _prefix(bundle: Bundle, start: StartDecode, first_layer: int) -> KVStore:

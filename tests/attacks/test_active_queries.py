@@ -20,6 +20,7 @@ from smd_research.defenses.smd import Smd
 from smd_research.models import sources
 from smd_research.models.attention import LocalAttention
 from smd_research.models.bundle import Bundle
+from smd_research.models.decoding import plain_greedy
 from smd_research.models.hooked import HookedModel
 
 NEW = 8
@@ -216,3 +217,19 @@ def test_it_does_not_apply_where_layer_0_stays_in_the_vault() -> None:
 def test_numbers_out_of_range_are_refused(options: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match=next(iter(options))):
         ActiveQueries(**options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("options", [{"reply": "lse"}, {"merge": "vault"}])
+def test_whoever_asks_reads_prompts_whatever_crosses(options: dict[str, str]) -> None:
+    bundle = sources.embedded()
+    ids = tuple(bundle.tokenizer(generate("mixed", "validation", 2)[1].text)["input_ids"][:24])
+    prepared = Smd(**options).prepare(bundle)  # type: ignore[arg-type]
+    attack = ActiveQueries()
+    public = Public(bundle, "smd", prepared.parameters)
+    attack.fit(public)
+    boundary = Boundary("inproc", impostor=attack.impostor(public))
+    with prepared.deploy(boundary) as deployment:
+        generation = deployment.generate(Prompt("p", "", ids), 24)
+        view = boundary.view(deployment.shows)
+    assert generation.ids == plain_greedy(bundle, ids, 24)
+    assert attack.recover(view, np.random.default_rng(0)).ids == ids

@@ -12,17 +12,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attacks.base import Public
-from attacks.prompts.partial_attention_inversion.attack import PartialAttentionInversion
+from attacks.prompts.partial_attention_inversion.attack import PartialAttentionInversion, _table
 from attacks.prompts.partial_attention_inversion.certificate import indistinguishable, misfit
 from attacks.prompts.partial_attention_inversion.deduction import ContradictionError, Rows, propagate, screen
-from attacks.prompts.partial_attention_inversion.measurements import Disturbance, LayerTable, Measurements
+from attacks.prompts.partial_attention_inversion.measurements import (
+    UNDISTURBED,
+    Disturbance,
+    LayerTable,
+    Measurements,
+    grouped,
+)
 from attacks.prompts.partial_attention_inversion.replay import Exchange, Replay, mend
 from attacks.prompts.partial_attention_inversion.row_space import RowSpace, deviation, members
 from attacks.prompts.partial_attention_inversion.search import Effort
 from attacks.prompts.partial_attention_inversion.solver import solve
 from attacks.prompts.partial_attention_inversion.spans import span
+from attacks.prompts.partial_attention_inversion.unmerging import Own, unmerged
+from attacks.transcript import exchanges, merges
 from smd_research.boundary import AdversaryView, Boundary
-from smd_research.boundary.messages import PartialAttention, Query
+from smd_research.boundary.messages import PartialAttention
 from smd_research.core.guess import Guess
 from smd_research.core.observable import Observable
 from smd_research.data.prompts import Prompt
@@ -257,17 +265,7 @@ def test_prompts_far_longer_than_the_head_dimension_come_back(stories: Bundle) -
 
 
 def replay_of(bundle: Bundle, view: AdversaryView) -> Replay:
-    pairs = list(zip(view.of(Query), view.of(PartialAttention), strict=True))
-    layers = {}
-    for layer in range(bundle.geometry.layers):
-        own = [(query, reply) for query, reply in pairs if query.layer == layer]
-        layers[layer] = Exchange(
-            queries=torch.cat([query.q for query, _ in own]),
-            log_weight=torch.cat([reply.m + reply.g.log() for _, reply in own]),
-            average=torch.cat([reply.a for _, reply in own]),
-            positions=torch.tensor([query.position for query, _ in own]),
-        )
-    return Replay(bundle, layers)
+    return Replay(bundle, {layer: Exchange(seen) for layer, seen in exchanges(view).items()})
 
 
 @pytest.mark.parametrize("wire_dtype", ["fp32", "bf16"])
@@ -294,8 +292,67 @@ def test_nothing_seen_is_nothing_guessed(stories: Bundle) -> None:
     assert guess.certified is False
 
 
-def test_it_needs_queries_and_partial_attention() -> None:
-    assert PartialAttentionInversion.needs == {Observable.QUERIES, Observable.PARTIAL_ATTENTION}
+def test_it_needs_queries_which_no_defense_shows_without_replies() -> None:
+    assert PartialAttentionInversion.needs == {Observable.QUERIES}
+    for defense in (Smd(), Smd(reply="lse"), Smd(merge="vault")):
+        assert defense.shows & {Observable.PARTIAL_ATTENTION, Observable.MERGED_ATTENTION}
+
+
+@pytest.fixture(scope="module")
+def embedded() -> Bundle:
+    return sources.embedded()
+
+
+def otherwise(bundle: Bundle, ids: list[int], new: int, **options: object) -> AdversaryView:
+    with Smd(**options).prepare(bundle).deploy(Boundary("inproc")) as deployment:  # type: ignore[arg-type]
+        deployment.generate(Prompt("p", "", tuple(ids)), new)
+        return deployment.boundary.view(deployment.shows)
+
+
+@pytest.mark.parametrize("options", [{"reply": "lse"}, {"merge": "vault"}, {"merge": "vault", "wire_dtype": "fp16"}])
+def test_neither_summed_weights_nor_merging_at_the_vault_hides_a_short_prompt(
+    embedded: Bundle, options: dict[str, object]
+) -> None:
+    attack = fitted(embedded)
+    for document in generate("mixed", "validation", 2):
+        ids = prompt_ids(embedded, document.text, 12)
+        guess = recovered(attack, otherwise(embedded, ids, 24, **options))
+        assert guess.ids == tuple(ids)
+        assert guess.certified or "wire_dtype" in options
+
+
+def test_merged_rows_of_a_full_quotient_name_nothing(embedded: Bundle) -> None:
+    ids = prompt_ids(embedded, generate("mixed", "validation", 1)[0].text, 40)
+    guess = recovered(fitted(embedded), otherwise(embedded, ids, 24, merge="vault"))
+    assert guess.ids == (-1,) * len(ids)
+    assert not guess.certified
+
+
+def test_merged_rows_of_learned_positions_are_read() -> None:
+    bundle = sources.random("gpt2")
+    ids = np.random.default_rng(3).integers(3, bundle.geometry.vocab, 6).tolist()
+    guess = recovered(fitted(bundle), otherwise(bundle, ids, 8, merge="vault"))
+    assert guess.ids == tuple(ids)
+
+
+def test_what_is_taken_out_of_merged_rows_is_the_prompts_attention(embedded: Bundle) -> None:
+    ids = prompt_ids(embedded, generate("mixed", "validation", 1)[0].text, 12)
+    attack = fitted(embedded)
+    view, bare = (otherwise(embedded, ids, 24, merge=place) for place in ("vault", "provider"))
+    merged, plain = merges(view)[0], exchanges(bare)[0]
+    heads = embedded.geometry.kv_heads
+    own = Own(grouped(merged.own.a, heads), torch.tensor(view.output_ids), len(ids))
+    seen, true = (attack._measurements(each, 0, UNDISTURBED) for each in (merged, plain))
+    without = unmerged(seen, own, _table(attack._engine), len(ids))
+    assert without is not None
+    assert without.spanned is not None
+    assert set(without.spanned.ids) == set(ids)
+    for row in range(without.seen.queries.shape[1]):
+        twin = int((true.queries[0] == without.seen.queries[0, row]).all(1).nonzero()[0, 0])
+        off = without.seen.average[:, row] - true.average[:, twin]
+        assert float(off.abs().max()) <= 6 * without.seen.disturbance.average
+        weight = true.maximum[:, twin] + true.mass[:, twin].log()
+        assert float((without.seen.maximum[:, row] - weight).abs().max()) <= 6 * without.seen.disturbance.log_weight
 
 
 def synthetic(

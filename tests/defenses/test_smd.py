@@ -10,7 +10,16 @@ from torch import nn
 
 from smd_research.boundary import Boundary
 from smd_research.boundary.ledger import Direction
-from smd_research.boundary.messages import Message, PartialAttention, Query, StartDecode, Tokens
+from smd_research.boundary.messages import (
+    MergedRows,
+    MergeQuery,
+    Message,
+    PartialAttention,
+    Query,
+    StartDecode,
+    SummedAttention,
+    Tokens,
+)
 from smd_research.boundary.session import TRANSPORTS
 from smd_research.core.errors import ConfigError, PromptError, ProtocolError
 from smd_research.data.prompts import Prompt
@@ -46,6 +55,38 @@ def test_logits_and_greedy_tokens_equal_the_unprotected_models(family: str, tran
         assert _error(deployment, prompt, _ids(bundle, 2, 2 * NEW)) < 3e-6
         generation = deployment.generate(Prompt("p", "", prompt), NEW)
     assert generation.ids == plain_greedy(bundle, prompt, NEW)
+
+
+@pytest.mark.parametrize("options", [{"reply": "lse"}, {"merge": "vault"}, {"merge": "vault", "inner_layers": 1}])
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gemma2", "gpt_oss"])
+def test_what_crosses_otherwise_merges_to_the_same(family: str, options: dict[str, object]) -> None:
+    bundle = sources.random(family)
+    prompt = _ids(bundle, 1, LENGTH)
+    with Smd(**options).prepare(bundle).deploy(Boundary()) as deployment:  # type: ignore[arg-type]
+        assert _error(deployment, prompt, _ids(bundle, 2, 2 * NEW)) < 3e-6
+        assert deployment.generate(Prompt("p", "", prompt), NEW).ids == plain_greedy(bundle, prompt, NEW)
+        kinds = {type(message) for _, message in deployment.boundary.view(deployment.shows).messages}
+    assert PartialAttention not in kinds
+    assert (MergedRows in kinds) == ("merge" in options)
+    assert (SummedAttention in kinds) == ("reply" in options)
+
+
+@pytest.mark.parametrize("merge", ["provider", "vault"])
+def test_a_query_to_be_merged_elsewhere_is_refused(llama: Bundle, merge: str) -> None:
+    with Smd(merge=merge).prepare(llama).deploy(Boundary()) as deployment:
+        deployment.generate(Prompt("p", "", _ids(llama, 1, LENGTH)), 3)
+        query = deployment.boundary.view(deployment.shows).of(Query)[-1]
+        plain = Query(query.q, query.request, query.layer, query.position)
+        log_weight, a = query.q[..., 0].clone(), query.q.clone()
+        own = MergeQuery(query.q, query.request, query.layer, query.position, log_weight, a)
+        wrong, right = (own, plain) if merge == "provider" else (plain, own)
+        with pytest.raises(ProtocolError, match="merged elsewhere"):
+            deployment.vault.handle(wrong)
+        assert deployment.vault.handle(right) is not None
+        if merge == "vault":
+            for damaged in (dataclasses.replace(own, a=a[:, :1]), dataclasses.replace(own, a=a * float("nan"))):
+                with pytest.raises(ProtocolError, match="cannot be merged"):
+                    deployment.vault.handle(damaged)
 
 
 @pytest.mark.parametrize("family", SMALL)

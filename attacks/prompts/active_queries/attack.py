@@ -4,10 +4,13 @@ Secure multi-party decoding answers any query. A provider that only *seems* to d
 what it wants to know: layer-0 queries that leave one key of the prompt with all the weight (arXiv 2409.19134, v5,
 section on security: attention hides its inputs "unless the query matrix is adversarially selected"). The user gets the
 tokens of the honest decode and sees nothing odd but a little more traffic.
+
+Where the vault merges, every honest query of layer 0 is asked twice, the second time with an own attention that weighs
+nothing: what comes back is the attention over the prompt alone, and the passive inversion does the rest.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import ClassVar
 
@@ -20,16 +23,25 @@ from attacks.baselines.random import public_length
 from attacks.impersonation import Impersonation
 from attacks.prompts.active_queries.probing import Isolated, LayerZero, aim, last_one, read
 from attacks.prompts.partial_attention_inversion.attack import PartialAttentionInversion
-from attacks.transcript import Exchanges, exchanges, public_prefix
+from attacks.prompts.partial_attention_inversion.unmerging import WEIGHTLESS
+from attacks.transcript import Exchanges, exchanges, merges, public_prefix, shard_of
 from smd_research.boundary import AdversaryView, Channel
-from smd_research.boundary.messages import Message, PartialAttention, Query, StartDecode, Tokens
+from smd_research.boundary.messages import (
+    MergeQuery,
+    Message,
+    PartialAttention,
+    Query,
+    StartDecode,
+    SummedAttention,
+    Tokens,
+)
 from smd_research.boundary.process import UntrustedFactory
 from smd_research.boundary.session import Impostor
 from smd_research.core.errors import ConfigError, NotApplicableError
 from smd_research.core.guess import Guess, Spent
 from smd_research.core.observable import Observable
 from smd_research.core.seeds import generator
-from smd_research.mechanisms.attention.exchange import ExchangeParameters
+from smd_research.mechanisms.attention.exchange import ExchangeParameters, MergePlace
 from smd_research.mechanisms.attention.query_audit import AuditLevel, AuditParameters, NormBound, SpreadBound
 from smd_research.models.bundle import Bundle
 from smd_research.models.calibration import calibrate
@@ -56,7 +68,7 @@ class ActiveQueries(PromptAttack):
         ConfigError: for a number out of range.
     """
 
-    needs: ClassVar[frozenset[Observable]] = frozenset({Observable.QUERIES, Observable.PARTIAL_ATTENTION})
+    needs: ClassVar[frozenset[Observable]] = frozenset({Observable.QUERIES})
 
     def __init__(
         self,
@@ -89,7 +101,7 @@ class ActiveQueries(PromptAttack):
         super().fit(public)
         self._layer = LayerZero(public.bundle)
         self._passive = PartialAttentionInversion()
-        if self._fallback:
+        if self._fallback or _merged_there(public):
             self._passive.fit(public)
 
     def impostor(self, public: Public) -> Impostor:
@@ -101,9 +113,14 @@ class ActiveQueries(PromptAttack):
             queries = calibrate(public.bundle, public.corpus).queries[:1]
             bounds = (SpreadBound.of(queries, slack), NormBound.of(queries, slack))
             bounds = bounds if self._stealth == AuditLevel.RANK else bounds[1:]
-        wire_dtype = DTYPES[public.parameters_of(ExchangeParameters).wire_dtype]
         plan = QueryPlan(
-            self._queries, self._per_token, self._norm, self._stealth != AuditLevel.NONE, bounds, wire_dtype
+            self._queries,
+            self._per_token,
+            self._norm,
+            self._stealth != AuditLevel.NONE,
+            bounds,
+            DTYPES[public.parameters_of(ExchangeParameters).wire_dtype],
+            _merged_there(public),
         )
         return partial(_instead, public.bundle, plan)
 
@@ -111,6 +128,8 @@ class ActiveQueries(PromptAttack):
     def recover(self, view: AdversaryView, rng: np.random.Generator) -> Guess:
         length = public_length(view)
         alone = view if view.streams == 1 else view.stream(int(rng.integers(view.streams)))
+        if merges(alone):
+            return self._passive.recover(alone, rng)
         seen = exchanges(alone).get(0)
         if seen is None:
             return Guess((-1,) * length, certified=False)
@@ -139,6 +158,10 @@ def _check(public: Public) -> None:
         raise NotApplicableError("reads layer 0, whose queries the provider never sends where it runs in the vault")
 
 
+def _merged_there(public: Public) -> bool:
+    return public.parameters_of(ExchangeParameters).merge == MergePlace.VAULT
+
+
 @dataclass(frozen=True)
 class QueryPlan:
     """What an impostor asks, fixed before it sees a request.
@@ -150,6 +173,7 @@ class QueryPlan:
         stealth: chosen queries stand in for honest ones.
         bounds: of honest layer-0 queries, which the chosen ones keep.
         wire_dtype: in which queries cross.
+        twins: the vault merges: what is asked are honest queries again, with an own attention of no weight.
     """
 
     queries: int
@@ -158,6 +182,7 @@ class QueryPlan:
     stealth: bool
     bounds: tuple[NormBound | SpreadBound, ...]
     wire_dtype: torch.dtype
+    twins: bool = False
 
 
 def _instead(bundle: Bundle, plan: QueryPlan, honest: UntrustedFactory) -> UntrustedFactory:
@@ -204,7 +229,7 @@ class QueryingProvider(Impersonation):
     @torch.inference_mode()
     def ask(self) -> None:
         """Ask until the share of this token, or the budget, or the prompt is exhausted."""
-        if self._plan.stealth or self._start is None:
+        if self._plan.stealth or self._plan.twins or self._start is None:
             return
         for _ in range(min(self._plan.per_token, self._plan.queries - self._spent)):
             if self._all_read():
@@ -212,18 +237,27 @@ class QueryingProvider(Impersonation):
             query = self._chosen(self._start.position + self._tokens)
             answer = self._channel.request(query)
             self._spent += 1
-            if isinstance(answer, PartialAttention):
+            if isinstance(answer, PartialAttention | SummedAttention):
                 self._learn(query, answer)
+
+    def ask_again(self, query: MergeQuery) -> None:
+        """Ask an honest query of layer 0 with nothing to merge, while the budget lasts."""
+        if self.forced is not None or self._plan.stealth or query.layer or self._spent >= self._plan.queries:
+            return
+        self._spent += 1
+        weightless = torch.full_like(query.log_weight, WEIGHTLESS)
+        self._channel.request(replace(query, log_weight=weightless, a=torch.zeros_like(query.a)))
 
     @torch.inference_mode()
     def disguised(self, query: Query) -> Query:
         """The query that crosses in place of an honest one, for an impostor that keeps to the schedule."""
-        swapped = self._plan.stealth and query.layer == 0 and self.forced is None and not self._all_read()
+        hides = self._plan.stealth and not self._plan.twins
+        swapped = hides and query.layer == 0 and self.forced is None and not self._all_read()
         return self._chosen(query.position) if swapped else query
 
     def overheard(self, query: Query, answer: Message) -> None:
         """Learn from the answer to a disguised query."""
-        if self._plan.stealth and query.layer == 0 and isinstance(answer, PartialAttention):
+        if self._plan.stealth and query.layer == 0 and isinstance(answer, PartialAttention | SummedAttention):
             self._learn(query, answer)
 
     def _chosen(self, position: int) -> Query:
@@ -241,11 +275,12 @@ class QueryingProvider(Impersonation):
             known = {}
         return aim(self._layer, known, positions, self._heads, self._rng)
 
-    def _learn(self, query: Query, answer: PartialAttention) -> None:
+    def _learn(self, query: Query, answer: PartialAttention | SummedAttention) -> None:
+        shard = shard_of(answer)
         for stream, known in enumerate(self._known):
             row = slice(stream, stream + 1)
             where = torch.tensor([query.position])
-            seen = Exchanges(query.q[row], answer.m[row], answer.g[row], answer.a[row], where)
+            seen = Exchanges(query.q[row], shard.m[row], shard.g[row], shard.a[row], where)
             open_ones = [p for p in self._positions() if p not in known]
             known |= read(Isolated.among(seen, self._layer), self._layer, open_ones)
 
@@ -271,6 +306,8 @@ class _Line(Channel):
             self._listener.token_sent()
 
     def post(self, message: Message) -> Callable[[], Message]:
+        if isinstance(message, MergeQuery):
+            self._listener.ask_again(message)
         if not isinstance(message, Query):
             return self._channel.post(message)
         sent = self._listener.disguised(message)

@@ -17,14 +17,16 @@ from torch import Tensor
 from attacks.base import PromptAttack, Public
 from attacks.baselines.random import public_length
 from attacks.prompts.partial_attention_inversion.left_to_right import LeftReading, LeftToRight
-from attacks.prompts.partial_attention_inversion.measurements import Disturbance, LayerTable, Measurements
+from attacks.prompts.partial_attention_inversion.measurements import Disturbance, LayerTable, Measurements, grouped
 from attacks.prompts.partial_attention_inversion.replay import Exchange, Replay, mend
 from attacks.prompts.partial_attention_inversion.row_space import RowSpace, deviation
 from attacks.prompts.partial_attention_inversion.search import Effort
 from attacks.prompts.partial_attention_inversion.solver import Prior, Solution, solve
 from attacks.prompts.partial_attention_inversion.stages import Stages
+from attacks.prompts.partial_attention_inversion.unmerging import Own, unmerged
+from attacks.transcript import Exchanges, Merges, exchanges, first_request, merges
 from smd_research.boundary import AdversaryView
-from smd_research.boundary.messages import PartialAttention, Query, StartDecode
+from smd_research.boundary.messages import StartDecode
 from smd_research.core.errors import NotApplicableError
 from smd_research.core.guess import Guess, Spent
 from smd_research.core.observable import Observable
@@ -56,7 +58,7 @@ class PartialAttentionInversion(PromptAttack):
             order.
     """
 
-    needs = frozenset({Observable.QUERIES, Observable.PARTIAL_ATTENTION})
+    needs = frozenset({Observable.QUERIES})
 
     def __init__(
         self,
@@ -87,28 +89,38 @@ class PartialAttentionInversion(PromptAttack):
         length = public_length(view)
         if view.streams > 1:  # which one is real is another question (pick_stream); here any will do
             view = view.stream(int(rng.integers(view.streams)))
-        exchanges = _exchanges(view)
-        if not exchanges:  # the first token ended the text: the provider was never asked to decode
+        view = first_request(view)
+        layers: Mapping[int, Exchanges | Merges] = exchanges(view) or merges(view)
+        if not layers:  # the first token ended the text: the provider was never asked to decode
             return Guess((-1,) * length, certified=False)
         public = [token for start in view.of(StartDecode)[:1] for token in start.public.tolist()]
         noise = _disturbances(self.public)
-        replay = _replay(self.public.bundle, exchanges, public, noise)
-        lowest = min(exchanges)
+        replay = Replay(
+            self.public.bundle, {layer: Exchange(seen, noise(layer)) for layer, seen in layers.items()}, tuple(public)
+        )
+        lowest = min(layers)
+        measured = self._measurements(layers[lowest], len(public), noise(lowest))
         if lowest:
-            return self._above(
-                lowest, self._measurements(exchanges[lowest], len(public), noise(lowest)), replay, length
-            )
+            return self._above(lowest, _space(layers[lowest], measured), replay, length)
+        table, read = _table(self._engine), None
+        if isinstance(merged := layers[0], Merges):
+            own = Own(grouped(merged.own.a, len(measured.average)), torch.tensor(view.output_ids), length)
+            without = unmerged(measured, own, table, length - len(public))
+            if without is None:
+                return Guess((*public, *(-1 for _ in range(length - len(public)))), certified=False)
+            measured, read = without.seen, without.spanned
         solution = solve(
-            self._measurements(exchanges[0], len(public), noise(0)),
-            _table(self._engine),
+            measured,
+            table,
             length - len(public),
             rng,
             prior=_prior(self.public.bundle, public) if self._effort.prior_weight else None,
             effort=self._effort,
+            read=read,
         )
         return self._verified(solution, replay, public)
 
-    def _above(self, layer: int, seen: Measurements, replay: Replay, length: int) -> Guess:
+    def _above(self, layer: int, space: RowSpace, replay: Replay, length: int) -> Guess:
         """A prompt read where the first layers run in the vault, held against all layers above."""
         public, stages = list(replay.public), Stages()
         with stages.timed("left_to_right"):
@@ -116,7 +128,6 @@ class PartialAttentionInversion(PromptAttack):
                 layer, LeftToRight(self.public.bundle, layer, self._proposals, self._effort.ranked)
             )
             before = reader.engine.spent
-            space = RowSpace.of(seen.average, deviation(seen))
             reading = reader.read(space, length - len(public), public) if space.rank else LeftReading()
         stages.named("left_to_right", sum(reading.found))
         whole = len(public) + len(reading.ids) == length
@@ -159,37 +170,28 @@ class PartialAttentionInversion(PromptAttack):
             for position, tokens in solution.doubts.items()
         )
 
-    def _measurements(
-        self, exchanges: Sequence[tuple[Query, PartialAttention]], first: int, disturbance: Disturbance
-    ) -> Measurements:
-        bundle = self.public.bundle
+    def _measurements(self, seen: Exchanges | Merges, first: int, disturbance: Disturbance) -> Measurements:
+        """What a layer's replies measure; where the vault merged, merged rows with the own side's log weight."""
+        weights = seen.own if isinstance(seen, Merges) else seen
         return Measurements.from_steps(
-            torch.cat([query.q for query, _ in exchanges]),
-            torch.cat([reply.m for _, reply in exchanges]),
-            torch.cat([reply.g for _, reply in exchanges]),
-            torch.cat([reply.a for _, reply in exchanges]),
-            positions=torch.tensor([query.position for query, _ in exchanges]),
+            seen.q,
+            weights.m,
+            weights.g,
+            seen.a,
+            positions=seen.positions,
             kv_heads=self._base.k.shape[1],
             spec=self._base.spec,
-            computed_in=bundle.dtype,
+            computed_in=self.public.bundle.dtype,
             first=first,
             disturbance=disturbance,
+            summed=isinstance(seen, Merges) or seen.summed,
         )
 
 
-def _exchanges(view: AdversaryView) -> dict[int, list[tuple[Query, PartialAttention]]]:
-    """Queries of the first request with their answers, by layer; a query is answered before the next one is sent."""
-    layers: dict[int, list[tuple[Query, PartialAttention]]] = {}
-    pending, request = None, None
-    for _, message in view.messages:
-        if isinstance(message, Query):
-            if request not in (None, message.request):
-                break
-            pending, request = message, message.request
-        elif isinstance(message, PartialAttention) and pending is not None:
-            layers.setdefault(pending.layer, []).append((pending, message))
-            pending = None
-    return layers
+def _space(seen: Exchanges | Merges, measured: Measurements) -> RowSpace:
+    """What a layer's replies span, beside the own attention where the vault merged them with it."""
+    beside = grouped(seen.own.a, len(measured.average)) if isinstance(seen, Merges) else None
+    return RowSpace.of(measured.average, deviation(measured), beside)
 
 
 def _disturbances(public: Public) -> Callable[[int], Disturbance]:
@@ -204,25 +206,6 @@ def _disturbances(public: Public) -> Callable[[int], Disturbance]:
     norms = calibrate(public.bundle, public.corpus).value_norm
     sizes = ReplyNoise(multiplier, log_weight, norms, norms)
     return lambda layer: Disturbance(sizes.sigma(layer, public.bundle.geometry.heads), log_weight, rounding)
-
-
-def _replay(
-    bundle: Bundle,
-    exchanges: Mapping[int, Sequence[tuple[Query, PartialAttention]]],
-    public: list[int],
-    noise: Callable[[int], Disturbance],
-) -> Replay:
-    layers = {}
-    for layer, pairs in exchanges.items():
-        mass = torch.cat([reply.g for _, reply in pairs]).float()
-        layers[layer] = Exchange(
-            queries=torch.cat([query.q for query, _ in pairs]),
-            log_weight=torch.cat([reply.m for _, reply in pairs]).float() + mass.log(),
-            average=torch.cat([reply.a for _, reply in pairs]),
-            positions=torch.tensor([query.position for query, _ in pairs]),
-            disturbance=noise(layer),
-        )
-    return Replay(bundle, layers, tuple(public))
 
 
 def _refuted(replay: Replay, ids: Sequence[int], position: int, tokens: Sequence[int]) -> bool:

@@ -78,6 +78,7 @@ class Measurements:
         spec: constants of layer 0's attention.
         first: absolute position of the first key.
         disturbance: what the vault adds to its replies.
+        summed: whether ``m`` stands for ``l = m + log g`` and ``g`` is one.
     """
 
     queries: Tensor
@@ -91,11 +92,12 @@ class Measurements:
     spec: AttentionSpec
     first: int = 0
     disturbance: Disturbance = UNDISTURBED
+    summed: bool = False
 
     @property
     def names_maxima(self) -> bool:
         """Whether ``m`` is the score of one of the keys."""
-        return self.disturbance.log_weight == 0
+        return not self.summed and self.disturbance.log_weight == 0
 
     @classmethod
     def from_steps(
@@ -111,6 +113,7 @@ class Measurements:
         computed_in: torch.dtype = torch.float32,
         first: int = 0,
         disturbance: Disturbance = UNDISTURBED,
+        summed: bool = False,
     ) -> "Measurements":
         """Group a decode's layer-0 exchange by key/value head.
 
@@ -125,28 +128,24 @@ class Measurements:
             computed_in: dtype of the vault's keys and values.
             first: absolute position of the vault's first key.
             disturbance: what the vault adds to its replies.
+            summed: whether ``m`` stands for ``l``.
         """
         answered = maximum.isfinite().all(1) & (mass > 0).all(1) & average.isfinite().flatten(1).all(1)
         positions = positions[answered]
         queries, maximum, mass, average = queries[answered], maximum[answered], mass[answered], average[answered]
-        steps, heads, _ = queries.shape
-
-        def grouped(x: Tensor) -> Tensor:
-            split = x.float().reshape(steps, kv_heads, heads // kv_heads, -1).transpose(0, 1)
-            return split.reshape(kv_heads, steps * (heads // kv_heads), -1).contiguous()
-
         return cls(
-            queries=grouped(queries).to(computed_in) * spec.scale,
-            maximum=grouped(maximum)[..., 0],
-            mass=grouped(mass)[..., 0],
-            average=grouped(average),
-            positions=positions.repeat_interleave(heads // kv_heads),
+            queries=grouped(queries, kv_heads).to(computed_in) * spec.scale,
+            maximum=grouped(maximum, kv_heads)[..., 0],
+            mass=grouped(mass, kv_heads)[..., 0],
+            average=grouped(average, kv_heads),
+            positions=positions.repeat_interleave(queries.shape[1] // kv_heads),
             precision=max(torch.finfo(average.dtype).eps, disturbance.rounding),
             value_precision=torch.finfo(computed_in).eps,
             score_precision=max(torch.finfo(maximum.dtype).eps, torch.finfo(mass.dtype).eps),
             spec=spec,
             first=first,
             disturbance=disturbance,
+            summed=summed,
         )
 
     def at(self, rows: Tensor) -> "Measurements":
@@ -188,6 +187,13 @@ class Measurements:
         rounding = self.score_precision * (_SCORE_UNITS * bound + 2 * self.maximum.abs() + 1)
         coarse = self.disturbance.rounding * (self.maximum.abs() + 1)
         return rounding + coarse + SIGMAS * self.disturbance.log_weight
+
+
+def grouped(x: Tensor, kv_heads: int) -> Tensor:
+    """What was sent step by step ``[steps, heads(, d)]``, by key/value head ``[kv_heads, rows, d or 1]``."""
+    steps, heads = x.shape[:2]
+    split = x.float().reshape(steps, kv_heads, heads // kv_heads, -1).transpose(0, 1)
+    return split.reshape(kv_heads, steps * (heads // kv_heads), -1).contiguous()
 
 
 @dataclass(frozen=True)

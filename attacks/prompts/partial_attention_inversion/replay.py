@@ -12,10 +12,12 @@ import torch
 from torch import Tensor
 
 from attacks.prompts.partial_attention_inversion.measurements import SIGMAS, UNDISTURBED, Disturbance
+from attacks.transcript import Exchanges, Merges
 from smd_research.core.guess import Spent
 from smd_research.models.attention import KVStore, LocalAttention
 from smd_research.models.bundle import Bundle
 from smd_research.models.hooked import HookedModel
+from smd_research.models.partial_attention import Partial
 
 # Relative error of a replayed reply that rounding explains, in machine epsilons of the model: blocks of fp32 arithmetic
 # in another order stay below 200.
@@ -25,21 +27,34 @@ _BATCH_TOKENS = 8192  # prefilled at once
 
 @dataclass(frozen=True)
 class Exchange:
-    """One layer's queries with their replies, and what the vault adds to them.
+    """One layer's queries with their replies, and the noise and rounding that the vault adds to these."""
 
-    Attributes:
-        queries: ``[steps, heads, head_dim]``.
-        log_weight: ``l = m + log g`` ``[steps, heads]``; ``-inf`` where a query saw no key.
-        average: ``A`` ``[steps, heads, head_dim]``, in the dtype it crossed in.
-        positions: absolute positions of the queries ``[steps]``.
-        disturbance: noise and rounding of the replies.
-    """
-
-    queries: Tensor
-    log_weight: Tensor
-    average: Tensor
-    positions: Tensor
+    seen: Exchanges | Merges
     disturbance: Disturbance = UNDISTURBED
+
+    def units(self, predicted: Partial, rounding: float) -> Tensor:
+        """Errors of predicted shards, in units of what rounding and noise explain.
+
+        Args:
+            predicted: ``[guesses, heads, steps(, head_dim)]``.
+            rounding: relative error that arithmetic explains.
+
+        Returns:
+            Of ``l``, and the largest of the coordinates of ``A`` or of the merged rows ``[guesses, 2 * rows]``.
+        """
+        seen, added = self.seen, self.disturbance
+        by_weight, by_average = seen.error(predicted)
+        rounding = max(rounding, added.rounding)
+        sent = seen.a.double()
+        grain = rounding * sent.abs().amax() + SIGMAS * added.average
+        slack = torch.tensor(1.0)
+        if isinstance(seen, Exchanges):
+            slack = rounding * (1 + seen.log_weight.abs().t()) + SIGMAS * added.log_weight
+        else:  # noise on l moves the weights of both sides, by a quarter of it at most
+            grain = grain + SIGMAS * added.log_weight * (seen.own.a.double() - sent).abs().amax() / 4
+        wire = max(torch.finfo(seen.a.dtype).eps, added.rounding)
+        off = by_average.cpu().abs() / (grain + wire * sent.abs().transpose(0, 1))
+        return torch.cat([(by_weight.cpu().abs() / slack).flatten(1), off.amax(-1).flatten(1)], 1).nan_to_num(0.0)
 
 
 @dataclass
@@ -87,20 +102,11 @@ class Replay:
         return torch.stack([error.amax(1), error.square().log1p().mean(1)], 1)
 
     def _layer(self, store: KVStore, attention: LocalAttention, layer: int, guesses: int) -> Tensor:
-        """Errors of one layer's rows: of ``l``, and the largest of ``A``'s coordinates ``[guesses, 2 * rows]``."""
-        seen, device = self.exchanges[layer], self.bundle.device
-        q = seen.queries.to(device, self.bundle.dtype).transpose(0, 1).expand(guesses, -1, -1, -1)
-        m, g, a = store.partial(layer, q, seen.positions.to(device), attention.specs[layer])
-        log_weight = (m + g.log()).transpose(1, 2).cpu()
-        average = a.float().transpose(1, 2).cpu()
-        rounding = max(_UNITS * torch.finfo(self.bundle.dtype).eps, seen.disturbance.rounding)
-        slack = rounding * (1 + seen.log_weight.abs()) + SIGMAS * seen.disturbance.log_weight
-        by_weight = ((log_weight - seen.log_weight).abs() / slack).flatten(1)
-        wire = max(torch.finfo(seen.average.dtype).eps, seen.disturbance.rounding)
-        target = seen.average.float()
-        grain = rounding * target.abs().amax() + SIGMAS * seen.disturbance.average
-        by_average = ((average - target).abs() / (grain + wire * target.abs())).amax(-1).flatten(1)
-        return torch.cat([by_weight, by_average], 1).nan_to_num(0.0)
+        """Errors of one layer's rows, as :meth:`Exchange.units` has them."""
+        exchange, device = self.exchanges[layer], self.bundle.device
+        q = exchange.seen.q.to(device, self.bundle.dtype).transpose(0, 1).expand(guesses, -1, -1, -1)
+        predicted = store.partial(layer, q, exchange.seen.positions.to(device), attention.specs[layer])
+        return exchange.units(predicted, _UNITS * torch.finfo(self.bundle.dtype).eps)
 
 
 def mend(

@@ -9,7 +9,7 @@ beamformer does (Proc. IEEE 57(8), 1969): with singular values ``s`` and the noi
 ``s^2 / (s^2 + tau^2)`` of what lies along it, so that no rank has to be chosen.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from attacks.prompts.partial_attention_inversion.measurements import LayerTable,
 
 _FIRST_LOOK = 1024  # tokens that are looked at in fp64, the best of all in fp32
 _SHARP = -3.0  # decimal orders a head
+_UNSEEN = 1e-8  # share of a squared value that rounding leaves in a quotient by its own
 _SPARE = 16  # of a shortlist beyond twice the rank
 
 
@@ -26,24 +27,38 @@ class RowSpace:
     """What the replies of each key/value head span.
 
     Attributes:
-        outside: for each usable head, a map ``[head_dim, head_dim]`` whose squared length is what a value has outside.
+        outside: for each usable head, a map ``[dims, dims]`` whose squared length is what a value has outside.
         heads: the usable heads ``[usable]``: those whose rows span less than they could.
         rank: directions that stand out of the noise, the most over the usable heads; 0 when none is usable.
         blur: distance that a value along the weakest of these directions may seem to have.
+        quotient: for each usable head, columns ``[head_dim, dims]`` that values are seen along; None: as they are.
     """
 
     outside: Tensor
     heads: Tensor
     rank: int
     blur: float = 0.0
+    quotient: Tensor | None = None
 
     @classmethod
-    def of(cls, average: Tensor, deviation: Tensor) -> "RowSpace":
-        """The space of averages ``[kv_heads, rows, head_dim]``, whose entries have noise ``deviation [kv_heads]``."""
+    def of(cls, average: Tensor, deviation: Tensor, beside: Tensor | None = None) -> "RowSpace":
+        """The space of averages, beside another one where one is given.
+
+        Args:
+            average: ``[kv_heads, rows, head_dim]``.
+            deviation: of the noise of their entries ``[kv_heads]``.
+            beside: rows ``[kv_heads, rows, head_dim]`` whose span counts as nothing: the space is one of the quotient.
+        """
+        if beside is not None:
+            quotient = _complement(beside.double(), deviation.double())
+            if not quotient.shape[2]:
+                return cls(quotient[:0], torch.empty(0, dtype=torch.long), 0)
+            space = cls.of(torch.bmm(average.double(), quotient), deviation)
+            return replace(space, quotient=quotient[space.heads])
         _, rows, dim = average.shape
         triangle = torch.linalg.qr(average.double(), mode="r").R
         _, sizes, directions = torch.linalg.svd(triangle, full_matrices=True)
-        noise = deviation.double()[:, None] * (rows**0.5 + dim**0.5) + torch.finfo(torch.float64).tiny
+        noise = _loudest(deviation.double(), rows, dim)
         ranks = (sizes > noise).sum(1)
         heads = (ranks < min(rows, dim)).nonzero()[:, 0]
         missed = torch.ones(len(average), dim, dtype=torch.float64)
@@ -59,19 +74,41 @@ class RowSpace:
         return self.rank > 0 and self.blur < _SHARP * len(self.heads)
 
     def distance(self, values: Tensor) -> Tensor:
-        """How far values ``[tokens, kv_heads, head_dim]`` lie outside: decimal orders, over all heads ``[tokens]``."""
+        """How far values ``[tokens, kv_heads, head_dim]`` lie outside: decimal orders, over all heads ``[tokens]``.
+
+        Values that the quotient does not see are as far as can be.
+        """
         own = values[:, self.heads].transpose(0, 1).to(self.outside)
-        away = torch.bmm(own, self.outside.transpose(1, 2)).square().sum(-1)
         whole = own.square().sum(-1).clamp(min=torch.finfo(own.dtype).tiny)
-        return (away / whole).clamp(min=torch.finfo(own.dtype).tiny).log10().sum(0)
+        unseen = torch.zeros(len(values), dtype=torch.bool)
+        if self.quotient is not None:
+            own, before = torch.bmm(own, self.quotient.to(own)), whole
+            whole = own.square().sum(-1).clamp(min=torch.finfo(own.dtype).tiny)
+            unseen = (whole < _UNSEEN * before).any(0)
+        away = torch.bmm(own, self.outside.transpose(1, 2)).square().sum(-1)
+        return (away / whole).clamp(min=torch.finfo(own.dtype).tiny).log10().sum(0).masked_fill(unseen, 0.0)
 
     def nearest(self, values: Tensor, most: int) -> tuple[Tensor, Tensor]:
         """The ``most`` tokens of ``values [tokens, kv_heads, head_dim]`` that lie outside least, and how far."""
-        coarse = RowSpace(self.outside.float(), self.heads, self.rank).distance(values)
+        coarse = replace(self, outside=self.outside.float()).distance(values)
         ids = coarse.topk(min(max(most, _FIRST_LOOK), len(coarse)), largest=False).indices
         exact = self.distance(values[ids])
         best = exact.topk(min(most, len(ids)), largest=False)
         return ids[best.indices], best.values
+
+
+def _loudest(deviation: Tensor, rows: int, dim: int) -> Tensor:
+    """Largest singular value ``[kv_heads, 1]`` of noise alone."""
+    loudest: Tensor = deviation[:, None] * (rows**0.5 + dim**0.5) + torch.finfo(torch.float64).tiny
+    return loudest
+
+
+def _complement(rows: Tensor, deviation: Tensor) -> Tensor:
+    """Orthonormal columns ``[kv_heads, head_dim, dims]`` outside the span of rows, as many for every head."""
+    _, sizes, directions = torch.linalg.svd(rows, full_matrices=True)
+    rank = int((sizes > _loudest(deviation, *rows.shape[1:])).sum(1).max())
+    outside: Tensor = directions[:, rank:].transpose(1, 2)
+    return outside
 
 
 def deviation(seen: Measurements) -> Tensor:

@@ -70,6 +70,7 @@ def solve(
     *,
     prior: Prior | None = None,
     effort: Effort | None = None,
+    read: Spanned | None = None,
 ) -> Solution:
     """Recover a prompt from the partial attention of its decode steps.
 
@@ -82,17 +83,18 @@ def solve(
         rng: draws equations and covariance samples.
         prior: language model that guides restarts; None leaves it out.
         effort: how hard to try.
+        read: what the row space says, where that is known already.
 
     Returns:
         The best assignment found, with its certificate.
     """
     effort, stages = effort or Effort(), Stages()
     with stages.timed("row_space"):
-        found = span(seen, table, length, {})
-        read = None if found is None else _offered(seen, table, found, effort, rng)
-    if read is not None and read.search.explained:
+        found = read or span(seen, table, length, {})
+        offered = None if found is None else _offered(seen, table, found, effort, rng)
+    if offered is not None and offered.search.explained:
         stages.named("row_space", length)
-        return _solution(read, table, stages, effort)
+        return _solution(offered, table, stages, effort)
     best: _Attempt | None = None
     for among in (None,) if found is None else (found.shortlists, None):
         attempt = _attempt(seen, table, length, among, prior, effort, rng, stages)

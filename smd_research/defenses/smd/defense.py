@@ -22,13 +22,13 @@ from smd_research.defenses.smd.decode import DecodeService
 from smd_research.defenses.smd.guards import GuardOptions, Guards
 from smd_research.defenses.smd.requests import SendOrder, ServiceOptions
 from smd_research.defenses.smd.vault import Vault
-from smd_research.mechanisms.attention.exchange import ExchangeParameters
+from smd_research.mechanisms.attention.exchange import ExchangeParameters, MergePlace, ReplyForm
 from smd_research.models.bundle import Bundle
 from smd_research.models.calibration import Calibration, calibrate
 from smd_research.models.hooked import HookedModel
 from smd_research.models.sources import DTYPES
 
-SHOWS = frozenset({Observable.QUERIES, Observable.PARTIAL_ATTENTION, Observable.OUTPUT_TOKENS, Observable.LENGTH})
+SHOWS = frozenset({Observable.QUERIES, Observable.OUTPUT_TOKENS, Observable.LENGTH})
 
 
 class SmdDeployment(Deployment):
@@ -43,7 +43,13 @@ class SmdDeployment(Deployment):
 
     def __init__(self, bundle: Bundle, boundary: Boundary, defense: "Smd", guards: Guards | None = None) -> None:
         options = defense.service_options
-        self.vault = Vault(options.wire_dtype, options.inner_layers, guards)
+        self.vault = Vault(
+            options.wire_dtype,
+            options.inner_layers,
+            guards,
+            ReplyForm(defense.exchange.reply),
+            options.merge,
+        )
         super().__init__(bundle, boundary, self.vault, defense.shows)
         self._guards = guards
         self._public_tokens = defense.exchange.public_tokens
@@ -116,8 +122,12 @@ class Smd(Defense):
         noise_epsilon: sets ``noise_multiplier`` by the analytic Gaussian mechanism, for ``A`` of one reply.
         noise_delta: its delta, and that of the guarantee.
         noise_log_weight: Gaussian noise on ``m + log g``, in nats; with both there is a guarantee. Breaks invariance.
-        reply_bits: mantissa bits that ``m``, ``g`` and ``A`` are rounded to before they cross; None keeps all. Breaks
-            invariance.
+        reply_bits: mantissa bits that what crosses of a reply is rounded to; None keeps all. Breaks invariance.
+        reply: ``mga``, or ``lse``, a counter-measure: ``l = m + log g`` crosses in place of both, which is all that the
+            merge needs; no row names its largest score any more.
+        merge: ``provider``, or ``vault``, a counter-measure: the provider sends its own attention with its queries
+            (``send_order`` has no say then) and is sent the merged rows; whoever claims an own attention of no weight
+            is sent ``A`` all the same.
 
     Raises:
         ConfigError: for a value out of range.
@@ -136,14 +146,19 @@ class Smd(Defense):
         noise_delta: float = 1e-5,
         noise_log_weight: float = 0.0,
         reply_bits: int | None = None,
+        reply: str = "mga",
+        merge: str = "provider",
     ) -> None:
         if wire_dtype not in DTYPES:
             raise ConfigError(f"wire_dtype={wire_dtype} is unknown: use one of {', '.join(DTYPES)}")
         if send_order not in list(SendOrder):
             raise ConfigError(f"defense.send_order={send_order} is unknown: use one of {', '.join(SendOrder)}")
+        for name, value, words in (("reply", reply, ReplyForm), ("merge", merge, MergePlace)):
+            if value not in list(words):
+                raise ConfigError(f"defense.{name}={value} is unknown: use one of {', '.join(words)}")
         if public_tokens < 0 or inner_layers < 0:
             raise ConfigError("defense.public_tokens and defense.inner_layers count from 0")
-        self.exchange = ExchangeParameters(wire_dtype, send_order, public_tokens, inner_layers)
+        self.exchange = ExchangeParameters(wire_dtype, send_order, public_tokens, inner_layers, reply, merge)
         self.guards = GuardOptions(
             audit, audit_slack, noise_multiplier, noise_epsilon, noise_delta, noise_log_weight, reply_bits
         )
@@ -152,7 +167,12 @@ class Smd(Defense):
     def service_options(self) -> ServiceOptions:
         """What the provider is configured with."""
         exchange = self.exchange
-        return ServiceOptions(DTYPES[exchange.wire_dtype], SendOrder(exchange.send_order), exchange.inner_layers)
+        return ServiceOptions(
+            DTYPES[exchange.wire_dtype],
+            SendOrder(exchange.send_order),
+            exchange.inner_layers,
+            MergePlace(exchange.merge),
+        )
 
     @property
     def parameters(self) -> tuple[object, ...]:
@@ -161,7 +181,12 @@ class Smd(Defense):
 
     @property
     def shows(self) -> frozenset[Observable]:
-        return SHOWS | {Observable.OUTPUT_STATES} if self.exchange.inner_layers else SHOWS
+        replies = {Observable.PARTIAL_ATTENTION}
+        if self.exchange.merge == MergePlace.VAULT:
+            replies = {Observable.MERGED_ATTENTION}
+        if self.exchange.inner_layers:
+            replies |= {Observable.OUTPUT_STATES}
+        return SHOWS | replies
 
     def prepare(
         self, bundle: Bundle, public_text: PublicText = NO_TEXT, seed: int = 0, folder: Path | None = None

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from torch import Tensor
 
 from smd_research.boundary.messages import Query
 from smd_research.core.errors import ConfigError
@@ -145,13 +146,13 @@ class Guards:
         if self._audit:
             self._audit.check(query.q, query.layer, query.position)
 
-    def released(self, shard: Partial, layer: int) -> Partial:
-        """A reply as it may cross: ``m``, ``g`` ``[streams, heads, 1]``, ``a`` ``[streams, heads, 1, d]``."""
-        if self._noise:
-            shard = self._noise.release(shard, layer, self._rng)
-        if self._bits:
-            shard = Partial(*(round_mantissa(part, self._bits) for part in shard))
-        return shard
+    def noised(self, shard: Partial, layer: int) -> Partial:
+        """A shard with its noise: ``m``, ``g`` ``[streams, heads, 1]``, ``a`` ``[streams, heads, 1, d]``."""
+        return self._noise.release(shard, layer, self._rng) if self._noise else shard
+
+    def rounded(self, part: Tensor) -> Tensor:
+        """What crosses of a reply, with the bits that it may keep."""
+        return round_mantissa(part, self._bits) if self._bits else part
 
     def guarantee(self, heads: int, delta: float) -> Guarantee | None:
         """What a reply promises; None while anything of it is exact."""

@@ -6,13 +6,21 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from smd_research.boundary.messages import Message, PartialAttention, Query
+from smd_research.boundary.messages import (
+    MergedRows,
+    MergeQuery,
+    Message,
+    PartialAttention,
+    Query,
+    SummedAttention,
+)
 from smd_research.core.errors import ProtocolError
 from smd_research.defenses.smd.patience import Patience
 from smd_research.defenses.smd.requests import Request, SendOrder, ServiceOptions
 from smd_research.defenses.smd.stages import Stage, StageClock
+from smd_research.mechanisms.attention.exchange import MergePlace
 from smd_research.models.attention import AttentionSpec, QueryFirstRuntime
-from smd_research.models.partial_attention import NEGATIVE_INFINITY, Partial, merge
+from smd_research.models.partial_attention import NEGATIVE_INFINITY, Partial, join, merge
 from smd_research.models.ragged import RaggedKV
 
 
@@ -46,34 +54,58 @@ class MergedAttention(QueryFirstRuntime):
 
     def ask(self, layer: int, q: Tensor, spec: AttentionSpec) -> None:
         self._mark(Stage.Q_PROJ)
-        if self._options.send_order is SendOrder.AFTER_Q:
+        if self._options.send_order is SendOrder.AFTER_Q and not self._merged_there:
             self._send(layer, q)
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, positions: Tensor, spec: AttentionSpec) -> Tensor:
         self._mark(Stage.KV_PROJ)
-        if self._options.send_order is SendOrder.AFTER_KV:
+        if self._options.send_order is SendOrder.AFTER_KV and not self._merged_there:
             self._send(layer, q)
         self._kv.append(layer, k, v)
         where = positions.expand(q.shape[0]) if positions.dim() == 1 else positions[:, 0]
         own = self._kv.partial(layer, q, where, spec)
         self._mark(Stage.OUT_ATTENTION)
+        beside = [own, *spec.sinks(q, v)]
+        if not any(request.vault for request in self._rows):
+            return merge(beside).to(v.dtype)
+        if self._merged_there:
+            self._send(layer, q, join(beside))
+            return self._received(layer, merge(beside)).to(v.dtype)
         if self._options.send_order is SendOrder.AFTER_ATTENTION:
             self._send(layer, q)
-        if not any(request.vault for request in self._rows):
-            return merge([own, *spec.sinks(q, v)]).to(v.dtype)
         theirs = self._collect(layer, own.a)
         self._mark(Stage.RECEIVE)
-        merged = merge([theirs, own, *spec.sinks(q, v)]).to(v.dtype)
+        merged = merge([theirs, *beside]).to(v.dtype)
         self._mark(Stage.MERGE)
         return merged
 
-    def _send(self, layer: int, q: Tensor) -> None:
+    @property
+    def _merged_there(self) -> bool:
+        return self._options.merge is MergePlace.VAULT
+
+    def _send(self, layer: int, q: Tensor, own: Partial | None = None) -> None:
+        """Ask the vaults, with the own attention where they are to merge it."""
         rows = q[:, :, 0].to(self._options.wire_dtype).cpu()
-        for request, own in self._rows.items():
+        if own is not None:
+            weight, a = own.m[:, :, 0].float().cpu(), own.a[:, :, 0].to(self._options.wire_dtype).cpu()
+        for request, at in self._rows.items():
             if request.vault:
-                query = Query(rows[own], request.start.request, layer, request.position)
+                query = Query(rows[at], request.start.request, layer, request.position)
+                if own is not None:
+                    query = MergeQuery(query.q, query.request, layer, query.position, weight[at], a[at])
                 self._patience.ask(request, layer, query)
         self._mark(Stage.SEND)
+
+    def _received(self, layer: int, own: Tensor) -> Tensor:
+        """The rows ``[batch, heads, 1, d]`` that the vaults merged, the own ones where no vault has a part."""
+        _, heads, _, d = own.shape
+        answers = self._patience.collect(tuple(self._rows), layer, partial(_fitting_rows, layer, heads, d))
+        merged = own.clone()
+        for request, answer in answers:
+            if isinstance(answer, MergedRows):
+                merged[self._rows[request]] = answer.a.to(merged).unsqueeze(2)
+        self._mark(Stage.RECEIVE)
+        return merged
 
     def _collect(self, layer: int, own: Tensor) -> Partial:
         """The vaults' shards beside attention ``own [batch, heads, 1, dv]``; empty where there is no answer."""
@@ -104,19 +136,44 @@ class MergedAttention(QueryFirstRuntime):
 
 
 def _fitting(layer: int, heads: int, d: int, request: Request, answer: Message) -> PartialAttention:
-    """An answer that fits its query.
+    """An answer that fits its query, whatever form it has.
 
     Raises:
         ProtocolError: saying what does not fit.
     """
+    if isinstance(answer, SummedAttention):
+        shard = Partial.summed(answer.log_weight, answer.a)
+        answer = PartialAttention(*shard, answer.request, answer.layer, answer.position)
     if not isinstance(answer, PartialAttention):
         raise ProtocolError(f"a vault answered a query with {type(answer).__name__}")
-    if (answer.request, answer.layer, answer.position) != (request.start.request, layer, request.position):
-        raise ProtocolError("a vault answered another query than it was asked")
+    _check_address(layer, request, answer)
     rows = (request.streams, heads)
     if answer.m.shape != rows or answer.g.shape != rows or answer.a.shape != (*rows, d):
         raise ProtocolError(f"a vault answered with attention of shape {list(answer.a.shape)}, not {[*rows, d]}")
     return answer
+
+
+def _fitting_rows(layer: int, heads: int, d: int, request: Request, answer: Message) -> MergedRows:
+    """Merged rows that fit their query.
+
+    Raises:
+        ProtocolError: saying what does not fit.
+    """
+    if not isinstance(answer, MergedRows):
+        raise ProtocolError(f"a vault answered a query with {type(answer).__name__}")
+    _check_address(layer, request, answer)
+    if answer.a.shape != (request.streams, heads, d):
+        raise ProtocolError(
+            f"a vault answered with rows of shape {list(answer.a.shape)}, not {[request.streams, heads, d]}"
+        )
+    if not bool(answer.a.isfinite().all()):
+        raise ProtocolError("a vault answered a query with values that are not finite")
+    return answer
+
+
+def _check_address(layer: int, request: Request, answer: PartialAttention | MergedRows) -> None:
+    if (answer.request, answer.layer, answer.position) != (request.start.request, layer, request.position):
+        raise ProtocolError("a vault answered another query than it was asked")
 
 
 def _sound(shard: Partial) -> bool:

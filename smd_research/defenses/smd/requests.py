@@ -10,6 +10,7 @@ import torch
 from smd_research.boundary import Channel
 from smd_research.boundary.messages import Message, StartDecode
 from smd_research.core.errors import LabError, ProtocolError
+from smd_research.mechanisms.attention.exchange import MergePlace
 from smd_research.models.attention import KVStore
 from smd_research.models.sampling import Sampling
 
@@ -32,11 +33,13 @@ class ServiceOptions:
         wire_dtype: type of queries on the wire.
         send_order: when queries leave.
         inner_layers: decode layers that the vaults run.
+        merge: who merges both sides' attention; at the vaults, queries leave with the service's own.
     """
 
     wire_dtype: torch.dtype = torch.float32
     send_order: SendOrder = SendOrder.AFTER_Q
     inner_layers: int = 0
+    merge: MergePlace = MergePlace.PROVIDER
 
 
 @dataclass(frozen=True)

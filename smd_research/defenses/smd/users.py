@@ -93,7 +93,7 @@ class VaultUser:
         self._weights = weights
         self._channel = channel
         self._meter = meter
-        self.client = Vault(service.wire_dtype, service.inner_layers)
+        self.client = Vault(service.wire_dtype, service.inner_layers, place=service.merge)
         channel.serve_for(self.client)
         with weights as bundle:
             self._bundle = bundle

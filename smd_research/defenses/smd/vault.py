@@ -9,6 +9,8 @@ from torch import Tensor
 from smd_research.boundary import Channel
 from smd_research.boundary.messages import (
     HiddenStates,
+    MergedRows,
+    MergeQuery,
     Message,
     NextHidden,
     OutputKeys,
@@ -16,15 +18,17 @@ from smd_research.boundary.messages import (
     PartialAttention,
     Query,
     StartDecode,
+    SummedAttention,
     Tokens,
     token_tensor,
 )
 from smd_research.core.errors import ProtocolError
 from smd_research.defenses.base import Client
 from smd_research.defenses.smd.guards import Guards
+from smd_research.mechanisms.attention.exchange import MergePlace, ReplyForm
 from smd_research.models.attention import AttentionSpec, KVStore, LocalAttention
 from smd_research.models.hooked import HookedModel
-from smd_research.models.partial_attention import Partial
+from smd_research.models.partial_attention import Partial, merge
 from smd_research.models.sampling import GREEDY, Sampling
 
 
@@ -38,10 +42,20 @@ class Vault(Client):
         wire_dtype: type in which attention crosses; ``m`` and ``g`` always cross in fp32.
         inner_layers: decode layers that run here, before the provider's first.
         guards: looks at queries, and changes replies, before they pass.
+        reply: what of its attention crosses, where the provider merges.
+        place: who merges; here, the provider's own attention comes with its queries, and no reply is without it.
     """
 
-    def __init__(self, wire_dtype: torch.dtype, inner_layers: int = 0, guards: Guards | None = None) -> None:
+    def __init__(
+        self,
+        wire_dtype: torch.dtype,
+        inner_layers: int = 0,
+        guards: Guards | None = None,
+        reply: ReplyForm = ReplyForm.MGA,
+        place: MergePlace = MergePlace.PROVIDER,
+    ) -> None:
         super().__init__()
+        self._form, self._place = reply, place
         self._wire_dtype = wire_dtype
         self._inner_layers = inner_layers
         self._guards = guards
@@ -184,7 +198,7 @@ class Vault(Client):
             return self._next_hidden(message)
         return super().handle(message)
 
-    def _attend(self, query: Query) -> PartialAttention:
+    def _attend(self, query: Query) -> PartialAttention | SummedAttention | MergedRows:
         spec = self._specs.get(query.layer)
         if spec is None or query.request != self._request or query.layer < self._inner_layers:
             raise ProtocolError(f"query for layer {query.layer} of request {query.request}: no keys here")
@@ -192,6 +206,8 @@ class Vault(Client):
         q = query.q
         if q.dim() != 3 or q.shape[0] != k.shape[0] or q.shape[2] != k.shape[3] or q.shape[1] % k.shape[1]:
             raise ProtocolError(f"query of shape {list(q.shape)} does not fit the keys of the prompt")
+        if isinstance(query, MergeQuery) != (self._place is MergePlace.VAULT):
+            raise ProtocolError("a query that is to be merged elsewhere than agreed")
         if self._guards:
             self._guards.check(query)
         # where nothing asks for the position, one query row sees every key
@@ -199,12 +215,21 @@ class Vault(Client):
         shard = self.store.partial(query.layer, q.to(k).unsqueeze(2), position, spec)
         return self._reply(shard, query)
 
-    def _reply(self, shard: Partial, query: Query) -> PartialAttention:
+    def _reply(self, shard: Partial, query: Query) -> PartialAttention | SummedAttention | MergedRows:
         """What crosses of one shard: rows ``[streams, heads]`` and ``[streams, heads, d]``."""
+        address = query.request, query.layer, query.position
         if self._guards:
-            shard = self._guards.released(shard, query.layer)
-        a = shard.a[:, :, 0].to(self._wire_dtype)
-        return PartialAttention(shard.m[:, :, 0], shard.g[:, :, 0], a, query.request, query.layer, query.position)
+            shard = self._guards.noised(shard, query.layer)
+        if isinstance(query, MergeQuery):
+            return MergedRows(self._crossing(_merged(shard, query))[:, :, 0].to(self._wire_dtype), *address)
+        m, g, a = shard if self._form is ReplyForm.MGA else Partial.summed(shard.log_weight, shard.a)
+        m, g, a = self._crossing(m)[:, :, 0], self._crossing(g)[:, :, 0], self._crossing(a)[:, :, 0]
+        if self._form is ReplyForm.LSE:
+            return SummedAttention(m, a.to(self._wire_dtype), *address)
+        return PartialAttention(m, g, a.to(self._wire_dtype), *address)
+
+    def _crossing(self, part: Tensor) -> Tensor:
+        return self._guards.rounded(part) if self._guards else part
 
     def _next_hidden(self, message: NextHidden) -> HiddenStates:
         if self._inner is None or message.request != self._request:
@@ -213,3 +238,16 @@ class Vault(Client):
         feed = torch.tensor([[token] for token in self._latest], device=self.store.device)
         hidden = self._inner.forward(LocalAttention(self.store), position, ids=feed)[:, -1]
         return HiddenStates(hidden.to(self._wire_dtype), message.position)
+
+
+def _merged(shard: Partial, query: MergeQuery) -> Tensor:
+    """Attention ``[streams, heads, 1, d]`` over a shard's keys and the asker's.
+
+    Raises:
+        ProtocolError: for attention of the asker's that does not fit, or is not finite.
+    """
+    fits = query.log_weight.shape == shard.m.shape[:2] and query.a.shape == (*shard.a.shape[:2], shard.a.shape[3])
+    if not fits or not bool(query.a.isfinite().all() and query.log_weight.isfinite().all()):
+        raise ProtocolError("a query came with attention that cannot be merged")
+    theirs = Partial.summed(query.log_weight.to(shard.m).unsqueeze(2), query.a.to(shard.m).unsqueeze(2))
+    return merge([shard, theirs])
