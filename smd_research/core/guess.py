@@ -1,8 +1,10 @@
 """What an attack returns."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
+
+from smd_research.core.wrapper import Wrapper
 
 if TYPE_CHECKING:
     import numpy as np
@@ -70,6 +72,20 @@ class Guess:
     choices: tuple[int, ...] = ()
     readable: bool | None = None
     facts: Mapping[str, float] = field(default_factory=dict, compare=False)
+
+    def at(self, place: slice) -> "Guess":
+        """The guess at some positions alone."""
+        candidates = tuple(one[place] for one in self.candidates)
+        return replace(self, ids=self.ids[place], ranked=self.ranked[place], candidates=candidates)
+
+    def wrapped(self, wrapper: Wrapper) -> "Guess":
+        """A guess at what the user wrote, completed with the public tokens around it."""
+        if not wrapper:
+            return self
+        before, behind = (tuple((token,) for token in end) for end in (wrapper.head, wrapper.tail))
+        ranked = (*before, *self.ranked, *behind) if self.ranked else ()
+        candidates = tuple(map(wrapper.around, self.candidates))
+        return replace(self, ids=wrapper.around(self.ids), ranked=ranked, candidates=candidates)
 
 
 @dataclass(frozen=True, repr=False)

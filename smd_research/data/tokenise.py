@@ -1,11 +1,14 @@
 """From documents to the prompts that a model reads."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from transformers import PreTrainedTokenizerBase
 
 from smd_research.core.errors import PromptError
-from smd_research.data.prompts import Document, Prompt, token_spans
+from smd_research.core.wrapper import Wrapper
+from smd_research.data.prompts import Document, Prompt, moved, token_spans
+from smd_research.models.chat import Envelope
 
 Offset = tuple[int, int]
 """Where a token begins and ends in its text, in characters."""
@@ -44,6 +47,42 @@ def prompts(
     ]
 
 
+def wrapped_prompts(
+    documents: Sequence[Document], tokenizer: PreTrainedTokenizerBase, prompt_tokens: int | None = None
+) -> list[Prompt]:
+    """Documents as the messages of a user, each in the chat template's wrapper.
+
+    The text, without white space at its ends, is encoded in its wrapper, as the model expects it. A token that stands
+    on both sides of a seam holds a part of the text and is the user's; all others around it are the wrapper's. Only the
+    user's tokens count: a cut takes them off the end of the text. There is no continuation, since what follows a
+    message is an answer.
+
+    Args:
+        documents: texts with marked secrets.
+        tokenizer: a fast tokenizer with a chat template.
+        prompt_tokens: how many tokens of the text to keep; None keeps whole documents.
+
+    Returns:
+        One prompt for each document.
+
+    Raises:
+        ConfigError: when the tokenizer has no chat template, or one that cannot be used.
+        PromptError: as :func:`prompts`, and for a text that the template changes.
+    """
+    envelope, messages = Envelope.of(tokenizer), [document.stripped for document in documents]
+    start, sealed = len(envelope.before), [envelope.around(message.text) for message in messages]
+    found = []
+    for message, (ids, offsets) in zip(messages, _encoded(sealed, tokenizer, begins=False), strict=True):
+        own = [(first - start, last - start) for first, last in offsets]
+        inside = [i for i, (first, last) in enumerate(own) if first < len(message.text) and last > 0]
+        place = slice(min(inside, default=0), max(inside, default=-1) + 1)
+        alone = _prompt(message, ids[place], own[place], tokenizer.model_max_length, prompt_tokens, 0)
+        wrapper = Wrapper(tuple(ids[: place.start]), tuple(ids[place.stop :]))
+        spans = moved(alone.spans, len(wrapper.head))
+        found.append(replace(alone, ids=wrapper.around(alone.ids), spans=spans, wrapper=wrapper))
+    return found
+
+
 def _prompt(
     document: Document,
     ids: Sequence[int],
@@ -70,13 +109,21 @@ def _prompt(
     )
 
 
-def _encoded(texts: list[str], tokenizer: PreTrainedTokenizerBase) -> Iterator[tuple[Sequence[int], Sequence[Offset]]]:
-    """Token ids and character offsets, special tokens that the tokenizer puts in front included, none behind."""
+def _encoded(
+    texts: list[str], tokenizer: PreTrainedTokenizerBase, begins: bool = True
+) -> Iterator[tuple[Sequence[int], Sequence[Offset]]]:
+    """Token ids and character offsets, special tokens that the tokenizer puts in front included, none behind.
+
+    Args:
+        texts: to encode.
+        tokenizer: a fast tokenizer.
+        begins: whether the tokenizer may put a token in front; a template writes its own.
+    """
     if not texts:
         return
     # All at once, and the special tokens asked for once: thousands of calls take several times as long.
     encoded = tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     begin = tokenizer.bos_token_id
-    begins = begin is not None and begin in tokenizer("", add_special_tokens=True)["input_ids"]
+    begins = begins and begin is not None and begin in tokenizer("", add_special_tokens=True)["input_ids"]
     for ids, offsets in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True):
         yield ([begin, *ids], [(0, 0), *offsets]) if begins else (ids, offsets)

@@ -1,17 +1,21 @@
 """Chat templates turn by turn: the token ids that each turn adds to a conversation.
 
 A template is rendered once per turn and only what it adds is tokenised, so the ids of earlier turns, as the model has
-processed them, are never tokenised again.
+processed them, are never tokenised again. Of a single message, :class:`Envelope` says what of the text is the user's.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from smd_research.core.errors import ConfigError
+from smd_research.core.errors import ConfigError, PromptError
+from smd_research.core.wrapper import NO_TEMPLATE
 
 _ANSWER = "\u241fanswer\u241f"
+_MESSAGE = "\u241fmessage\u241f"
+_UNLIKE = "the chat template does not write a user's message once and as it is: leave data.chat=false"
 
 
 class Conversation:
@@ -75,11 +79,62 @@ class Conversation:
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
 
     def _render(self, messages: Sequence[dict[str, str]]) -> str:
-        rendered: Any = self._tokenizer.apply_chat_template(
-            list(messages), chat_template=self._template, tokenize=False, add_generation_prompt=True
-        )
-        return str(rendered)
+        return render(self._tokenizer, messages, self._template)
 
     def _ids(self, text: str) -> list[int]:
         ids: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
         return ids
+
+
+def render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[dict[str, str]], template: str | None = None) -> str:
+    """The messages as the template writes them, up to where the model's answer begins.
+
+    Args:
+        tokenizer: its template is used unless one is given.
+        messages: each with its ``role`` and ``content``.
+        template: a Jinja chat template.
+    """
+    rendered: Any = tokenizer.apply_chat_template(
+        list(messages), chat_template=template, tokenize=False, add_generation_prompt=True
+    )
+    return str(rendered)
+
+
+@dataclass(frozen=True, repr=False)
+class Envelope:
+    """What a tokenizer's chat template writes around one message of a user.
+
+    Attributes:
+        tokenizer: whose template it is.
+        before: text before the message.
+        behind: text after it, up to where the model's answer begins.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    before: str
+    behind: str
+
+    @classmethod
+    def of(cls, tokenizer: PreTrainedTokenizerBase) -> "Envelope":
+        """The envelope of a tokenizer.
+
+        Raises:
+            ConfigError: when it has no chat template, or one that does not write a message as it is.
+        """
+        if not getattr(tokenizer, "chat_template", None):
+            raise ConfigError(NO_TEMPLATE)
+        before, found, behind = render(tokenizer, [{"role": "user", "content": _MESSAGE}]).partition(_MESSAGE)
+        if not found or _MESSAGE in behind:
+            raise ConfigError(f"data.chat=true: {_UNLIKE}")
+        return cls(tokenizer, before, behind)
+
+    def around(self, message: str) -> str:
+        """The whole text for a message.
+
+        Raises:
+            PromptError: when the template changes the message.
+        """
+        whole = render(self.tokenizer, [{"role": "user", "content": message}])
+        if whole != f"{self.before}{message}{self.behind}":
+            raise PromptError(f"data.chat=true: {_UNLIKE}")
+        return whole

@@ -1,14 +1,15 @@
 """From documents to prompts."""
 
 import pytest
+from chatting import tokenizer_with
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerBase
 
-from smd_research.core.errors import PromptError
+from smd_research.core.errors import ConfigError, PromptError
 from smd_research.data.prompts import Document, Span
 from smd_research.data.synthetic import generate
-from smd_research.data.tokenise import prompts
+from smd_research.data.tokenise import prompts, wrapped_prompts
 from smd_research.training.tokenizer import train_tokenizer
 
 
@@ -85,3 +86,72 @@ def test_any_text(tokenizer: PreTrainedTokenizerBase, text: str, cut: int) -> No
     (prompt,) = prompts([Document("a", text)], tokenizer, cut)
     assert prompt.ids == whole.ids[:cut]
     assert text.startswith(prompt.text)
+
+
+CHATTING = tokenizer_with()
+RUN_TOGETHER = tokenizer_with("{% for m in messages %}He said{{ m.content }}ing and<eos>{% endfor %}")
+
+
+def as_expected(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    messages = [{"role": "user", "content": text}]
+    return list(tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)["input_ids"])
+
+
+def test_a_wrapped_document_is_what_the_model_expects_and_its_own_tokens_are_the_users() -> None:
+    documents = generate("personal", "evaluation", 20)
+    alone = prompts(documents, CHATTING)
+    for document, prompt, bare in zip(documents, wrapped_prompts(documents, CHATTING), alone, strict=True):
+        assert list(prompt.ids) == as_expected(CHATTING, document.text)
+        assert prompt.text == document.text
+        assert prompt.unwrapped.ids == bare.ids[1:], "but for the begin-of-sequence token, which the template writes"
+        assert [(s.start + 1, s.end + 1, s.type) for s in prompt.unwrapped.spans] == [
+            (s.start, s.end, s.type) for s in bare.spans
+        ]
+        assert CHATTING.decode(prompt.wrapper.head) == "<bos>[system] Be kind.\n[user]\n"
+        assert CHATTING.decode(prompt.wrapper.tail) == "<eos>\n[assistant]\n"
+
+
+def test_a_cut_counts_and_takes_the_users_tokens_alone() -> None:
+    documents = generate("clinical", "evaluation", 8)
+    for prompt, whole in zip(
+        wrapped_prompts(documents, CHATTING, 12), wrapped_prompts(documents, CHATTING), strict=True
+    ):
+        assert len(prompt.unwrapped.ids) == 12
+        assert prompt.wrapper == whole.wrapper
+        assert prompt.unwrapped.ids == whole.unwrapped.ids[:12]
+        assert whole.text.startswith(prompt.text)
+        assert not prompt.continuation
+        assert all(span.end <= prompt.place.stop for span in prompt.spans)
+
+
+def test_white_space_at_the_ends_is_no_part_of_a_message() -> None:
+    document = Document("d", "  Ann Lee called. \n", (Span(2, 9, "name"), Span(0, 1, "space")))
+    (prompt,), (plain,) = (wrapped_prompts([d], CHATTING) for d in (document, Document("d", "Ann Lee called.")))
+    assert (prompt.text, prompt.ids) == ("Ann Lee called.", plain.ids)
+    (span,) = prompt.spans
+    assert CHATTING.decode(prompt.ids[span.start : span.end]).strip() == "Ann Lee"
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.text(max_size=40).filter(str.strip), st.integers(1, 6))
+@pytest.mark.parametrize("tokenizer", [CHATTING, RUN_TOGETHER])
+def test_no_character_of_a_text_is_public(tokenizer: PreTrainedTokenizerBase, text: str, cut: int) -> None:
+    (prompt,) = wrapped_prompts([Document("d", text)], tokenizer)
+    assert list(prompt.ids) == as_expected(tokenizer, prompt.text)
+    own = prompt.unwrapped.ids
+    assert prompt.text in tokenizer.decode(own)
+    (short,) = wrapped_prompts([Document("d", text)], tokenizer, cut)
+    assert short.unwrapped.ids == own[:cut]
+
+
+def test_a_token_on_both_sides_of_a_seam_is_the_users() -> None:
+    (prompt,) = wrapped_prompts([Document("d", "th")], RUN_TOGETHER)
+    assert len(prompt.unwrapped.ids) == 1
+    assert RUN_TOGETHER.decode(prompt.unwrapped.ids) == "thing"
+
+
+def test_nothing_is_wrapped_without_a_template(tokenizer: PreTrainedTokenizerBase) -> None:
+    with pytest.raises(ConfigError, match="has no chat template"):
+        wrapped_prompts([Document("d", "text")], tokenizer)
+    with pytest.raises(PromptError, match="is empty"):
+        wrapped_prompts([Document("d", " \n")], CHATTING)

@@ -1,11 +1,12 @@
 """A chat's turns add up to the whole chat's ids."""
 
 import pytest
+from chatting import tokenizer_with
 from transformers import PreTrainedTokenizerBase
 
-from smd_research.core.errors import ConfigError
+from smd_research.core.errors import ConfigError, PromptError
 from smd_research.models import sources
-from smd_research.models.chat import Conversation
+from smd_research.models.chat import Conversation, Envelope
 
 TEMPLATE = (
     "{% for m in messages %}[{{ m.role }}] {{ m.content }}{% if m.role == 'assistant' %}<eos>{% endif %}"
@@ -56,3 +57,21 @@ def test_what_cannot_be_continued_is_refused(tokenizer: PreTrainedTokenizerBase)
     chat.assistant([9])
     with pytest.raises(ConfigError, match="turn by turn"):
         chat.user("b")
+
+
+def test_an_envelope_is_what_a_first_turn_has_around_its_message() -> None:
+    tokenizer = tokenizer_with(TEMPLATE)
+    envelope = Envelope.of(tokenizer)
+    assert (envelope.before, envelope.behind) == ("[user] ", "\n[assistant]")
+    assert tokenizer.decode(Conversation(tokenizer).user("Ada?")) == envelope.around("Ada?")
+
+
+def test_an_envelope_needs_a_template_that_leaves_a_message_alone() -> None:
+    with pytest.raises(ConfigError, match="has no chat template: leave"):
+        Envelope.of(sources.embedded_tokenizer())
+    for template in ("{{ messages[0].content | upper }}", "{{ messages[0].content }} {{ messages[0].content }}"):
+        with pytest.raises(ConfigError, match="once and as it is"):
+            Envelope.of(tokenizer_with(template))
+    with pytest.raises(PromptError, match="as it is") as caught:
+        Envelope.of(tokenizer_with("{{ messages[0].content | replace('secret', '-') }}")).around("a secret")
+    assert "a secret" not in str(caught.value)
