@@ -28,7 +28,10 @@ HEADLINE = {
 """What a reader wants first of one cell: of each line the first metric that it holds."""
 
 CHANCE = {"choice_top1": "choice_chance", "stream_found": "stream_chance", "attribute_accuracy": "attribute_chance"}
-"""Where the level of an attack that learned nothing has another name than ``control_`` and the metric's."""
+"""Where the level of an attack that learned nothing has another name than ``control_`` and the metric's.
+
+Whoever picks one of several streams is right at ``stream_chance``, whatever the picked one is scored by.
+"""
 
 
 def console() -> Console:
@@ -75,8 +78,9 @@ def headline(record: Record) -> list[str]:
         if name is None:
             continue
         found, card = record.metrics[name], CARDS[name]
-        chance = record.metrics.get(CHANCE.get(name, f"control_{name}")) if what == "leak" else None
-        beside = f", chance {number(chance.mean)}" if chance else ""
+        chances = (CHANCE.get(name, f"control_{name}"), "stream_chance") if what == "leak" else ()
+        levels = [record.metrics[chance].mean for chance in chances if chance in record.metrics]
+        beside = f", chance {number(max(levels))}" if levels else ""
         lines.append(f"{what:<8} {card.label} {number(found.mean, card.unit)} {interval(found)}".rstrip() + beside)
     return lines
 

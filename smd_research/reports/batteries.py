@@ -122,6 +122,24 @@ def is_baseline(attack: str) -> bool:
     return attack.split(" ")[0] in BASELINES
 
 
+def headings(found: Sequence[Battery]) -> list[str]:
+    """What each of some batteries is called beside the others: its defense, after the fewest settings that it takes."""
+    return [_heading(one, [other.setting for other in found if other.defense == one.defense]) for one in found]
+
+
+def _heading(battery: Battery, settings: Sequence[Mapping[str, str]]) -> str:
+    """The defense after those settings that part it from all others that it was tried in, the most telling first."""
+    told: list[str] = []
+    rest = [setting for setting in settings if setting != battery.setting]
+    while rest:
+        alike = {name: [one for one in rest if one[name] == value] for name, value in battery.setting.items()}
+        telling = min(alike, key=lambda name: len(alike[name]))
+        told.append(telling)
+        rest = alike[telling]
+    words = {name: battery.setting[name] for name in battery.setting if name in told and battery.setting[name]}
+    return replace(battery, setting=words).label
+
+
 def batteries(source: Source) -> list[Battery]:
     """Group the points of records by defense and setting, the weakest protection (no defense) first.
 

@@ -7,7 +7,7 @@ from grid import records
 from smd_research.core.cell import Cell
 from smd_research.metrics import Estimate
 from smd_research.records import Record, Status, frame_of
-from smd_research.reports.batteries import Battery, batteries
+from smd_research.reports.batteries import Battery, batteries, headings
 
 
 def cell(defense: dict[str, Any], attack: str, **changes: Any) -> Cell:
@@ -182,3 +182,11 @@ def test_without_a_level_of_chance_there_is_no_leak() -> None:
     (battery,) = batteries(frame_of([measured("strong", token_accuracy=Estimate(0.9))]))
     assert battery.leak("token_accuracy") is None
     assert battery.leak("span_exact") is None
+
+
+def test_a_heading_has_the_settings_that_tell_it_from_the_same_defense_and_no_more() -> None:
+    runs = [("x", 1, 8), ("x", 2, 16), ("x", 2, 8), ("y", 3, 32)]
+    rows = [ok({"name": name}, "a", {"n_prompts": n, "prompt_tokens": t}, kl=0.1) for name, n, t in runs]
+    found = batteries(frame_of(rows))
+    assert sorted(headings(found)) == ["n_prompts=1 x", "n_prompts=2 prompt_tokens=8 x", "prompt_tokens=16 x", "y"]
+    assert headings(found[:1]) == [found[0].defense]

@@ -18,7 +18,7 @@ from smd_research.core.errors import RecordError
 from smd_research.records.frame import folder_of, has_metric, load, readable
 from smd_research.records.items import Item, read_items
 from smd_research.records.record import NO_TEXTS, Record
-from smd_research.reports.batteries import batteries
+from smd_research.reports.batteries import batteries, headings
 from smd_research.reports.figures.frontier import frontier_figure
 from smd_research.reports.figures.overview import overview_figure
 from smd_research.reports.marks import Mark, TokenVerdict, marks
@@ -163,12 +163,12 @@ def _figure_html(title: str, figure: Figure, words: str) -> str:
 
 def _prompts(frame: pd.DataFrame, limit: int) -> Iterable[str]:
     """For each defense the prompts under its best attack, folded but for the first."""
+    tested = [battery for battery in batteries(frame) if battery.tested]
+    bests = [battery.best("span_exact") or battery.best("token_accuracy") for battery in tested]
+    found = [(battery, best) for battery, best in zip(tested, bests, strict=True) if best is not None]
     shown = []
-    for battery in batteries(frame):
-        best = battery.best("span_exact") or battery.best("token_accuracy")
-        if best is not None and battery.tested:
-            records = readable([folder_of(frame, best.id)])
-            shown += [(f"{battery.label}: {best.attack}", record) for record in records]
+    for name, (_, best) in zip(headings([battery for battery, _ in found]), found, strict=True):
+        shown += [(f"{name}: {best.attack}", record) for record in readable([folder_of(frame, best.id)])]
     if shown and limit > 0:
         yield _legend()
         yield from (_record_html(name, record, limit, i == 0) for i, (name, record) in enumerate(shown))

@@ -102,12 +102,14 @@ def _unprotected(found: Sequence[Battery], battery: Battery, secret: Kept) -> Sc
 def _chance(found: Sequence[Battery], battery: Battery, metric: str) -> float | None:
     """The highest level of who learned nothing: the attack's own control, and what reads no message, of any defense.
 
-    Guesses that read nothing of a defense are equally good beside each of one setting: one of them is run once.
+    Guesses that read nothing of a defense are equally good beside each of one setting: one of them is run once. Where
+    the best attack picked one of several streams, so might anybody, blindly.
     """
     alike = [one for one in found if one.setting == battery.setting]
     levels = [score.value for one in alike for score in one.scores.get(metric, ()) if is_baseline(score.attack)]
-    own = battery.chance(metric)
+    own, best = battery.chance(metric), battery.best(metric)
     levels += [own.value] if own is not None else []
+    levels += [one.value for one in battery.scores.get("stream_chance", ()) if best is not None and one.id == best.id]
     return max(levels, default=0.0 if CARDS[metric].chance == "0" else None)
 
 

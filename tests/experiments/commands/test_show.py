@@ -20,6 +20,12 @@ def test_the_headline_is_leak_with_chance_utility_and_cost() -> None:
     ]
 
 
+def test_one_of_several_streams_is_picked_by_chance() -> None:
+    metrics = {"span_exact": 0.0, "control_span_exact": 0.0, "stream_found": 0.0, "stream_chance": 0.25}
+    record = Record(Status.OK, make_cell(), metrics={name: Estimate(value) for name, value in metrics.items()})
+    assert headline(record) == ["leak     secrets recovered 0.000, chance 0.250"]
+
+
 def test_a_cell_without_an_attack_has_no_leak() -> None:
     assert [line.split()[0] for line in headline(make_record())] == ["leak", "utility"]
     quiet = Record(Status.OK, make_cell(), metrics={"kl": Estimate(0.1)})

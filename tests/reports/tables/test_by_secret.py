@@ -1,5 +1,6 @@
 """Every kind of defense in one table and one figure: grouped by secret, the best attack, what it costs."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from PIL import Image
 
 from smd_research.core.errors import RecordError
 from smd_research.metrics import Estimate
-from smd_research.records import Record, Status, Store, frame_of
+from smd_research.records import Item, Record, Status, Store, frame_of, items_frame
 from smd_research.reports.figures.overview import overview, overview_figure
 from smd_research.reports.render.page import write_report
 from smd_research.reports.tables.by_secret import by_secret, rows_by_secret
@@ -59,6 +60,20 @@ def test_chance_and_what_is_paid_stand_beside() -> None:
     assert (shaking.chance, shaking.slower, shaking.traffic) == (0.06, 1.5, None)
 
 
+def test_whoever_picks_one_of_several_streams_is_right_by_chance() -> None:
+    found = {"span_exact": 0.0, "control_span_exact": 0.0, "stream_found": 0.0, "stream_chance": 0.25, **PROMPT}
+    (row,) = rows_by_secret(frame_of([record("po", "pick_stream", found)]))
+    assert (row.leak.value, row.chance) == (0.0, 0.25)
+    better = record("po", "pick_stream", {**found, "control_span_exact": 0.3})
+    assert [row.chance for row in rows_by_secret(frame_of([better]))] == [0.3]
+    # an attack on one stream picks none: the chance of picking is not its own
+    alone = record("po", "guess_and_verify", {"span_exact": 0.5, "control_span_exact": 0.1, **PROMPT})
+    rows = rows_by_secret(frame_of([record("po", "pick_stream", found), alone]))
+    assert [(row.leak.attack, row.chance) for row in rows] == [("guess_and_verify", 0.1)]
+    table = by_secret(frame_of([record("po", "pick_stream", found)]))
+    assert [entry.text for entry in table.rows[0]][3:5] == ["0 %", "25 %"]
+
+
 def test_the_table_writes_units_beside_figures_of_several_metrics() -> None:
     table = by_secret(frame_of(RECORDS))
     texts = [[entry.text for entry in row] for row in table.rows]
@@ -90,3 +105,22 @@ def test_the_page_of_a_folder_with_several_secrets_is_grouped_by_them(tmp_path: 
     assert "Every kind of defense, by what is secret" in shown
     assert "<h2>Overview</h2>" in shown
     assert "<h2>Summary</h2>" not in shown
+
+
+def test_prompts_stand_under_what_parts_their_defenses_and_under_no_other_setting(tmp_path: Path) -> None:
+    store, frame = Store(tmp_path), {"span_exact": 1.0}
+    cells = [
+        record("none", "reading", frame),
+        record("smd", "partial_attention_inversion", frame),
+        record("none", "reading", frame, **TASK, n_prompts=50, max_new_tokens=0),
+        record("shaking", "combined", frame, **TASK, n_prompts=50, max_new_tokens=0),
+    ]
+    for one in cells:
+        store.write(replace(one, items=items_frame([Item("one", frame, ["a"], ["a"])])))
+    shown = write_report(tmp_path, tmp_path / "page.html").read_text(encoding="utf-8")
+    assert re.findall("<summary>(.*?)</summary>", shown) == [
+        "none: reading",
+        "smd: partial_attention_inversion",
+        "task=note_type none: reading",
+        "shaking: combined",
+    ]
