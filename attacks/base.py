@@ -14,6 +14,7 @@ from smd_research.boundary.session import Impostor
 from smd_research.core.errors import NotApplicableError
 from smd_research.core.guess import Guess, MappingGuess, WeightGuess
 from smd_research.core.observable import Observable
+from smd_research.core.wrapper import BARE, Wrapper
 from smd_research.data.prompts import TokenSpan
 from smd_research.models.bundle import Bundle
 
@@ -30,12 +31,14 @@ class Public:
             secret, the part of them that the untrusted party stores.
         defense: short name of the defense, e.g. ``split``.
         parameters: the defense's public parameters, frozen dataclasses.
-        corpus: token ids of an auxiliary corpus of the same kind of text, disjoint from what is attacked.
+        corpus: token ids of an auxiliary corpus of the same kind of text, disjoint from what is attacked; without
+            a wrapper, as users write.
         spans: the secrets marked in each document of the corpus; empty where none are marked.
         more: at least so many tokens of such text, as far as the data goes; None: there is no more than the corpus.
         base: the public model that the served one was made from, the same where nothing was changed; None where the
             weights are the secret, so that no ancestor of theirs is known.
         before: the served model as it was before it was tuned on private data; None: it was not tuned.
+        wrapper: what a chat template puts around the prompts. Where a text hides a seam of it, its view says so.
     """
 
     bundle: Bundle
@@ -46,6 +49,7 @@ class Public:
     more: Callable[[int], Sequence[tuple[int, ...]]] | None = None
     base: Bundle | None = None
     before: Bundle | None = None
+    wrapper: Wrapper = BARE
 
     def published(self, kind: type[P]) -> P | None:
         """The public parameters of a kind; None where absence has a meaning of its own (no noise, no secret order)."""

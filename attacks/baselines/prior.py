@@ -1,4 +1,4 @@
-"""What is public alone: prompt length, output tokens and a corpus of the same kind of text.
+"""What is public alone: prompt length, output tokens, a chat template's, and a corpus of the same kind of text.
 
 Reads no protocol message, so it is the level that any attack on the protocol has to beat: the best of several answers.
 Which one is best is found out on public documents, whose openings stand in for prompts, never on a prompt.
@@ -20,6 +20,7 @@ from attacks.baselines.random import public_length
 from smd_research.boundary import AdversaryView
 from smd_research.core.guess import Guess, Spent
 from smd_research.core.seeds import generator
+from smd_research.core.wrapper import BARE, Wrapper
 from smd_research.models.bundle import Bundle
 from smd_research.models.decoding import plain_greedy
 
@@ -44,6 +45,7 @@ class Known:
         rarity: weight of each token ``[vocab]`` that an opening shares with the answer.
         output: tokens of the answer.
         shortlist: openings whose likelihood is computed.
+        wrapper: public tokens around what the user wrote.
     """
 
     bundle: Bundle
@@ -52,6 +54,7 @@ class Known:
     rarity: NDArray[np.float64]
     output: tuple[int, ...]
     shortlist: int
+    wrapper: Wrapper = BARE
 
     @cached_property
     def nearest(self) -> Ids:
@@ -61,7 +64,11 @@ class Known:
         ordered = np.sort(self.openings, 1)
         first = np.diff(ordered, axis=1, prepend=-1) != 0  # a token counts once
         found = self.openings[np.argsort(-(shared[ordered] * first).sum(1), kind="stable")[: self.shortlist]]
-        return found[np.argsort(-explains(self.bundle, found, self.output), kind="stable")]
+        return found[np.argsort(-self.explained(found), kind="stable")]
+
+    def explained(self, openings: Ids) -> NDArray[np.float64]:
+        """Log likelihood of the answer after each opening in its wrapper, ``[openings]``."""
+        return explains(self.bundle, np.array([self.wrapper.around(one) for one in openings]), self.output)
 
 
 def constant(known: Known) -> Ids:
@@ -82,7 +89,7 @@ def mode(openings: Ids) -> Ids:
 
 def sample(known: Known) -> Ids:
     """Of some texts that the public model writes by itself the one that explains the answer best."""
-    best: Ids = known.written[int(explains(known.bundle, known.written, known.output).argmax())]
+    best: Ids = known.written[int(known.explained(known.written).argmax())]
     return best
 
 
@@ -111,7 +118,7 @@ class Prior(PromptAttack):
     def __init__(self, shortlist: int = 16, trials: int = 32) -> None:
         self._size = shortlist
         self._trials = trials
-        self._chosen: dict[tuple[int, int], str] = {}
+        self._chosen: dict[tuple[int, int, Wrapper], str] = {}
         self._texts: dict[int, tuple[Ids, Ids]] = {}
 
     def fit(self, public: Public) -> None:
@@ -123,21 +130,22 @@ class Prior(PromptAttack):
         self._rarity = np.where(counts > 0, np.log((len(public.corpus) + 1) / (1 + counts)), 0.0)
 
     def recover(self, view: AdversaryView, rng: np.random.Generator) -> Guess:
-        length = public_length(view)
+        wrapper = view.wrapper
+        length = public_length(view) - len(wrapper)
         openings, written = self._of_length(length)
         if not len(openings):
             tokens = [token for document in self.public.corpus for token in document] or [0]
-            return Guess((int(np.bincount(tokens).argmax()),) * length)
-        known = self._known(openings, written, view.output_ids)
-        answer = ANSWERS[self._choice(length, len(view.output_ids))](known)
+            return Guess((int(np.bincount(tokens).argmax()),) * length).wrapped(wrapper)
+        known = self._known(openings, written, view.output_ids, wrapper)
+        answer = ANSWERS[self._choice(length, len(view.output_ids), wrapper)](known)
         ranked = tuple(
             tuple(dict.fromkeys([int(first), *map(int, column)]))
             for first, column in zip(answer, known.nearest.T, strict=True)
         )
-        return Guess(tuple(map(int, answer)), ranked, spent=Spent(candidates=len(known.nearest)))
+        return Guess(tuple(map(int, answer)), ranked, spent=Spent(candidates=len(known.nearest))).wrapped(wrapper)
 
-    def _known(self, openings: Ids, written: Ids, output: tuple[int, ...]) -> Known:
-        return Known(self.public.bundle, openings, written, self._rarity, output, self._size)
+    def _known(self, openings: Ids, written: Ids, output: tuple[int, ...], wrapper: Wrapper = BARE) -> Known:
+        return Known(self.public.bundle, openings, written, self._rarity, output, self._size, wrapper)
 
     def _of_length(self, length: int) -> tuple[Ids, Ids]:
         """Openings of public documents, and texts of the public model, of a length."""
@@ -147,14 +155,14 @@ class Prior(PromptAttack):
             self._texts[length] = openings, write(self.public.bundle, openings)
         return self._texts[length]
 
-    def _choice(self, length: int, outputs: int) -> str:
+    def _choice(self, length: int, outputs: int, wrapper: Wrapper = BARE) -> str:
         """The answer that is right most often on public documents of about this length, continued by the model."""
-        about = min(2 ** round(math.log2(length)), LONGEST), min(outputs, LONGEST_ANSWER)
+        about = min(2 ** round(math.log2(length)), LONGEST), min(outputs, LONGEST_ANSWER), wrapper
         if about not in self._chosen:
             self._chosen[about] = self._compared(*about)
         return self._chosen[about]
 
-    def _compared(self, length: int, outputs: int) -> str:
+    def _compared(self, length: int, outputs: int, wrapper: Wrapper) -> str:
         openings, written = self._of_length(length)
         bundle, right = self.public.bundle, dict.fromkeys(ANSWERS, 0.0)
         for index in generator(0, "prior", str(length)).permutation(len(openings))[: self._trials]:
@@ -162,8 +170,8 @@ class Prior(PromptAttack):
             others = openings[(openings != truth).any(1)]
             if not len(others):
                 continue
-            output = plain_greedy(bundle, tuple(truth.tolist()), outputs) if outputs else ()
-            known = self._known(others, written, output)
+            output = plain_greedy(bundle, wrapper.around(truth.tolist()), outputs) if outputs else ()
+            known = self._known(others, written, output, wrapper)
             counts = ~np.isin(truth, sorted(bundle.special_ids))
             for name, answer in ANSWERS.items():
                 right[name] += float(((answer(known) == truth) & counts).sum()) / max(int(counts.sum()), 1)

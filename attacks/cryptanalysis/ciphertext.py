@@ -39,6 +39,16 @@ def ciphertext(views: Sequence[AdversaryView]) -> list[Ids]:
     return found
 
 
+def public_pairs(views: Sequence[AdversaryView]) -> dict[int, int]:
+    """Cipher ids with their plain ids, as far as a chat template's tokens stand at places that everyone knows."""
+    found: dict[int, int] = {}
+    for view in views:
+        for message in view.of(PromptIds) if view.wrapper else ():
+            cipher = message.ids.tolist()
+            found |= {cipher[place]: plain for place, plain in view.wrapper.known(len(cipher)).items()}
+    return found
+
+
 def _texts(ids: Tensor, lengths: Tensor) -> list[Ids]:
     return np.split(_ids(ids), np.cumsum(_ids(lengths))[:-1])
 

@@ -7,6 +7,7 @@ unigram frequencies of a public corpus: no context-free attack does better on av
 so where hardly any token survives ``bayes`` recovers more: a battery runs both.
 """
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -76,7 +77,11 @@ class BayesToken(PromptAttack):
         self._opening = np.log(opening / opening.sum())
 
     def recover(self, view: AdversaryView, rng: np.random.Generator) -> Guess:
-        observed = view.of(PromptIds)[0].ids.tolist()
+        sent, wrapper = view.of(PromptIds)[0].ids.tolist(), view.wrapper
+        return self._recover(sent[wrapper.place(len(sent))], wrapper.head).wrapped(wrapper)
+
+    def _recover(self, observed: list[int], before: Sequence[int]) -> Guess:
+        """What the user wrote, from what was made of it and the public tokens before it."""
         if self._mode == "nearest":
             near = [self._neighbours(token) for token in observed]
             return Guess(tuple(observed), tuple(near), spent=Spent(candidates=len(observed)))
@@ -88,7 +93,7 @@ class BayesToken(PromptAttack):
         spent = Spent(candidates=len(observed) * prior.numel())
         if self._mode == "bayes":
             return Guess(tuple(row[0] for row in alone), alone, spent=spent)
-        return self._decode(likelihood, alone, spent)
+        return self._decode(likelihood, alone, spent, before)
 
     def _neighbours(self, token: int) -> tuple[int, ...]:
         space = self._channel.space
@@ -96,17 +101,22 @@ class BayesToken(PromptAttack):
             return (token,)
         return tuple(int(i) for i in space.private_ids[np.argsort(space.distances([token])[0])[:RANKED]])
 
-    def _decode(self, likelihood: Likelihood, alone: tuple[tuple[int, ...], ...], spent: Spent) -> Guess:
+    def _decode(
+        self, likelihood: Likelihood, alone: tuple[tuple[int, ...], ...], spent: Spent, before: Sequence[int]
+    ) -> Guess:
         """Beam search for the best sequence.
 
         Args:
             likelihood: ``log p(y_t|x)``.
             alone: the context-free ranking of each position, to fill up what the beam no longer holds.
             spent: so far.
+            before: public tokens that the language model reads first.
         """
         bundle = self.public.bundle
         unigram, opening = (torch.from_numpy(x).float().to(bundle.device) for x in (self._unigram, self._opening))
         model = LanguagePrior(bundle)
+        for token in before:
+            model.step(torch.tensor([token], device=bundle.device))
         totals = torch.zeros(1, device=bundle.device)
         prior = opening.unsqueeze(0)
         hypotheses = torch.empty((1, 0), dtype=torch.long, device=bundle.device)
@@ -116,7 +126,7 @@ class BayesToken(PromptAttack):
             parents, tokens = flat // len(unigram), flat % len(unigram)
             hypotheses = torch.cat((hypotheses[parents], tokens[:, None]), dim=1)
             if position + 1 < len(likelihood):
-                if position:
+                if position or before:
                     model.select(parents)
                 prior = self._mixed(model.step(tokens), unigram)
                 forwards += len(tokens)

@@ -7,13 +7,14 @@ from omegaconf import DictConfig, OmegaConf
 
 from experiments.composing.components import conditions, options_of
 from experiments.composing.conditions import Condition
-from experiments.composing.geometry import bounds
+from experiments.composing.geometry import bounds, chats
 from experiments.composing.overrides import UsageError, groups, nearest
 from experiments.composing.settings import NEEDS, ONLY, SETTINGS
 from experiments.composing.signatures import ValueKind, parameters
 from experiments.composing.values import Bounds, Takes, shown
 from smd_research.core.cell import COMPONENTS
 from smd_research.core.paths import conf_dir
+from smd_research.core.wrapper import NO_TEMPLATE
 
 
 class IdleOptionWarning(UserWarning):
@@ -45,6 +46,8 @@ def check(cfg: DictConfig) -> None:
     _go_together("", NEEDS, {**settings, "task": "given" if "task" in parts else None})
     for kind, node in parts.items():
         check_part(kind, node, known)
+    if parts.get("data", {}).get("chat") and "task" not in parts and chats(parts["model"]) is False:
+        raise UsageError(NO_TEMPLATE)
 
 
 def idle(cfg: DictConfig, words: Sequence[str]) -> dict[str, str]:
@@ -56,7 +59,8 @@ def idle(cfg: DictConfig, words: Sequence[str]) -> dict[str, str]:
         node = values.get(kind)
         part = node if isinstance(node, dict) else {}
         only = (part.get("only") or {}).get(option)
-        for group, options, said in (("", values, ONLY.get(kind)), (kind, part, only)):
+        here = ONLY.get(kind) or ONLY.get(f"{kind}.{option}")
+        for group, options, said in (("", values, here), (kind, part, only)):
             unmet = [one for one in conditions(said) if not one.holds(options)] if said else []
             if unmet:
                 found[word] = unmet[0].said(group)

@@ -1,4 +1,4 @@
-"""How many layers and how long a context a model has, where its configuration lies at hand: no model is loaded."""
+"""Layers, context and chat template of a model, where its files lie at hand: no model is loaded."""
 
 import json
 from collections.abc import Mapping
@@ -10,6 +10,7 @@ from smd_research.core.paths import PACKAGE
 EMBEDDED = PACKAGE / "models" / "embedded"
 _LAYERS = ("num_hidden_layers", "n_layer", "num_layers")
 _CONTEXT = ("max_position_embeddings", "n_positions")
+_TOKENIZER, _TEMPLATE = "tokenizer_config.json", "chat_template"
 
 
 def folder_of(model: Mapping[str, Any]) -> Path | None:
@@ -29,3 +30,16 @@ def bounds(model: Mapping[str, Any]) -> dict[str, int]:
     names = {"LAYERS": _LAYERS, "CONTEXT": _CONTEXT}
     found = {word: next((said[key] for key in keys if key in said), None) for word, keys in names.items()}
     return {word: value for word, value in found.items() if isinstance(value, int)}
+
+
+def chats(model: Mapping[str, Any]) -> bool | None:
+    """Whether the tokenizer of a model has a chat template; None where that is not known before it is loaded."""
+    shipped = str(model.get("_target_", "")).endswith(".random")
+    folder = EMBEDDED if shipped else folder_of(model)
+    if folder is None or not (folder / _TOKENIZER).is_file():
+        return None
+    try:
+        said = json.loads((folder / _TOKENIZER).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None  # what is wrong with a folder is said when it is loaded
+    return bool(said.get(_TEMPLATE)) or any(folder.glob(f"{_TEMPLATE}.*"))

@@ -54,7 +54,7 @@ NEEDS: Mapping[str, Sequence[str]] = {"address": ["transport=tcp", "task=null"]}
 """What goes together, as ``needs`` of a part. A task is tuned in the provider's folder, which is on this machine."""
 
 ONLY: Mapping[str, str] = {
-    **dict.fromkeys(("n_prompts", "prompt_tokens", "max_new_tokens"), "task=null"),
+    **dict.fromkeys(("n_prompts", "prompt_tokens", "max_new_tokens", "data.chat"), "task=null"),
     **dict.fromkeys(("tuning", "trainer"), "task"),
 }
 """When they count, as ``only`` of a part."""

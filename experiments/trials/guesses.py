@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from experiments.trials.pursuit import Found
 from smd_research import metrics
@@ -32,16 +32,23 @@ def scored(attempts: Sequence[Attempt], prompts: Sequence[Prompt], bundle: Bundl
 
     Args:
         attempts: one a prompt.
-        prompts: those that were served.
+        prompts: those that were served. Of prompts and guesses alike only what the user wrote counts, and is left.
         bundle: for its tokenizer and special ids.
     """
     found = []
+    attempts = [_own(a, p) for p, a in zip(prompts, attempts, strict=True)]
+    prompts = [prompt.unwrapped for prompt in prompts]
     answers = [Answered(p.ids, a.guess, p.spans, p.source) for p, a in zip(prompts, attempts, strict=True)]
     beside = controls(answers, bundle.special_ids)
     for attempt, prompt, chance in zip(attempts, prompts, beside, strict=True):
         values = privacy(prompt, attempt.guess, bundle) | {"attack_s": attempt.seconds}
         found.append(Found(attempt.guess, {**values, **chance, **attempt.guess.facts, **attempt.scores}))
     return tuple(found)
+
+
+def _own(attempt: Attempt, prompt: Prompt) -> Attempt:
+    """What an attempt says of what the user wrote."""
+    return replace(attempt, guess=attempt.guess.at(prompt.place)) if prompt.wrapper else attempt
 
 
 def privacy(prompt: Prompt, guess: Guess, bundle: Bundle) -> dict[str, float]:

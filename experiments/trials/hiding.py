@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from attacks.base import Template
 from smd_research.data import synthetic
-from smd_research.data.prompts import Prompt, TokenSpan
+from smd_research.data.prompts import Prompt, TokenSpan, moved
 from smd_research.data.sources import EVALUATION, TRAIN, DataSource, Synthetic
 from smd_research.data.synthetic.registry import register
 
@@ -63,7 +63,7 @@ class Register:
 def hide(
     prompt: Prompt, tokenizer: PreTrainedTokenizerBase, values: Register, n: int, rng: np.random.Generator
 ) -> Hidden | None:
-    """Hide a prompt's longest secret of the register's type.
+    """Hide a prompt's longest secret of the register's type; a chat template's tokens around it are known as well.
 
     A value fits when the prompt with it in place has the same length, and the same tokens outside the gap: the
     length is public, and the attacker knows the template's tokens.
@@ -78,6 +78,7 @@ def hide(
     Returns:
         None where no such secret is wholly inside the prompt.
     """
+    prompt, wrapper = prompt.unwrapped, prompt.wrapper
     spans = [s for s in prompt.spans if s.type == values.kind and s.end < len(prompt.ids)]
     span = max(spans, key=lambda s: s.end - s.start, default=None)
     cut = span and _cut(prompt, tokenizer, span)
@@ -94,7 +95,8 @@ def hide(
     candidates = [tokens for tokens in found if tokens != true][: n - 1]
     truth = int(rng.integers(len(candidates) + 1))
     candidates.insert(truth, true)
-    ids = (*prompt.ids[: span.start], *[-1] * len(true), *prompt.ids[span.end :])
+    ids = wrapper.around((*prompt.ids[: span.start], *[-1] * len(true), *prompt.ids[span.end :]))
+    (span,) = moved([span], len(wrapper.head))
     return Hidden(Template(ids, span.start, span.end, tuple(candidates)), truth)
 
 
@@ -114,7 +116,7 @@ def _fitting(
     texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, prompt: Prompt, span: TokenSpan
 ) -> Iterator[tuple[int, ...]]:
     """What stands in the gap, for those texts that have the prompt's tokens everywhere else."""
-    lead = prompt.ids[: 1 if len(tokenizer("", add_special_tokens=True)["input_ids"]) else 0]
+    lead = prompt.ids[: int(prompt.ids[0] == tokenizer.bos_token_id)]
     for encoded in tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]:
         ids = (*lead, *encoded)
         same = ids[: span.start] == prompt.ids[: span.start] and ids[span.end :] == prompt.ids[span.end :]

@@ -52,7 +52,7 @@ def impersonated(
             except (ProtocolError, RefusedError):
                 refused = True
                 sent = tuple(zip(*(m.ids.tolist() for m in boundary.view(deployment.shows).of(Tokens)), strict=True))
-                boundary.publish(length=len(prompt.ids), outputs=sent)
+                boundary.publish(length=len(prompt.ids), outputs=sent, wrapper=prompt.wrapper)
             found.append(Impersonated(boundary.view(deployment.shows), refused))
     return found
 

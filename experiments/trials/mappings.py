@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attacks.base import KnownPairs, MappingAttack
-from attacks.cryptanalysis.ciphertext import read
+from attacks.cryptanalysis.ciphertext import public_pairs, read
 from experiments.trials.guesses import Attempt, scored
 from experiments.trials.items import token_texts
 from experiments.trials.pursuit import Findings, Kind, Pursuit
@@ -35,7 +35,8 @@ def pursue(attack: MappingAttack, pursuit: Pursuit) -> Findings:
     prepared = pursuit.seen.prepared
     assert isinstance(prepared, TunablePrepared)  # encoded ids are shown by what has a code
     plain_ids = prepared.code.plain_ids(truth.bundle.geometry.vocab)
-    found = attack.solve(views, generator(pursuit.seed, "attack", "mapping"), told(attack, pursuit, plain_ids))
+    known = told(attack, pursuit, plain_ids, views)
+    found = attack.solve(views, generator(pursuit.seed, "attack", "mapping"), known)
     if truth.texts is not None:
         seconds = time.perf_counter() - began
         frequent = int(public_counts(pursuit).argmax())
@@ -45,11 +46,19 @@ def pursue(attack: MappingAttack, pursuit: Pursuit) -> Findings:
     return Findings(scored([Attempt(guess, seconds) for guess in guesses], truth.prompts, truth.bundle))
 
 
-def told(attack: MappingAttack, pursuit: Pursuit, plain_ids: NDArray[np.int64]) -> KnownPairs | None:
-    """As many pairs as the attack declares to know, of the most frequent public tokens; None for none."""
-    if not attack.known:
-        return None
-    return KnownPairs.planted(plain_ids, public_counts(pursuit, special=True), attack.known)
+def told(
+    attack: MappingAttack, pursuit: Pursuit, plain_ids: NDArray[np.int64], views: Sequence[AdversaryView]
+) -> KnownPairs | None:
+    """As many pairs as the attack declares to know, of the most frequent public tokens, and a chat template's.
+
+    None where there are none.
+    """
+    pairs = public_pairs(views)
+    if attack.known:
+        planted = KnownPairs.planted(plain_ids, public_counts(pursuit, special=True), attack.known)
+        pairs |= dict(zip(planted.cipher.tolist(), planted.plain.tolist(), strict=True))
+    cipher = np.array(sorted(pairs), dtype=np.int64)
+    return KnownPairs(cipher, np.array([pairs[one] for one in cipher.tolist()], dtype=np.int64)) if pairs else None
 
 
 def public_counts(pursuit: Pursuit, special: bool = False) -> NDArray[np.float64]:

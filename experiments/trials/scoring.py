@@ -29,7 +29,7 @@ def score(seen: Seen, findings: Findings, link: Link) -> tuple[dict[str, Estimat
     found: Sequence[Found | None] = findings.prompts or [None] * len(seen.truth.prompts)
     rows = zip(seen.truth.prompts, seen.utility.prompts, seen.cost.requests, found, strict=True)
     served = [
-        item(prompt, {**utility, **request_cost(request, link)}, one, seen.truth.bundle)
+        item(prompt.unwrapped, {**utility, **request_cost(request, link)}, one, seen.truth.bundle)
         for prompt, utility, request, one in rows
     ]
     means = estimates(served) | dict(seen.utility.means) | dict(seen.cost.means)

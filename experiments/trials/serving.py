@@ -170,7 +170,7 @@ def _record(
 def _utility(deployment: Deployment, prompt: Prompt, plain: Plain) -> dict[str, float]:
     """Teacher-forced comparison with the unprotected model, and the likelihood of held-out text."""
     draw = deployment.draw
-    defended = deployment.score(prompt.ids, plain.ids, draw)
+    defended = deployment.score(prompt.ids, plain.ids, draw, prompt.wrapper)
     values = {
         "kl": metrics.kl(plain.logits, defended),
         "greedy_equal": metrics.greedy_equal(plain.logits, defended),
@@ -179,6 +179,6 @@ def _utility(deployment: Deployment, prompt: Prompt, plain: Plain) -> dict[str, 
         "nll_tokens": float(len(prompt.continuation)),
     }
     if prompt.continuation:
-        logits = deployment.score(prompt.ids, prompt.continuation, draw)
+        logits = deployment.score(prompt.ids, prompt.continuation, draw, prompt.wrapper)
         values["nll"] = metrics.negative_log_likelihood(logits, torch.tensor(prompt.continuation))
     return values

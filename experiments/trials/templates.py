@@ -28,7 +28,7 @@ def pursue(attack: TemplateAttack, pursuit: Pursuit) -> Findings:
         raise NotApplicableError(f"no prompt holds a whole secret of type '{attack.secret}'")
     views = pursuit.shown(attack).views
     attack.fit(pursuit.public)
-    strata = [(prompt.source, len(prompt.ids)) for prompt in truth.prompts]
+    strata = [(prompt.source, len(prompt.unwrapped.ids)) for prompt in truth.prompts]
     attempts = []
     for position, (prompt, view) in enumerate(zip(truth.prompts, track(views, "attack"), strict=True)):
         one, other = hidden[position], partner(position, strata)

@@ -13,6 +13,7 @@ from experiments.trials.pursuit import Findings, Pursuit
 from experiments.trials.scoring import score
 from experiments.trials.seen import Seen
 from experiments.trials.workbench import Workbench
+from smd_research.core.wrapper import BARE
 from smd_research.defenses.base import Defense
 from smd_research.records import Record, Status, environment, items_frame
 
@@ -64,7 +65,7 @@ def lived(plan: Plan, workbench: Workbench, life: Life, defense: Defense) -> See
 
 def knowledge(plan: Plan, workbench: Workbench, seen: Seen) -> Public:
     """What the adversary knows besides its views (Kerckhoffs)."""
-    documents = workbench.public_text(plan)
+    documents, prompts = workbench.public_text(plan), seen.truth.prompts
     return Public(
         seen.public,
         str(plan.cell.defense["name"]),
@@ -74,4 +75,5 @@ def knowledge(plan: Plan, workbench: Workbench, seen: Seen) -> Public:
         more=lambda tokens: workbench.more_text(plan, tokens),
         base=seen.prepared.base,
         before=seen.before,
+        wrapper=prompts[0].wrapper if prompts else BARE,
     )

@@ -15,6 +15,7 @@ from smd_research.core.seeds import generator
 from smd_research.data.prompts import Prompt
 from smd_research.data.sources import OwnDocuments
 from smd_research.data.tokenise import prompts as tokenise
+from smd_research.data.tokenise import wrapped_prompts
 from smd_research.defenses.base import Prepared
 from smd_research.models.bundle import Bundle
 from smd_research.models.devices import ensure_device
@@ -63,14 +64,17 @@ class Workbench:
         source = plan.parts.data()
         if isinstance(source, OwnDocuments):
             _say_what_becomes_of(source, cell.n_prompts)
-        documents = source.documents(EVALUATION, cell.n_prompts, cell.seed)
-        found = tokenise(documents, self.bundle(plan).tokenizer, cell.prompt_tokens, CONTINUATION_TOKENS)
+        documents, tokenizer = source.documents(EVALUATION, cell.n_prompts, cell.seed), self.bundle(plan).tokenizer
+        if source.chat:
+            found = wrapped_prompts(documents, tokenizer, cell.prompt_tokens)
+        else:
+            found = tokenise(documents, tokenizer, cell.prompt_tokens, CONTINUATION_TOKENS)
         if not found:
             raise PromptError(f"the data '{cell.data['name']}' holds no prompt: see data= and its path")
         return tuple(found)
 
     def corpus(self, plan: Plan) -> tuple[tuple[int, ...], ...]:
-        """Token ids of public text of the same kind, disjoint from the prompts."""
+        """Token ids of public text of the same kind, disjoint from the prompts, and as users write it: unwrapped."""
         return tuple(document.ids for document in self.public_text(plan))
 
     def public_text(self, plan: Plan) -> tuple[Prompt, ...]:
@@ -110,10 +114,11 @@ class Workbench:
         return self._keep("scored", key, lambda: scores(self.bundle(plan), self.held_out(plan), "original"))
 
     def _public_text(self, plan: Plan, count: int) -> tuple[Prompt, ...]:
-        cell = plan.cell
-        documents = plan.parts.data().documents(AUXILIARY, count, cell.seed)
-        bundle = self.bundle(plan)
-        return tuple(tokenise(documents, bundle.tokenizer, bundle.geometry.context, 0))
+        cell, source, bundle = plan.cell, plan.parts.data(), self.bundle(plan)
+        documents, context = source.documents(AUXILIARY, count, cell.seed), bundle.geometry.context
+        if source.chat:
+            return tuple(prompt.unwrapped for prompt in wrapped_prompts(documents, bundle.tokenizer, context))
+        return tuple(tokenise(documents, bundle.tokenizer, context, 0))
 
     def hidden(self, plan: Plan, secret: str, candidates: int, prompts: Sequence[Prompt]) -> tuple[Hidden | None, ...]:
         """For each prompt the template that is handed to an attack which knows templates.

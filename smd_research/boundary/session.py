@@ -15,6 +15,7 @@ from smd_research.boundary.remote import Remote, RemoteHost
 from smd_research.boundary.view import AdversaryView
 from smd_research.core.errors import ConfigError, ProtocolError
 from smd_research.core.observable import Observable
+from smd_research.core.wrapper import BARE, Wrapper
 
 Transport = Literal["inproc", "process", "tcp"]
 TRANSPORTS: tuple[Transport, ...] = ("inproc", "process", "tcp")
@@ -63,7 +64,7 @@ class Boundary:
         self._remote = remote
         self._host: ProcessHost | RemoteHost | None = None
         self._untrusted: Untrusted | None = None
-        self._public: tuple[int | None, tuple[tuple[int, ...], ...]] = (None, ())
+        self._public: tuple[int | None, tuple[tuple[int, ...], ...], Wrapper] = (None, (), BARE)
 
     def open(self, trusted: Party, factory: UntrustedFactory) -> Channel:
         """Start the untrusted party and return the trusted party's end of the channel."""
@@ -95,11 +96,11 @@ class Boundary:
     def begin(self) -> None:
         """Start a new request: empty ledger, empty record."""
         self._meter.clear()
-        self._public = (None, ())
+        self._public = (None, (), BARE)
 
-    def publish(self, *, length: int | None, outputs: tuple[tuple[int, ...], ...]) -> None:
-        """State what the protocol gives away besides its messages' content: prompt length and every stream's output."""
-        self._public = (length, outputs)
+    def publish(self, *, length: int | None, outputs: tuple[tuple[int, ...], ...], wrapper: Wrapper = BARE) -> None:
+        """State what is known besides the messages' content: prompt length, every stream's output, public tokens."""
+        self._public = (length, outputs, wrapper)
 
     def tap(self, name: str, *arguments: Any) -> Any:
         """Call a measurement method of the untrusted party; outside the boundary and uncounted."""
@@ -128,8 +129,7 @@ class Boundary:
         """
         if self._meter.recorder is None:
             raise ProtocolError("this boundary does not record: open it with record=True")
-        length, outputs = self._public
-        return AdversaryView(self._meter.recorder.messages(), shows, length, outputs)
+        return AdversaryView(self._meter.recorder.messages(), shows, *self._public)
 
     def received_by_untrusted(self) -> bytes:
         """Every byte the untrusted party received since ``begin``, for canary tests."""

@@ -1,11 +1,12 @@
 """The adversary's view: a sealed record of everything that crossed the boundary, and nothing else."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from smd_research.boundary.ledger import Direction
 from smd_research.boundary.messages import Message
 from smd_research.core.observable import Observable
+from smd_research.core.wrapper import BARE, Wrapper
 
 M = TypeVar("M", bound=Message)
 
@@ -21,12 +22,14 @@ class AdversaryView:
         shows: kinds of values the defense shows.
         length: prompt length in tokens where the protocol gives it away, else None.
         outputs: generated tokens of every stream, as the untrusted party knows them.
+        wrapper: the prompt's first and last tokens, where they are a chat template's, which everyone knows.
     """
 
     messages: tuple[tuple[Direction, Message], ...]
     shows: frozenset[Observable]
     length: int | None
     outputs: tuple[tuple[int, ...], ...]
+    wrapper: Wrapper = BARE
 
     @property
     def output_ids(self) -> tuple[int, ...]:
@@ -47,7 +50,7 @@ class AdversaryView:
         if not 0 <= index < self.streams:
             raise IndexError(f"stream {index} of {self.streams}")
         messages = tuple((way, message.of_stream(index)) for way, message in self.messages)
-        return AdversaryView(messages, self.shows, self.length, self.outputs[index : index + 1])
+        return replace(self, messages=messages, outputs=self.outputs[index : index + 1])
 
     def of(self, kind: type[M]) -> list[M]:
         """All messages of one type, in order."""

@@ -29,6 +29,8 @@ def _paragraphs() -> tuple[Document, ...]:
 class PythonReference:
     """Paragraphs of Python's reference manual; a quarter is the evaluation part, as with files."""
 
+    chat: bool = False
+
     def documents(self, split: str, n: int, seed: int) -> list[Document]:
         """At most ``n`` paragraphs of a split.
 

@@ -29,7 +29,14 @@ PROMPT_SHARE = 0.25
 
 
 class DataSource(Protocol):
-    """Anything that yields documents: a configuration names a class of this form in ``conf/data``."""
+    """Anything that yields documents: a configuration names a class of this form in ``conf/data``.
+
+    Attributes:
+        chat: whether a prompt is put into the model's chat template, as the message of a user.
+    """
+
+    @property
+    def chat(self) -> bool: ...
 
     def documents(self, split: str, n: int, seed: int) -> list[Document]:
         """At most ``n`` documents of ``split`` (``train`` or ``evaluation``), chosen and ordered by ``seed``."""
@@ -102,6 +109,7 @@ class OwnDocuments(ABC):
 
     markup: bool
     prompt_share: float
+    chat: bool
 
     @property
     @abstractmethod
@@ -144,6 +152,7 @@ class Synthetic:
     """The generator's documents of one register, or of the three in turn (``mixed``)."""
 
     register: str = synthetic.MIXED
+    chat: bool = False
 
     def documents(self, split: str, n: int, seed: int) -> list[Document]:
         """Exactly ``n`` documents; the evaluation sets are checked against their pinned checksums first.
@@ -163,6 +172,7 @@ class OwnFile(OwnDocuments):
     path: str
     markup: bool = True
     prompt_share: float = PROMPT_SHARE
+    chat: bool = False
 
     @property
     def where(self) -> str:
@@ -246,6 +256,7 @@ class HubTexts(OwnDocuments):
     column: str = "text"
     markup: bool = True
     prompt_share: float = PROMPT_SHARE
+    chat: bool = False
 
     @property
     def where(self) -> str:

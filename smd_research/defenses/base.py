@@ -16,6 +16,7 @@ from smd_research.boundary.messages import Message, Tokens
 from smd_research.core.errors import ProtocolError
 from smd_research.core.guarantee import Guarantee
 from smd_research.core.observable import Observable
+from smd_research.core.wrapper import BARE, Wrapper
 from smd_research.data.prompts import Prompt
 from smd_research.models.bundle import Bundle
 
@@ -87,10 +88,12 @@ class Deployment(ABC):
         draw: number of the randomness of the request at hand. Whatever a defense draws for a request hangs on its seed
             and on this alone, so that the same draw can be timed, recorded and scored; one-time masks are the
             exception, which nothing may draw twice.
+        wrapper: public tokens around the user's in the prompt at hand: nothing has to hide them.
     """
 
     def __init__(self, bundle: Bundle, boundary: Boundary, client: Client, shows: frozenset[Observable]) -> None:
         self.draw = -1
+        self.wrapper = BARE
         self.bundle = bundle
         self.boundary = boundary
         self.shows = shows
@@ -128,11 +131,12 @@ class Deployment(ABC):
         """
         self.bundle.check_prompt(len(prompt.ids), max_new_tokens)
         self.bundle.check_ids(torch.tensor(prompt.ids))
+        self.wrapper = prompt.wrapper
         self._begin(draw)
         began = time.perf_counter()
         self._request(prompt.ids, max_new_tokens, None)
         times = self.client.times
-        self.boundary.publish(length=len(prompt.ids), outputs=self.outputs)
+        self.boundary.publish(length=len(prompt.ids), outputs=self.outputs, wrapper=prompt.wrapper)
         return Generation(tuple(self.client.ids), times[0] - began, times[-1] - began, dict(self.waits))
 
     def warm_up(self, prompt: Prompt, max_new_tokens: int, draw: int | None = None) -> None:
@@ -144,18 +148,22 @@ class Deployment(ABC):
         """
         self.generate(prompt, max_new_tokens, draw)
 
-    def score(self, prompt_ids: Sequence[int], continuation: Sequence[int], draw: int | None = None) -> Tensor:
+    def score(
+        self, prompt_ids: Sequence[int], continuation: Sequence[int], draw: int | None = None, wrapper: Wrapper = BARE
+    ) -> Tensor:
         """Logits ``[len(continuation), vocab]`` of a teacher-forced continuation, through the measurement tap.
 
         Args:
             prompt_ids: what is asked.
             continuation: the tokens after it.
             draw: as for ``generate``.
+            wrapper: public tokens among those of the prompt.
 
         Raises:
             PromptError: as ``generate``.
         """
         self.bundle.check_prompt(len(prompt_ids), len(continuation))
+        self.wrapper = wrapper
         self._begin(draw)
         forced = self._dictated(continuation)
         self.boundary.tap("arm", forced)

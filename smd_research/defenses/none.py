@@ -57,11 +57,12 @@ class PlainDeployment(Deployment):
         self._channel = boundary.open(self.client, partial(PlainProvider, bundle))
 
     def said(self, ids: Sequence[int]) -> Sequence[int]:
-        """What is sent in place of the prompt."""
+        """What is sent in place of what the user wrote; a chat template's tokens around it are sent as they are."""
         return ids
 
     def _request(self, ids: Sequence[int], max_new_tokens: int, forced: Sequence[int] | None) -> list[Tensor]:
-        self._channel.request(PromptIds(token_tensor(tuple(self.said(ids))), max_new_tokens))
+        sent = self.wrapper.around(self.said(ids[self.wrapper.place(len(ids))]))
+        self._channel.request(PromptIds(token_tensor(sent), max_new_tokens))
         return [] if forced is None else self.tapped()
 
     def memory(self) -> Memory:

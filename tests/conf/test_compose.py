@@ -184,6 +184,7 @@ def test_runtime_settings_do_not_change_the_identity() -> None:
         "threads=2",
         "logger=csv",
         "address=host:7000",
+        "data.chat=false",
     ):
         cfg = composed(override)
         assert plan(cfg, cfg.hydra.runtime.choices, []).cell.id == first, override
@@ -192,7 +193,8 @@ def test_runtime_settings_do_not_change_the_identity() -> None:
 @pytest.mark.parametrize(
     "override",
     ["n_prompts=3", "seed=1", "prompt_tokens=9", "max_new_tokens=5", "dtype=bf16", "wire_dtype=fp16", "defense=none",
-     "attack=none", "transport=process", "transport=tcp", "link=wan", "model=random", "attack.rounds=5"],
+     "attack=none", "transport=process", "transport=tcp", "link=wan", "model=random", "attack.rounds=5",
+     "data.chat=true"],
 )  # fmt: skip
 def test_result_settings_change_the_identity(override: str) -> None:
     base, other = composed(), composed(override)

@@ -5,7 +5,6 @@ of laws), the public model verifies each by simulating its answer, and a search 
 The logits of every step are the provider's own: it computes them again from its record and the public weights.
 """
 
-from collections.abc import Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -93,28 +92,34 @@ class OutputInversion(PromptAttack):
         self._retrieval.fit(public)
         firsts = {document[0] for document in public.corpus}
         self._opening = tuple(firsts) if len(firsts) == 1 else ()
-        self._inverter, self._coordinates = fitted(public.bundle, public.corpus, self._recipe, self._seed)
+        self._inverter, self._coordinates = fitted(
+            public.bundle, public.corpus, self._recipe, self._seed, public.wrapper
+        )
 
     def recover(self, view: AdversaryView, rng: np.random.Generator) -> Guess:
         length, bundle = public_length(view), self.public.bundle
         view = view.stream(0)
         laws = replayed_logits(bundle, view) if self.reads_laws else None
         scribe = self._scribe(view, laws)
-        known = torch.tensor(self._known(view)[:length], dtype=torch.long, device=bundle.device)
+        known = self._known(view, length)
         if len(known) == length:
-            return Guess(tuple(known.tolist()))
-        proposals = scribe.write(known, length, self._proposals, rng)
-        retrieved = torch.tensor(self._retrieval.recover(view, rng).ids).to(proposals)
-        retrieved[: len(known)] = known
+            return Guess(tuple(known[position] for position in range(length)))
+        begun = [known[position] for position in range(next(p for p in range(length) if p not in known))]
+        before = torch.tensor(begun, dtype=torch.long, device=bundle.device)
+        written = scribe.write(before, length, self._proposals, rng)
+        retrieved = torch.tensor(self._retrieval.recover(view, rng).ids).to(written)
+        proposals = torch.cat([written, retrieved[None]])
+        fixed = torch.tensor([position in known for position in range(length)], device=bundle.device)
+        proposals[:, fixed] = torch.tensor([known[position] for position in sorted(known)]).to(written)
         verifier = Verifier(bundle, torch.tensor(view.output_ids), laws)
-        fixed = torch.arange(length, device=bundle.device) < len(known)
-        found = search(scribe, verifier, torch.cat([proposals, retrieved[None]]), fixed, self._effort, rng)
+        found = search(scribe, verifier, proposals, fixed, self._effort, rng)
         return self._guess(found, verifier)
 
-    def _known(self, view: AdversaryView) -> Sequence[int]:
-        """Leading tokens that are public: those the provider got, or what every text begins with."""
+    def _known(self, view: AdversaryView, length: int) -> dict[int, int]:
+        """Public tokens by position: those the provider got, a chat template's, or what every text begins with."""
         given = [token for start in view.of(StartDecode) for token in start.public.tolist()]
-        return given or self._opening
+        leading = given or (() if view.wrapper else self._opening)
+        return view.wrapper.known(length) | dict(enumerate(leading[:length]))
 
     def _scribe(self, view: AdversaryView, laws: Tensor | None) -> Scribe:
         """The inverter with the answer as it was trained to read it: filled up with the end token, or cut."""

@@ -20,6 +20,7 @@ from transformers import DynamicCache, PreTrainedModel
 
 from attacks.prompts.output_inversion.pairs import Block, Coordinates, Recipe, blocks
 from smd_research.core.seeds import generator
+from smd_research.core.wrapper import BARE, Wrapper
 from smd_research.models.bundle import Bundle
 from smd_research.models.decoding import with_cache
 from smd_research.training.causal_lm import Optimisation, optimizers
@@ -202,12 +203,20 @@ def _as_it_is(block: Any) -> Any:
 
 @lru_cache(maxsize=4)
 def fitted(
-    bundle: Bundle, corpus: tuple[tuple[int, ...], ...], recipe: Recipe, seed: int
+    bundle: Bundle, corpus: tuple[tuple[int, ...], ...], recipe: Recipe, seed: int, wrapper: Wrapper = BARE
 ) -> tuple[Inverter, Coordinates | None]:
-    """An inverter trained on public pairs, with the coordinates it reads; kept for the next cell of the process."""
+    """An inverter trained on public pairs, with the coordinates it reads; kept for the next cell of the process.
+
+    Args:
+        bundle: the public model.
+        corpus: token ids of public documents.
+        recipe: what the pairs are made of and how it is trained.
+        seed: of pairs and training.
+        wrapper: public tokens around every prompt.
+    """
     width, vocabulary = bundle.geometry.width, bundle.geometry.vocab
     coordinates = Coordinates.draw(vocabulary, width, generator(seed, "coordinates")) if recipe.logits else None
-    made = blocks(bundle, corpus, recipe, coordinates, generator(seed, "pairs"))
+    made = blocks(bundle, corpus, recipe, coordinates, generator(seed, "pairs"), wrapper)
     whitening = None
     if recipe.logits:
         rows = torch.cat([block.readings[:, 1:].flatten(0, 1) for block in made if block.readings is not None])

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from smd_research.core.wrapper import BARE, Wrapper
 from smd_research.models.attention import KVStore, LocalAttention
 from smd_research.models.bundle import Bundle
 from smd_research.models.hooked import HookedModel
@@ -85,15 +86,26 @@ def blocks(
     recipe: Recipe,
     coordinates: Coordinates | None,
     rng: np.random.Generator,
+    wrapper: Wrapper = BARE,
 ) -> list[Block]:
-    """All pairs, in blocks of ``recipe.batch``."""
+    """All pairs, in blocks of ``recipe.batch``; each prompt in a wrapper."""
     model = HookedModel(bundle)
     made = []
     for prompts in _windows(corpus, recipe, rng):
-        made.append(_answered(bundle, model, prompts.to(bundle.device), recipe.outputs, coordinates))
+        asked = _wrapped(prompts.to(bundle.device), wrapper)
+        made.append(_answered(bundle, model, asked, recipe.outputs, coordinates))
     for prompts in _written(bundle, model, corpus, recipe, rng):
-        made.append(_answered(bundle, model, prompts, recipe.outputs, coordinates))
+        made.append(_answered(bundle, model, _wrapped(prompts, wrapper), recipe.outputs, coordinates))
     return made
+
+
+def _wrapped(prompts: Tensor, wrapper: Wrapper) -> Tensor:
+    """Prompts ``[b, n]`` with public tokens around each."""
+    head, tail = (
+        torch.tensor(end, dtype=torch.long, device=prompts.device).expand(len(prompts), -1)
+        for end in (wrapper.head, wrapper.tail)
+    )
+    return torch.cat([head, prompts, tail], 1)
 
 
 def _length(recipe: Recipe, rng: np.random.Generator) -> int:

@@ -8,7 +8,7 @@ to right.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from attacks.prompts.partial_attention_inversion.row_space import RowSpace, devi
 from attacks.prompts.partial_attention_inversion.search import Effort
 from attacks.prompts.partial_attention_inversion.solver import Prior, Solution, solve
 from attacks.prompts.partial_attention_inversion.stages import Stages
-from attacks.prompts.partial_attention_inversion.unmerging import Own, unmerged
+from attacks.prompts.partial_attention_inversion.unmerging import Own, Unmerged, unmerged
 from attacks.transcript import Exchanges, Merges, exchanges, first_request, merges
 from smd_research.boundary import AdversaryView
 from smd_research.boundary.messages import StartDecode
@@ -101,42 +101,48 @@ class PartialAttentionInversion(PromptAttack):
         lowest = min(layers)
         measured = self._measurements(layers[lowest], len(public), noise(lowest))
         if lowest:
-            return self._above(lowest, _space(layers[lowest], measured), replay, length)
-        table, read = _table(self._engine), None
+            return self._above(lowest, _space(layers[lowest], measured), replay, length, view.wrapper.tail)
+        known = {place - len(public): token for place, token in view.wrapper.known(length).items()}
+        table = _table(self._engine)
+        without: Unmerged | None = Unmerged(measured)
         if isinstance(merged := layers[0], Merges):
             own = Own(grouped(merged.own.a, len(measured.average)), torch.tensor(view.output_ids), length)
             without = unmerged(measured, own, table, length - len(public))
-            if without is None:
-                return Guess((*public, *(-1 for _ in range(length - len(public)))), certified=False)
-            measured, read = without.seen, without.spanned
+        if without is None:
+            return Guess((*public, *(-1 for _ in range(length - len(public)))), certified=False)
         solution = solve(
-            measured,
+            without.seen,
             table,
             length - len(public),
             rng,
+            known={place: token for place, token in known.items() if place >= 0},
             prior=_prior(self.public.bundle, public) if self._effort.prior_weight else None,
             effort=self._effort,
-            read=read,
+            read=without.spanned,
         )
         return self._verified(solution, replay, public)
 
-    def _above(self, layer: int, space: RowSpace, replay: Replay, length: int) -> Guess:
-        """A prompt read where the first layers run in the vault, held against all layers above."""
+    def _above(self, layer: int, space: RowSpace, replay: Replay, length: int, behind: Sequence[int]) -> Guess:
+        """A prompt read where the first layers run in the vault, held against all layers above.
+
+        The tokens ``behind`` what the user wrote are public, and not looked for.
+        """
         public, stages = list(replay.public), Stages()
         with stages.timed("left_to_right"):
             reader = self._readers.setdefault(
                 layer, LeftToRight(self.public.bundle, layer, self._proposals, self._effort.ranked)
             )
             before = reader.engine.spent
-            reading = reader.read(space, length - len(public), public) if space.rank else LeftReading()
+            own = length - len(public) - len(behind)
+            reading = reader.read(space, own, public) if space.rank else LeftReading()
         stages.named("left_to_right", sum(reading.found))
-        whole = len(public) + len(reading.ids) == length
-        error = float(replay.errors([reading.ids])[0, 0]) if whole else math.inf
-        missing = length - len(public) - len(reading.ids)
+        missing = own - len(reading.ids)
+        whole = not missing
+        error = float(replay.errors([[*reading.ids, *behind]])[0, 0]) if whole else math.inf
         spent = reader.engine.spent
         return Guess(
-            ids=(*public, *reading.ids, *(-1 for _ in range(missing))),
-            ranked=(*((token,) for token in public), *reading.ranked, *(() for _ in range(missing))),
+            ids=(*public, *reading.ids, *(-1 for _ in range(missing)), *behind),
+            ranked=(*_alone(public), *reading.ranked, *(() for _ in range(missing)), *_alone(behind)),
             certified=whole and all(reading.found) and error <= 1,
             residual=error if whole else None,
             spent=Spent(spent.candidates - before.candidates, spent.flops - before.flops) + replay.spent,
@@ -155,7 +161,7 @@ class PartialAttentionInversion(PromptAttack):
         spent = Spent(candidates=solution.candidates, flops=solution.flops, steps=solution.rounds)
         return Guess(
             ids=(*public, *ids),
-            ranked=(*((token,) for token in public), *ranked),
+            ranked=(*_alone(public), *ranked),
             certified=certified,
             residual=max(error, 0.0 if tuple(ids) != solution.ids else solution.residual),
             spent=spent + replay.spent,
@@ -206,6 +212,11 @@ def _disturbances(public: Public) -> Callable[[int], Disturbance]:
     norms = calibrate(public.bundle, public.corpus).value_norm
     sizes = ReplyNoise(multiplier, log_weight, norms, norms)
     return lambda layer: Disturbance(sizes.sigma(layer, public.bundle.geometry.heads), log_weight, rounding)
+
+
+def _alone(known: Sequence[int]) -> Iterator[tuple[int, ...]]:
+    """The one candidate of each position that is known."""
+    return ((token,) for token in known)
 
 
 def _refuted(replay: Replay, ids: Sequence[int], position: int, tokens: Sequence[int]) -> bool:

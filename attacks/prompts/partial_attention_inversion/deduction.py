@@ -50,7 +50,7 @@ def screen(
     limit: int,
     slack: float = 1.0,
     memory: int = _MEMORY,
-    among: Sequence[Tensor] | None = None,
+    among: Sequence[Tensor | None] | None = None,
 ) -> tuple[list[Candidates], Rows, Measurements]:
     """Keep the tokens whose score stays under every row's maximum, position by position.
 
@@ -64,7 +64,7 @@ def screen(
         limit: most candidates to keep at one position; those that exceed a maximum least win.
         slack: factor on the rounding tolerance.
         memory: most bytes of scores.
-        among: for each position the tokens to look at; None looks at the whole vocabulary.
+        among: for each position the tokens to look at; None, of one or of all, looks at the whole vocabulary.
 
     Returns:
         The candidates of each position, the flattened rows, and the measurements of the rows that were kept.
@@ -74,8 +74,9 @@ def screen(
     tolerance = torch.zeros_like(seen.maximum)
     order = torch.randperm(per_head, generator=torch.Generator().manual_seed(0))
     for position in range(length):
-        ids = torch.arange(table.size) if among is None else among[position]
-        keys, values = table(seen.first + position, None if among is None else ids)
+        asked = None if among is None else among[position]
+        ids = torch.arange(table.size) if asked is None else asked
+        keys, values = table(seen.first + position, asked)
         tolerance = torch.maximum(tolerance, slack * seen.tolerance(keys))
         best = _under(seen, keys, seen.first + position, tolerance, limit)
         ids, keys, values = ids[best], keys[best], values[best]

@@ -1,8 +1,9 @@
 """Attention unmixing from end to end: screen, deduce, search, certify."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -71,6 +72,7 @@ def solve(
     prior: Prior | None = None,
     effort: Effort | None = None,
     read: Spanned | None = None,
+    known: Mapping[int, int] = MappingProxyType({}),
 ) -> Solution:
     """Recover a prompt from the partial attention of its decode steps.
 
@@ -84,26 +86,42 @@ def solve(
         prior: language model that guides restarts; None leaves it out.
         effort: how hard to try.
         read: what the row space says, where that is known already.
+        known: tokens of positions that are public.
 
     Returns:
         The best assignment found, with its certificate.
     """
     effort, stages = effort or Effort(), Stages()
     with stages.timed("row_space"):
-        found = read or span(seen, table, length, {})
+        found = read or _spanned(seen, table, length, known)
         offered = None if found is None else _offered(seen, table, found, effort, rng)
     if offered is not None and offered.search.explained:
         stages.named("row_space", length)
-        return _solution(offered, table, stages, effort)
+        return _solution(offered, table, stages, effort, known)
     best: _Attempt | None = None
-    for among in (None,) if found is None else (found.shortlists, None):
+    told = [torch.tensor([known[place]]) if place in known else None for place in range(length)]
+    for among in (told,) if found is None else (found.shortlists, told):
         attempt = _attempt(seen, table, length, among, prior, effort, rng, stages)
         if best is None or attempt.search.residual < best.search.residual:
             best = attempt
         if best.search.explained:
             break
     assert best is not None
-    return _solution(best, table, stages, effort)
+    return _solution(best, table, stages, effort, known)
+
+
+def _spanned(seen: Measurements, table: LayerTable, length: int, known: Mapping[int, int]) -> Spanned | None:
+    """What the row space says; where the rows span all they can, once what is known has been taken out of them."""
+    places = list(range(length))
+    found = span(seen, table, length, {})
+    if found is None and known and seen.names_maxima:
+        places = [place for place in places if place not in known]
+        found = span(seen, table, length, dict(known))
+    if found is None or not known:
+        return found
+    said = dict(zip(places, zip(found.ids, found.shortlists, strict=True), strict=True))
+    said |= {place: (token, torch.tensor([token])) for place, token in known.items()}
+    return Spanned([said[place][0] for place in range(length)], [said[place][1] for place in range(length)])
 
 
 @dataclass(frozen=True)
@@ -136,22 +154,22 @@ def _attempt(
     seen: Measurements,
     table: LayerTable,
     length: int,
-    among: Sequence[Tensor] | None,
+    among: Sequence[Tensor | None],
     prior: Prior | None,
     effort: Effort,
     rng: np.random.Generator,
     stages: Stages,
 ) -> _Attempt:
-    """Deduce and search among some tokens of each position, or all."""
+    """Deduce and search among some tokens of each position, or all where they are None."""
     with stages.timed("deduction"):
         root, state, rows, kept, sound = _deduce(seen, table, length, effort.shortlist, among)
     state = [_blind(c) for c in state]
     deduced = sum(len(c) == 1 for c in state)
-    scored = length * table.size if among is None else sum(map(len, among))
+    scored = sum(table.size if ids is None else len(ids) for ids in among)
     screening = 2.0 * scored * seen.average.shape[-1] * seen.maximum.numel()
     search = Search(kept, rows, sound, effort, rng, scored=scored, flops=screening)
     peeled = 0
-    if among is None and sound:
+    if any(ids is None for ids in among) and sound:
         with stages.timed("peeling"):
             state = _peel(search, root, state, seen, table)
             peeled = length - deduced if search.explained else sum(len(c) == 1 for c in state) - deduced
@@ -213,7 +231,9 @@ def _pursue(search: Search, state: list[Candidates], prior: Prior | None, effort
         search.start(state, None if prior is None else list(effort.prior_weight * prior(search.best)))
 
 
-def _solution(attempt: _Attempt, table: LayerTable, stages: Stages, effort: Effort) -> Solution:
+def _solution(
+    attempt: _Attempt, table: LayerTable, stages: Stages, effort: Effort, known: Mapping[int, int]
+) -> Solution:
     search, root = attempt.search, attempt.root
     chosen = [index_of(c, token) for c, token in zip(root, search.best, strict=True)]
     equations = Equations.sample(search.seen, search.rows, _RANKING, search.rng)
@@ -222,7 +242,7 @@ def _solution(attempt: _Attempt, table: LayerTable, stages: Stages, effort: Effo
         ids=tuple(search.best),
         ranked=_rank(equations, root, chosen, effort.ranked),
         explained=search.explained,
-        doubts=doubts,
+        doubts={place: tokens for place, tokens in doubts.items() if place not in known},
         residual=search.residual,
         deduced=attempt.deduced,
         candidates=search.scored,
@@ -234,7 +254,7 @@ def _solution(attempt: _Attempt, table: LayerTable, stages: Stages, effort: Effo
 
 
 def _deduce(
-    seen: Measurements, table: LayerTable, length: int, limit: int, among: Sequence[Tensor] | None
+    seen: Measurements, table: LayerTable, length: int, limit: int, among: Sequence[Tensor | None]
 ) -> tuple[list[Candidates], list[Candidates], Rows, Measurements, bool]:
     """Screen and propagate under growing tolerance; the last value says whether the deductions hold.
 

@@ -19,7 +19,7 @@ from attacks.prompts.pick_stream.consistency import Consistency
 from attacks.prompts.pick_stream.discriminator import Discriminator
 from attacks.prompts.pick_stream.evidence import Evidence, Witness
 from attacks.prompts.pick_stream.language import DomainModel, ServedModel
-from attacks.prompts.pick_stream.lineup import verdict
+from attacks.prompts.pick_stream.lineup import Lineup, verdict
 from attacks.prompts.pick_stream.reading import Reader, StreamReading
 from smd_research.boundary import AdversaryView
 from smd_research.boundary.messages import StartDecode
@@ -43,6 +43,11 @@ class StreamsSeen:
         self.view = requests[0]
         self.evidence = evidence
         self.weights: dict[str, Tensor] = {}
+
+    @property
+    def written(self) -> Lineup:
+        """What users wrote, or would have written: the streams' prompts without a chat template's tokens."""
+        return Lineup(self.lineup.ids[:, self.view.wrapper.place(self.lineup.ids.shape[1])])
 
 
 JUDGES = (
@@ -98,7 +103,7 @@ class PickStream(PromptAttack):
             "sampler_law": lambda seen: seen.evidence.prior + seen.evidence.law,
             "discriminator": lambda seen: self._discriminator.weights(seen.evidence),
             "plausibility": lambda seen: seen.evidence.served.sum(1),
-            "retokenisation": lambda seen: retokenisation.weights(seen.lineup, self.public.bundle.tokenizer),
+            "retokenisation": lambda seen: retokenisation.weights(seen.written, self.public.bundle.tokenizer),
             "consistency": lambda seen: self._consistency.weights(seen.lineup, seen.view),
             "intersection": lambda seen: repetition.weights(seen.lineups)[0],
             "termination": self._termination,
@@ -128,7 +133,9 @@ class PickStream(PromptAttack):
         domain = DomainModel(public.corpus, base, bundle.geometry.vocab)
         self._witness = Witness(bundle, served, domain, quantiser)
         self._consistency = Consistency(bundle, self._layers)
-        self._discriminator = Discriminator(bundle, self._witness, public.corpus, public.spans, self._training_sets)
+        self._discriminator = Discriminator(
+            bundle, self._witness, public.corpus, public.spans, self._training_sets, public.wrapper
+        )
         self._reader = Reader(public)
 
     def recover(self, view: AdversaryView, rng: np.random.Generator) -> Guess:

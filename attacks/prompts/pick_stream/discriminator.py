@@ -11,7 +11,8 @@ from attacks.prompts.pick_stream.features import features
 from attacks.prompts.pick_stream.lineup import Lineup
 from smd_research.core.errors import PromptError
 from smd_research.core.seeds import generator
-from smd_research.data.prompts import TokenSpan
+from smd_research.core.wrapper import BARE, Wrapper
+from smd_research.data.prompts import TokenSpan, moved
 from smd_research.mechanisms.decoys.quantised_sampling import sample
 from smd_research.models.bundle import Bundle
 from smd_research.training.choice import ChoiceModel, train_choice
@@ -29,6 +30,7 @@ class Discriminator:
         corpus: token ids of public documents.
         spans: the secrets marked in each; empty where none are marked.
         sets: line-ups to train on.
+        wrapper: public tokens around every prompt.
     """
 
     def __init__(
@@ -38,11 +40,12 @@ class Discriminator:
         corpus: Sequence[Sequence[int]],
         spans: Sequence[Sequence[TokenSpan]],
         sets: int,
+        wrapper: Wrapper = BARE,
     ) -> None:
         self._bundle = bundle
         self._witness = witness
         self._documents = list(zip(corpus, spans, strict=True)) if spans else []
-        self._sets = sets
+        self._sets, self._wrapper = sets, wrapper
         self._models: dict[int, ChoiceModel | None] = {}
 
     def weights(self, evidence: Evidence) -> Tensor:
@@ -64,7 +67,9 @@ class Discriminator:
         for ids, spans in self._documents:
             if len(seen) == self._sets:
                 break
-            lineup = self._lineup(ids[:length], [s for s in spans if s.end <= length], rng)
+            own = length - len(self._wrapper)
+            secrets = moved([s for s in spans if s.end <= own], len(self._wrapper.head))
+            lineup = self._lineup(self._wrapper.around(ids[:own]), secrets, rng)
             if lineup is None:
                 continue
             order = torch.from_numpy(rng.permutation(lineup.size))

@@ -6,6 +6,7 @@ secret), seeing one again says nothing.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -32,7 +33,7 @@ def _one(view: AdversaryView, begin: int, end: int) -> AdversaryView:
     assert isinstance(start, StartDecode)
     steps = [start.first, *(message.ids for _, message in messages if isinstance(message, Tokens))]
     outputs = tuple(tuple(row) for row in torch.stack([step.long() for step in steps], 1).tolist())
-    return AdversaryView(messages, view.shows, start.position, outputs)
+    return replace(view, messages=messages, length=start.position, outputs=outputs)
 
 
 def weights(lineups: Sequence[Lineup]) -> tuple[Tensor, int | None]:

@@ -12,6 +12,7 @@ Where the defense adds noise of public scale, distances become Gaussian log like
 model's, and a beam carries the alternatives.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -84,23 +85,25 @@ class VocabMatching(PromptAttack):
 
     def recover(self, view: AdversaryView, rng: np.random.Generator) -> Guess:
         states = view.of(HiddenStates)[0].hidden.to(self.public.bundle.device, torch.float32)
+        known = view.wrapper.known(len(states))
         if self._noise:
-            return self._search(states, self._noise)
+            return self._search(states, self._noise, known)
         self._engine.spent = Spent()
         sort = self._features_permuted
         if self._ordered_by_contexts:
             states = states_after_first_block(self.public, self._engine, view, states, features_permuted=sort)
             sort = False
-        return self._match_all(states.sort(-1).values if sort else states, sort)
+        return self._match_all(states.sort(-1).values if sort else states, sort, known)
 
-    def _search(self, states: Tensor, noise: GaussianParameters) -> Guess:
+    def _search(self, states: Tensor, noise: GaussianParameters, known: Mapping[int, int]) -> Guess:
         """Noisy states: a beam in place of exact matching."""
         # clipped as a whole, a message's noise grows with the norm allowed to all of its rows
         sigma = noise.sigma * len(states) ** 0.5 if noise.unit == "sequence" else noise.sigma
         row_clip = noise.clip if noise.unit == "token" else None
-        return NoisyStateSearch(self.public, self._engine, sigma, self._beam, self._inverse, row_clip).recover(states)
+        search = NoisyStateSearch(self.public, self._engine, sigma, self._beam, self._inverse, row_clip)
+        return search.recover(states, known)
 
-    def _match_all(self, states: Tensor, sort: bool) -> Guess:
+    def _match_all(self, states: Tensor, sort: bool, known: Mapping[int, int]) -> Guess:
         bundle = self.public.bundle
         prefix, prior = self._engine.start(), LanguagePrior(bundle)
         unused = torch.ones(len(states), dtype=torch.bool, device=states.device)
@@ -109,6 +112,8 @@ class VocabMatching(PromptAttack):
         ranked: list[tuple[int, ...]] = []
         worst = 0.0
         for position in range(len(states)):
+            if position in known:
+                order = torch.tensor([known[position]], device=states.device)
             rows = unused.nonzero()[:, 0] if self._rows_permuted else torch.tensor([position], device=states.device)
             match = self._match(prefix, order, states, rows, sort)
             unused[match.row] = False

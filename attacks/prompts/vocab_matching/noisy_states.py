@@ -6,6 +6,8 @@ one table; deeper, the language model and a linear inverse of the blocks propose
 computed.
 """
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -48,8 +50,8 @@ class NoisyStateSearch:
         self._inverse = inverse
         self._clip = clip
 
-    def recover(self, states: Tensor) -> Guess:
-        """The most probable tokens for noisy states ``[n, width]``."""
+    def recover(self, states: Tensor, known: Mapping[int, int]) -> Guess:
+        """The most probable tokens for noisy states ``[n, width]``, given those of some positions."""
         bundle = self._public.bundle
         device = states.device
         self._engine.spent = Spent()
@@ -60,7 +62,9 @@ class NoisyStateSearch:
         log_prior = self._first_prior()
         ranked: list[tuple[int, ...]] = []
         for position in range(len(states)):
-            scores, found, candidates = self._score(prefixes, log_prior, states[position], position)
+            scores, found, candidates = self._score(
+                prefixes, log_prior, states[position], position, known.get(position)
+            )
             joint = totals[:, None] + scores
             ranked.append(self._top(joint, candidates))
             values, flat = joint.reshape(-1).topk(min(self._beam, joint.numel()))
@@ -87,15 +91,17 @@ class NoisyStateSearch:
         return (counts / counts.sum()).log().unsqueeze(0).to(self._public.bundle.device)
 
     def _score(
-        self, prefixes: list[Prefix], log_prior: Tensor, state: Tensor, position: int
+        self, prefixes: list[Prefix], log_prior: Tensor, state: Tensor, position: int, known: int | None
     ) -> tuple[Tensor, list[Extension], Tensor]:
         """Scores ``[beam, candidates]``, the extensions behind them, and candidate ids of the same shape."""
+        told = None if known is None else torch.full((len(prefixes), 1), known, device=state.device)
         if self._engine.upto == 0:
             table = self._engine.embedded(position).float()
             vocabulary = torch.arange(len(table), device=table.device).expand(len(prefixes), -1)
             self._engine.spent += Spent(len(table))
-            return log_prior + self._likelihood(table, state), [], vocabulary
-        proposals = self._propose(log_prior, state)
+            scores = log_prior + self._likelihood(table, state)
+            return (scores, [], vocabulary) if told is None else (scores.gather(1, told), [], told)
+        proposals = self._propose(log_prior, state) if told is None else told
         found = [self._engine.extend(prefix, row) for prefix, row in zip(prefixes, proposals, strict=True)]
         likelihood = torch.stack([self._likelihood(extension.hidden.float(), state) for extension in found])
         return log_prior.gather(1, proposals) + likelihood, found, proposals

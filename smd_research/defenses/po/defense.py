@@ -25,7 +25,7 @@ from smd_research.core.errors import ConfigError, PromptError, RefusedError
 from smd_research.core.guarantee import Guarantee
 from smd_research.core.observable import Observable
 from smd_research.core.seeds import generator
-from smd_research.data.prompts import Prompt, TokenSpan
+from smd_research.data.prompts import Prompt, TokenSpan, moved
 from smd_research.data.tagger import tag_prompt
 from smd_research.defenses.base import NO_TEXT, Defense, Deployment, Generation, Memory, Prepared, PublicText
 from smd_research.defenses.po.vault import PoVault
@@ -270,17 +270,19 @@ class Po(Defense):
             raise RefusedError(
                 f"the prompt marks no secret: {self._mending}, or defense.unmarked=whole to hide all of it"
             )
-        return _text_spans(prompt.ids, bundle)
+        return moved(_text_spans(prompt.unwrapped.ids, bundle), len(prompt.wrapper.head))
 
     def marked(self, prompt: Prompt, bundle: Bundle) -> tuple[TokenSpan, ...]:
         """The secrets that a prompt marks, or that the rules find."""
-        return prompt.spans if self.spans == "gold" else tag_prompt(prompt, bundle.tokenizer)
+        if self.spans == "gold":
+            return prompt.spans
+        return moved(tag_prompt(prompt.unwrapped, bundle.tokenizer), len(prompt.wrapper.head))
 
     def check_marks(self, bundle: Bundle, prompts: Sequence[Prompt]) -> None:
         """Warns, in one line, of prompts that are hidden whole because they mark no secret."""
         bare = [prompt for prompt in prompts if not self.marked(prompt, bundle)] if self.unmarked == "whole" else []
         if bare:
-            longest = max(len(prompt.ids) for prompt in bare)
+            longest = max(len(prompt.unwrapped.ids) for prompt in bare)
             warnings.warn(
                 f"{len(bare)} of {len(prompts)} prompts mark no secret: each is hidden whole, as one secret of up to "
                 f"{longest} tokens, which takes long and needs wide bins; {self._mending}, or set "
@@ -332,7 +334,7 @@ class Po(Defense):
             with suppress(RefusedError):
                 sample(bundle, ids, spans, self.quantiser, rng)
                 break
-        return replace(prompt, ids=ids, text=bundle.decode(ids), spans=spans)
+        return replace(prompt, ids=ids, text=bundle.decode(ids[prompt.place]), spans=spans)
 
     def prepare(
         self, bundle: Bundle, public_text: PublicText = NO_TEXT, seed: int = 0, folder: Path | None = None

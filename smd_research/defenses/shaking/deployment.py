@@ -10,6 +10,7 @@ from smd_research.boundary import Boundary
 from smd_research.boundary.messages import PromptIds, token_tensor
 from smd_research.core.errors import ConfigError
 from smd_research.core.observable import Observable
+from smd_research.core.wrapper import BARE, Wrapper
 from smd_research.defenses.base import Client, Deployment, Memory
 from smd_research.defenses.none import PlainProvider
 from smd_research.defenses.shaking.code import KeyedCode
@@ -60,19 +61,21 @@ class KeyedDeployment(Deployment):
     def outputs(self) -> tuple[tuple[int, ...], ...]:
         return (tuple(self._keyed.cipher),)
 
-    def score(self, prompt_ids: Sequence[int], continuation: Sequence[int], draw: int | None = None) -> Tensor:
+    def score(
+        self, prompt_ids: Sequence[int], continuation: Sequence[int], draw: int | None = None, wrapper: Wrapper = BARE
+    ) -> Tensor:
         """As every deployment: logits ``[len(continuation), vocab]`` of plain ids.
 
         Fresh noise falls on the prompt alone: the continuation stands for tokens that the provider makes.
         """
-        return self.code.decode_logits(super().score(prompt_ids, continuation, draw))
+        return self.code.decode_logits(super().score(prompt_ids, continuation, draw, wrapper))
 
     def _dictated(self, continuation: Sequence[int]) -> Sequence[int]:
         return tuple(self.code.encode(continuation, self.draw))
 
     def _request(self, ids: Sequence[int], max_new_tokens: int, forced: Sequence[int] | None) -> list[Tensor]:
-        (said,) = self.code.replaced([ids], self.draw)
-        sent = tuple(self.code.encode(said, self.draw))
+        (said,) = self.code.replaced([ids[self.wrapper.place(len(ids))]], self.draw)
+        sent = tuple(self.code.encode(self.wrapper.around(said), self.draw))
         self._channel.request(PromptIds(token_tensor(sent), max_new_tokens))
         return [] if forced is None else self.tapped()
 

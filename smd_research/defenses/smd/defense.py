@@ -63,7 +63,7 @@ class SmdDeployment(Deployment):
             self._guards.draw(self.draw)
 
     def _request(self, ids: Sequence[int], max_new_tokens: int, forced: Sequence[int] | None) -> list[Tensor]:
-        public = list(ids[: min(self._public_tokens, len(ids) - 1)])
+        public = list(ids[: min(max(self._public_tokens, len(self.wrapper.head)), len(ids) - 1)])
         prompts = torch.tensor([list(ids)], device=self.bundle.device)
         logits = self.vault.prefill(self._prefill_model, prompts, len(public))
         if forced is not None:
@@ -110,7 +110,8 @@ class Smd(Defense):
             ``fp32`` only: a 16-bit wire moves the merged vector by about 1e-3 relative.
         send_order: when a layer's queries leave: ``after_q`` (before keys and values are computed), ``after_kv`` or
             ``after_attention`` (after the provider's own attention). Changes time only.
-        public_tokens: leading prompt tokens that are no secret (a system prompt); their keys are the provider's.
+        public_tokens: leading prompt tokens that are no secret (a system prompt); their keys are the provider's. Those
+            that a chat template puts first always are, and count among them.
         inner_layers: decode layers that run in the vault before the provider's first, a counter-measure: their queries
             and replies never cross, the states after them do.
         audit: what the vault looks at in a query, a counter-measure against a provider that chooses its queries:

@@ -40,6 +40,7 @@ WRONG = [
     ("attack=prior attack.trials=0", "attack.trials=0: give a whole number, 1 or more"),
     ("address=host:7000", "address given needs transport=tcp, which is inproc here"),
     ("defense=slip defense.field=narrow", "defense.field=narrow needs defense.bits=8 or 4, which is 16 here"),
+    ("data.chat=true", "data.chat=true: the model's tokenizer has no chat template: leave data.chat=false"),
     ("+defense.no_such=1", "unknown key 'defense.no_such'"),
     ("~defense.audit +defense.audti=none", "unknown key 'defense.audti': did you mean 'audit'?"),
     ("defense._target_=smd_research.defenses.smd.Sdm", "has no 'Sdm': did you mean 'Smd'?"),

@@ -13,7 +13,7 @@ def test_every_setting_is_one_of_some_command() -> None:
     texts += [path.read_text() for path in (conf_dir() / "architecture").glob("*.yaml")]  # each sets its own run
     for name in {*SETTINGS, *NEEDS, "trainer", "n_prompts"}:
         assert any(f"\n{name}:" in text for text in texts), name
-    assert set(ONLY) - set(SETTINGS) == {"tuning", "trainer"}
+    assert set(ONLY) - set(SETTINGS) == {"tuning", "trainer", "data.chat"}
 
 
 def test_choices_are_those_there_are() -> None:
