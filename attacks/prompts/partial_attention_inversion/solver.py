@@ -96,7 +96,7 @@ def solve(
         found = read or _spanned(seen, table, length, known)
         offered = None if found is None else _offered(seen, table, found, effort, rng)
     if offered is not None and offered.search.explained:
-        stages.named("row_space", length)
+        stages.named("row_space", length - len(known))
         return _solution(offered, table, stages, effort, known)
     best: _Attempt | None = None
     told = [torch.tensor([known[place]]) if place in known else None for place in range(length)]
@@ -107,6 +107,7 @@ def solve(
         if best.search.explained:
             break
     assert best is not None
+    stages.tokens["deduction"] -= len(known)  # their candidates were one each before anything was deduced
     return _solution(best, table, stages, effort, known)
 
 

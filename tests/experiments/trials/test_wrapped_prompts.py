@@ -138,6 +138,7 @@ def test_what_stands_behind_the_text_helps_to_read_it(chatting: Bundle) -> None:
     told = guessed(PartialAttentionInversion(), public, view)
     assert told.ids == prompt.ids
     assert told.certified
+    assert sum(value for name, value in told.facts.items() if name.endswith("_tokens")) == 16, "none that is public"
 
 
 @pytest.mark.parametrize("defense", [DpText(epsilon=1.0), DpText(mechanism="dchi", epsilon=1.0)])
