@@ -1,6 +1,7 @@
 """A small model to chat with: a bundle whose tokenizer has a chat template."""
 
 import copy
+from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
@@ -25,7 +26,7 @@ def chat_model(family: str = "llama", template: str = TEMPLATE) -> Bundle:
     return Bundle.of(f"chat-{family}", sources.random(family).model, tokenizer_with(template))
 
 
-def saved(bundle: Bundle, folder: object) -> str:
+def saved(bundle: Bundle, folder: Path) -> str:
     """The folder that a bundle was written to, for ``model=local``."""
     bundle.model.save_pretrained(str(folder))
     bundle.tokenizer.save_pretrained(str(folder))

@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from chatting import chat_model
+from chatting import chat_model, saved
 from hypothesis import given
 from hypothesis import strategies as st
 from lived import seen
@@ -20,6 +21,7 @@ from attacks.prompts.output_inversion.attack import OutputInversion
 from attacks.prompts.partial_attention_inversion.attack import PartialAttentionInversion
 from attacks.prompts.pick_stream.attack import PickStream
 from attacks.prompts.vocab_matching.attack import VocabMatching
+from experiments.commands.cli import main as smd
 from experiments.trials.guesses import Attempt, scored
 from experiments.trials.hiding import Register, hide
 from experiments.trials.pursuit import Findings
@@ -41,6 +43,7 @@ from smd_research.defenses.smd import Smd
 from smd_research.defenses.split import Split
 from smd_research.models.bundle import Bundle
 from smd_research.models.decoding import plain_logits
+from smd_research.records import read, read_items
 
 TOKENS = 8
 
@@ -224,3 +227,19 @@ def test_a_hidden_value_is_found_in_its_wrapper(chatting: Bundle) -> None:
     public, (view,) = served(Smd(), chatting, [prompt], (), new=4)
     attack.fit(public)
     assert attack.fill(view, template, np.random.default_rng(0)).choices[0] == hidden.truth
+
+
+def test_a_cell_is_of_what_the_user_wrote_whatever_stands_around_it(tmp_path: Path, chatting: Bundle) -> None:
+    model = ["model=local", f"model.path={saved(chatting, tmp_path / 'model')}", "data=personal"]
+    sizes = ["n_prompts=2", "prompt_tokens=8", "max_new_tokens=2", f"results_dir={tmp_path}"]
+    for chat in ("true", "false"):
+        assert smd(["run", *model, *sizes, f"data.chat={chat}", "defense=none", "attack=reading"]) == 0
+    one, other = (read(folder) for folder in sorted((tmp_path / "cells").iterdir()))
+    wrapped, bare = (one, other) if one.cell.data.get("chat") else (other, one)
+    assert "chat" not in bare.cell.data
+    for inside, alone in zip(read_items(wrapped.items), read_items(bare.items), strict=True):
+        assert list(inside.truth_ids[:7]) == list(alone.truth_ids[1:]), "but for the begin-of-sequence token"
+        assert list(inside.guess_ids) == list(inside.truth_ids)
+        assert inside.metrics["exact_match"] == 1
+    assert "perplexity" in bare.metrics
+    assert "perplexity" not in wrapped.metrics, "behind a message stands an answer"
