@@ -227,6 +227,15 @@ def test_layers_inside_the_vault_are_read_from_left_to_right(layers: int) -> Non
     assert guess.facts["left_to_right_tokens"] == len(ids)
 
 
+@pytest.mark.parametrize("repeats", [0, 1, 2])
+def test_a_first_token_is_repeated_where_the_text_does_and_nowhere_else(embedded: Bundle, repeats: int) -> None:
+    ids = np.random.default_rng(1).integers(5, embedded.geometry.vocab, 8).tolist()
+    ids[1 : 1 + repeats] = [ids[0]] * repeats
+    guess = inner(embedded, ids, 1, new=16)
+    assert guess.ids == tuple(ids)
+    assert guess.certified
+
+
 def test_a_token_that_is_not_proposed_ends_the_reading() -> None:
     bundle = sources.embedded()
     ids = prompt_ids(bundle, next(iter(generate("mixed", "validation", 1))).text, 10)

@@ -4,6 +4,9 @@ Where the first layers run in the vault, the lowest layer whose replies cross st
 value of layer ``l`` depends on the tokens up to its own, which are known when a prompt is read from left to right: the
 extension engine says what every next token's value would be, and the one in the span is the next token. Candidates come
 in the language model's order, so the whole vocabulary is looked at only where the text surprises.
+
+A text that repeats its first token repeats its values too, at every layer, so that the repetition always lies in the
+span: a value that has been read before counts only where no other token stands out.
 """
 
 from collections.abc import Iterator
@@ -17,6 +20,7 @@ from smd_research.models.bundle import Bundle
 from smd_research.models.extension import Extension, ExtensionEngine, LanguagePrior, Prefix
 
 _FIRST = 64  # candidates of the first batch
+_SAME = 1e-4  # relative difference of values that rounding explains
 _OUTSTANDING = 8.0  # deviations that a token of a blurred span stands out of the others
 
 
@@ -69,30 +73,35 @@ class LeftToRight:
             self.engine.advance(prefix, token)
             order = _order(prior, token, self._bundle)
         reading = LeftReading()
+        values = torch.empty(0)
         for place in range(length):
             assert order is not None
             batches = self._opening(order) if prefix.length == 0 else self._extensions(prefix, order)
-            best = self._nearest(space, batches)
+            best = self._nearest(space, batches, values)
             if not best.found and space.sharp:
                 break
             reading.ids.append(int(best.tokens[0]))
             reading.ranked.append(tuple(best.tokens.tolist()))
             reading.found.append(best.found)
+            values = torch.cat([values, best.value[None]]) if len(values) else best.value[None]
             if place + 1 < length:
                 self.engine.advance(prefix, reading.ids[-1])
                 order = _order(prior, reading.ids[-1], self._bundle)
         return reading
 
-    def _nearest(self, space: RowSpace, batches: Iterator[tuple[Tensor, Extension]]) -> "_Nearest":
-        """The candidates nearest to a span, looked for until one stands out."""
-        tokens, away = torch.empty(0, dtype=torch.long), torch.empty(0, dtype=torch.float64)
+    def _nearest(self, space: RowSpace, batches: Iterator[tuple[Tensor, Extension]], before: Tensor) -> "_Nearest":
+        """The candidates nearest to a span, looked for until one stands out whose value is not among those before."""
+        tokens, told = torch.empty(0, dtype=torch.long), torch.empty(0, dtype=torch.bool)
+        away, values = torch.empty(0, dtype=torch.float64), []
         for proposed, found in batches:
-            values = found.own[self._layer][1].float().cpu()
-            tokens, away = torch.cat([tokens, proposed.cpu()]), torch.cat([away, space.distance(values)])
-            if _stands_out(space, away):
+            values.append(found.own[self._layer][1].float().cpu())
+            tokens, away = torch.cat([tokens, proposed.cpu()]), torch.cat([away, space.distance(values[-1])])
+            told = torch.cat([told, _among(values[-1], before)])
+            if _stands_out(space, away[~told]):
                 break
-        best = away.topk(min(self._ranked, len(away)), largest=False).indices
-        return _Nearest(tokens[best], _stands_out(space, away))
+        fresh = away.masked_fill(told, 0.0) if _stands_out(space, away[~told]) else away
+        best = fresh.topk(min(self._ranked, len(fresh)), largest=False).indices
+        return _Nearest(tokens[best], _stands_out(space, fresh), torch.cat(values)[best[0]])
 
     def _extensions(self, prefix: Prefix, order: Tensor) -> Iterator[tuple[Tensor, Extension]]:
         for batch in self.engine.in_batches(order[: self._proposals], _FIRST):
@@ -117,19 +126,28 @@ class LeftToRight:
 
 @dataclass(frozen=True)
 class _Nearest:
-    """Candidates of one position, nearest first, and whether the first stands out."""
+    """Candidates of one position, nearest first, whether the first stands out, and its value."""
 
     tokens: Tensor
     found: bool
+    value: Tensor
+
+
+def _among(values: Tensor, before: Tensor) -> Tensor:
+    """Which values ``[tokens, kv_heads, head_dim]`` equal one of those ``before``, to rounding ``[tokens]``."""
+    told = torch.zeros(len(values), dtype=torch.bool)
+    for one in before:
+        told |= torch.linalg.vector_norm((values - one).flatten(1), dim=1) <= _SAME * torch.linalg.vector_norm(one)
+    return told
 
 
 def _stands_out(space: RowSpace, away: Tensor) -> bool:
     """Whether the nearest candidate lies in the span: as near as its weakest direction allows, and far from others."""
-    nearest, others = away.min(), away[away > away.min()]
+    others = away[away > away.min()] if len(away) else away
     if len(others) < 2:
         return False
     spread, middle = float(others.std()), float(others.mean())
-    return float(nearest) <= min(space.blur, middle - _OUTSTANDING * spread)
+    return float(away.min()) <= min(space.blur, middle - _OUTSTANDING * spread)
 
 
 def _order(prior: LanguagePrior, token: int, bundle: Bundle) -> Tensor:
