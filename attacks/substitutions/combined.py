@@ -1,8 +1,9 @@
 """The attacker who tries everything: ids in clear, tables, known pairs, decipherment; the text that reads best wins.
 
-Tables that agree decide, whatever the text is about. Else each way hands over a mapping, the public model reads the
-encoded text through each of them, and the one under which it is most likely wins. The same judge improves the winner,
-so that rows that noise hid are filled in from their context.
+Tables that agree decide, whatever the text is about. Else each way hands over a mapping, the public model as judge
+improves it, so that rows that noise hid are filled in from their context, and reads the encoded text through each: what
+reads as public text wins, and among these what is most likely. (Judged before it is improved, a deciphered text looks
+better than one of the tables, for it was made to look like public text.)
 """
 
 from collections.abc import Sequence
@@ -20,7 +21,7 @@ from attacks.substitutions.decipherment import Decipherment, capacities
 from attacks.substitutions.table_matching.attack import TableMatching
 from smd_research.boundary import AdversaryView
 from smd_research.core.errors import ConfigError
-from smd_research.core.guess import MappingGuess, Spent
+from smd_research.core.guess import MappingGuess
 
 WAYS = ("in_clear", "table_matching", "decipherment")
 """What may win, by its number in the metric ``won``; pairs that are told are held fixed in the last two."""
@@ -90,11 +91,12 @@ class Combined(MappingAttack):
         if (tables.score or 0) >= _TELLING:
             return _won("table_matching", self._filled(tables, texts, anchors, judge))
         found = {"in_clear": clear, "table_matching": tables}
-        found["decipherment"] = self._decipherment.solve(views, rng, known)
-        readings = {name: judge.likelihood(guess.mapping) for name, guess in found.items()}
+        found["decipherment"] = deciphered = self._decipherment.solve(views, rng, known)
+        for name in ("table_matching", "decipherment"):
+            found[name] = self._improved(found[name], texts, anchors, judge)
+        readings = {name: (guess.readable or False, judge.likelihood(guess.mapping)) for name, guess in found.items()}
         name = max(readings, key=readings.__getitem__)
-        best = replace(found[name], spent=sum((guess.spent for guess in found.values()), Spent()))
-        return _won(name, self._improved(best, texts, anchors, judge))
+        return _won(name, replace(found[name], spent=tables.spent + deciphered.spent + judge.spent))
 
     def _in_clear(self, judge: Judge) -> MappingGuess:
         """The text as it is."""
