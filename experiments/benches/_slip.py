@@ -18,15 +18,23 @@ from smd_research.defenses.none import NoDefense
 from smd_research.defenses.slip import Slip, SlipDeployment
 from smd_research.defenses.slip.accounting import Sizes, cost
 from smd_research.models import Bundle, sources
+from smd_research.models.smollm2_package import installed
 
 MODELS = {"small": ("embedded", "100m"), "full": ("embedded", "gpt2_124m", "llama2_7b")}
 RANK = 8
 
 
+def models(settings: Settings) -> tuple[str, ...]:
+    """Names of the models that are measured: the real one among them where its package is installed."""
+    return (*MODELS[settings.size], *(("smollm2",) if installed() else ()))
+
+
 def model(settings: Settings, name: str) -> Bundle:
-    """A model by name, without an end token: the embedded one, or random weights of a family or a size."""
+    """A model by name, without an end token: the embedded or the real one, or random weights of a family or a size."""
     if name == "embedded":
         return endless(sources.embedded(settings.device))
+    if name == "smollm2":
+        return endless(sources.smollm2(settings.device))
     return endless(sources.random(name, settings.seed, settings.device))
 
 
@@ -122,7 +130,7 @@ def pairs(settings: Settings, request: BenchRequest, forms: Mapping[str, int]) -
     many a token's masks took beforehand, and which share of the FLOPs is the trusted side's (``accounting``). It is
     deployed when it is first measured: to decompose a model takes longer than all the rest.
     """
-    for name, (field, bits) in product(MODELS[settings.size], forms.items()):
+    for name, (field, bits) in product(models(settings), forms.items()):
         with ExitStack() as stack:
             parties = cache(partial(_deploy, stack, settings, request, name, Slip(rank=RANK, bits=bits, field=field)))
             yield Case(

@@ -12,10 +12,19 @@ from smd_research.data.prompts import Prompt
 from smd_research.defenses.base import Deployment
 from smd_research.defenses.none import NoDefense
 from smd_research.defenses.smd import Smd
-from smd_research.models import sources
+from smd_research.models import Bundle, sources
+from smd_research.models.smollm2_package import installed
 
 PROMPT_TOKENS = 64
 NEW_TOKENS = 48
+
+
+def _models() -> Iterator[tuple[str, Bundle]]:
+    """The shipped model, one of 100 million random weights, and the real one where its package is installed."""
+    yield "embedded", sources.embedded()
+    yield "100m", sources.random("100m")
+    if installed():
+        yield "smollm2", sources.smollm2()
 
 
 def _milliseconds_per_token(deployment: Deployment, prompt: Prompt) -> float:
@@ -27,7 +36,7 @@ def _milliseconds_per_token(deployment: Deployment, prompt: Prompt) -> float:
 def cases(settings: Settings) -> Iterator[Case]:
     """Milliseconds per output token: SMD over plain, and SMD in one process over plain."""
     generator = torch.Generator().manual_seed(settings.seed)
-    for name, bundle in (("embedded", sources.embedded()), ("100m", sources.random("100m"))):
+    for name, bundle in _models():
         bundle = endless(bundle)
         prompt = Prompt("bench", "", tuple(torch.randint(5, 4096, (PROMPT_TOKENS,), generator=generator).tolist()))
 

@@ -17,6 +17,15 @@ _GET = (
 )
 
 
+def installed() -> bool:
+    """Whether the package with the known weights is here."""
+    try:
+        smollm2_file()
+    except ConfigError:
+        return False
+    return True
+
+
 def smollm2_file() -> Path:
     """Where the package's GGUF file lies.
 
