@@ -9,6 +9,7 @@ to right.
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -38,6 +39,8 @@ from smd_research.mechanisms.attention.reply_noise import (
 from smd_research.models.bundle import Bundle
 from smd_research.models.calibration import calibrate
 from smd_research.models.extension import ExtensionEngine
+
+_KEPT_BYTES = 2**29  # of tables of the whole vocabulary, one a position, that one prompt's search keeps
 
 
 class PartialAttentionInversion(PromptAttack):
@@ -227,12 +230,24 @@ def _refuted(replay: Replay, ids: Sequence[int], position: int, tokens: Sequence
 
 def _table(engine: ExtensionEngine) -> LayerTable:
     """Layer-0 keys and values at a position: one table turned, or one table a position (learned positions)."""
+    shape = engine.bundle.geometry
+    whole = 8 * shape.vocab * shape.kv_heads * shape.head_dim
 
     def at(position: int, tokens: Tensor | None) -> tuple[Tensor, Tensor]:
         table = engine.layer0(position, tokens)
         return table.k.cpu(), table.v.float().cpu()
 
-    return LayerTable(at, engine.bundle.geometry.vocab, engine.one_table)
+    if engine.one_table:
+        return LayerTable(at, shape.vocab)
+
+    @lru_cache(max(1, _KEPT_BYTES // whole))
+    def of_all(position: int) -> tuple[Tensor, Tensor]:
+        return at(position, None)
+
+    def kept(position: int, tokens: Tensor | None) -> tuple[Tensor, Tensor]:
+        return of_all(position) if tokens is None else at(position, tokens)
+
+    return LayerTable(kept, shape.vocab, alike=False)
 
 
 def _prior(bundle: Bundle, public: Sequence[int]) -> Prior:
