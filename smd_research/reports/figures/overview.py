@@ -83,11 +83,16 @@ def _name_groups(axes: Axes, rows: Sequence[SecretRow], places: Sequence[float])
 
 def _draw_leak(axes: Axes, row: SecretRow, place: float) -> None:
     leak = row.leak
-    if not math.isnan(leak.low):
+    if not math.isnan(leak.low) and leak.high > 0:
         axes.plot([leak.low, leak.high], [place, place], color=LEAK, lw=2.2, alpha=0.4, solid_capstyle="butt")
     if row.chance is not None:
         axes.plot([row.chance], [place], marker="|", ms=13, mew=1.6, color=QUIET, zorder=2)
-    axes.plot([leak.value], [place], "o", color=LEAK, ms=7, zorder=4)
+    if leak.value < 0:  # worse than what it is held against: at the edge, with its figure
+        axes.plot([0.0], [place], "<", color=LEAK, ms=7, zorder=4)
+        text = f"{100 * leak.value:.0f} %"
+        axes.annotate(text, (0.0, place), (9, 0), textcoords="offset points", va="center", size=7.5, color=LEAK)
+    else:
+        axes.plot([leak.value], [place], "o", color=LEAK, ms=7, zorder=4)
     axes.annotate(
         _words(row), (1.0, place), (8, 0), ("axes fraction", "data"), "offset points", va="center", size=7.5, color=INK
     )
@@ -115,5 +120,5 @@ def _log_axis(axes: Axes, words: str, unit: str) -> None:
     axes.xaxis.set_minor_formatter(ticker.NullFormatter())
     write = (lambda x, _: numbers.byte_count(x)) if unit == "B" else (lambda x, _: f"{x:g}x")
     axes.xaxis.set_major_formatter(ticker.FuncFormatter(write))
-    axes.xaxis.set_major_locator(ticker.LogLocator(numticks=4))
+    axes.xaxis.set_major_locator(ticker.LogLocator(numticks=3))
     axes.margins(x=0.35)

@@ -92,6 +92,14 @@ def test_the_figure_shows_each_row_and_group(tmp_path: Path) -> None:
         assert image.width > image.height
 
 
+def test_what_ends_below_its_control_stands_at_the_edge_with_its_figure() -> None:
+    slip = replace(RECORDS[5], metrics={**RECORDS[5].metrics, "rec_scratch": Estimate(-1.73, n=4)})
+    assert slip.cell.defense["name"] == "slip"
+    leak = overview_figure(frame_of([*RECORDS[:3], slip])).axes[0]
+    assert "-173 %" in {text.get_text() for text in leak.texts}
+    assert all(min(line.get_xdata()) >= 0 for line in leak.lines)
+
+
 def test_nothing_attacked_is_no_figure() -> None:
     with pytest.raises(RecordError, match="run attacks"):
         overview_figure(frame_of(RECORDS[4:5]))
