@@ -29,14 +29,12 @@ PROMPT_SHARE = 0.25
 
 
 class DataSource(Protocol):
-    """Anything that yields documents: a configuration names a class of this form in ``conf/data``.
-
-    Attributes:
-        chat: whether a prompt is put into the model's chat template, as the message of a user.
-    """
+    """Anything that yields documents: a configuration names a class of this form in ``conf/data``."""
 
     @property
-    def chat(self) -> bool: ...
+    def chat(self) -> bool:
+        """Whether a prompt is put into the model's chat template, as the message of a user."""
+        ...
 
     def documents(self, split: str, n: int, seed: int) -> list[Document]:
         """At most ``n`` documents of ``split`` (``train`` or ``evaluation``), chosen and ordered by ``seed``."""
