@@ -93,6 +93,11 @@ def merges(view: AdversaryView) -> dict[int, Merges]:
     return {layer: _stacked_merges(pairs) for layer, pairs in _pairs(view, (MergedRows,)).items()}
 
 
+def answered(view: AdversaryView) -> dict[int, Exchanges | Merges]:
+    """What the vault answered a view of one stream by, whichever side merges, by layer."""
+    return {**exchanges(view), **merges(view)}
+
+
 def shard_of(reply: Reply) -> Partial:
     """The attention over the vault's keys that a reply holds, rows ``[streams, heads(, head_dim)]``.
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from attacks.base import Public, Template, TemplateAttack
-from attacks.transcript import Exchanges, Merges, exchanges, merges, public_prefix
+from attacks.transcript import Exchanges, Merges, answered, public_prefix
 from smd_research.boundary import AdversaryView
 from smd_research.core.errors import ConfigError
 from smd_research.core.guess import Guess, Spent
@@ -81,8 +81,7 @@ class GuessAndVerify(TemplateAttack):
     @torch.inference_mode()
     def fill(self, view: AdversaryView, template: Template, rng: np.random.Generator) -> Guess:
         alone = view if view.streams == 1 else view.stream(int(rng.integers(view.streams)))
-        layers: Mapping[int, Exchanges | Merges] = exchanges(alone) or merges(alone)
-        seen = list(layers.items())[: self._layers]
+        seen = list(answered(alone).items())[: self._layers]
         if not seen:  # the first token ended the text: the provider was never asked to decode
             return Guess((-1,) * len(template.ids), certified=False)
         public = public_prefix(alone)

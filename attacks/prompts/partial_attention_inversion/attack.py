@@ -8,7 +8,7 @@ to right.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -25,7 +25,7 @@ from attacks.prompts.partial_attention_inversion.search import Effort
 from attacks.prompts.partial_attention_inversion.solver import Prior, Solution, solve
 from attacks.prompts.partial_attention_inversion.stages import Stages
 from attacks.prompts.partial_attention_inversion.unmerging import Own, Unmerged, unmerged
-from attacks.transcript import Exchanges, Merges, exchanges, first_request, merges
+from attacks.transcript import Exchanges, Merges, answered, first_request
 from smd_research.boundary import AdversaryView
 from smd_research.boundary.messages import StartDecode
 from smd_research.core.errors import NotApplicableError
@@ -93,7 +93,7 @@ class PartialAttentionInversion(PromptAttack):
         if view.streams > 1:  # which one is real is another question (pick_stream); here any will do
             view = view.stream(int(rng.integers(view.streams)))
         view = first_request(view)
-        layers: Mapping[int, Exchanges | Merges] = exchanges(view) or merges(view)
+        layers = answered(view)
         if not layers:  # the first token ended the text: the provider was never asked to decode
             return Guess((-1,) * length, certified=False)
         public = [token for start in view.of(StartDecode)[:1] for token in start.public.tolist()]

@@ -11,6 +11,7 @@ Whoever claims an own attention without weight is sent ``A`` itself: such rows n
 row of the same query they name ``w``.
 """
 
+import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -161,26 +162,19 @@ def _ratios(seen: Measurements, found: Tensor, columns: _OwnValues) -> tuple[Ten
 
 def _beside_weightless(seen: Measurements, own: Own, idle: Tensor) -> Unmerged | None:
     """The rows that were asked for without weight, with ``w`` from the honest rows of the same queries."""
-    bare = seen.at(idle.nonzero()[:, 0])
-    rest, kept, pairs = [], [], []
-    honest = (~idle).nonzero()[:, 0]
-    for row in range(len(bare.positions)):
-        same = (seen.queries[:, honest] == bare.queries[:, row : row + 1]).flatten(2).all(2).all(0)
-        for twin in honest[same][:1].tolist():
-            off = own.average[:, twin].double() - bare.average[:, row].double()
-            moved = seen.average[:, twin].double() - bare.average[:, row].double()
-            rest.append((moved * off).sum(-1) / off.square().sum(-1).clamp(min=torch.finfo(torch.float64).tiny))
-            kept.append(row)
-            pairs.append(twin)
-    if not kept:
+    bare, honest = idle.nonzero()[:, 0], (~idle).nonzero()[:, 0]
+    twins = (seen.queries[:, bare, None] == seen.queries[:, None, honest]).all(-1).all(0)
+    paired = twins.any(1).nonzero()[:, 0]
+    if not len(paired):
         return None
-    share = torch.stack(rest, 1)
-    part = seen.at(torch.tensor(pairs))
-    size = torch.linalg.vector_norm(own.average[:, pairs].double() - part.average.double(), dim=-1)
-    error = deviation(part)[:, None] / size.clamp(min=torch.finfo(torch.float64).tiny)
-    average = bare.at(torch.tensor(kept)).average.double()
+    pairs = honest[twins[paired].int().argmax(1)]
+    average, part = seen.average[:, bare[paired]].double(), seen.at(pairs)
+    off = own.average[:, pairs].double() - average
+    size = torch.linalg.vector_norm(off, dim=-1).clamp(min=torch.finfo(torch.float64).tiny)
+    share = ((part.average.double() - average) * off).sum(-1) / size.square()
+    error = deviation(part)[:, None] / size
     plain = deviation(part)[:, None].expand_as(error)
-    return Unmerged(_with_weights(part, average, share, error, share[0] < 1, plain))
+    return Unmerged(_with_weights(part, average, share, error, torch.ones(len(pairs), dtype=torch.bool), plain))
 
 
 def _taken_out(seen: Measurements, own: Tensor, rest: Tensor, error: Tensor, sure: Tensor) -> Measurements:
@@ -200,9 +194,9 @@ def _with_weights(
     off = error / (inside * (1 - inside))
     usable = ((rest > _CLEAR) & (rest < 1 - _CLEAR)).all(0) & sure
     rows = _sharpest(off, usable)
-    disturbance = Disturbance(
-        average=float(blur[:, rows].max()), log_weight=float(off[:, rows].max()), rounding=seen.disturbance.rounding
-    )
+    added = seen.disturbance
+    log_error = math.hypot(float(off[:, rows].max()), added.log_weight)
+    disturbance = Disturbance(float(blur[:, rows].max()), log_error, added.rounding)
     changed = replace(
         seen, average=average.float(), maximum=log_weight.float(), mass=torch.ones_like(seen.mass), summed=True
     )
