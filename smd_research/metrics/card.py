@@ -53,6 +53,11 @@ class Card:
         return cls(name, label, "privacy", "", "lower", chance, 1.0, "rate", description)
 
     @classmethod
+    def known(cls, name: str, label: str, description: str) -> "Card":
+        """The card of a share in [0, 1] that is no measurement: a level of chance, or a bound that is claimed."""
+        return cls(name, label, "privacy", "", "lower", "itself", 1.0, "known", description)
+
+    @classmethod
     def cost(
         cls,
         name: str,

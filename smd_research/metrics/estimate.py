@@ -10,9 +10,9 @@ from scipy import stats
 
 from smd_research.metrics.interval import LEVEL, bounded_interval
 
-Scale = Literal["linear", "positive", "rate", "excess", "log"]
+Scale = Literal["linear", "positive", "rate", "excess", "log", "known"]
 """How values are averaged: as they are, as amounts that cannot be negative, as shares in [0, 1], as differences of two
-shares, in [-1, 1], or as logarithms."""
+shares, in [-1, 1], as logarithms, or as what is known without measuring: a level of chance, a bound."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ def aggregate(values: Iterable[float | bool | None], scale: Scale = "linear") ->
 
     What is bounded, ``rate`` and ``excess``, has Gaffke's interval (:mod:`smd_research.metrics.interval`), of a single
     value too. ``linear`` gives Student's t interval, ``positive`` the same cut at zero, ``log`` that of the logarithms
-    about a geometric mean.
+    about a geometric mean. What is ``known`` has none: verdicts take it as exact.
 
     Raises:
         ValueError: for a rate outside [0, 1], an excess outside [-1, 1] or a non-positive value on the log scale.
@@ -41,6 +41,8 @@ def aggregate(values: Iterable[float | bool | None], scale: Scale = "linear") ->
     kept = np.array([float(value) for value in values if value is not None and not math.isnan(value)])
     if kept.size == 0:
         return Estimate(math.nan, n=0)
+    if scale == "known":
+        return Estimate(float(kept.mean()), n=kept.size)
     if scale in ("rate", "excess"):
         lowest = 0.0 if scale == "rate" else -1.0
         if kept.min() < lowest or kept.max() > 1:

@@ -75,7 +75,7 @@ _CHANCE = "1 / number of streams: stream_chance"
 
 STREAMS = (
     Card.leak("stream_found", "real stream found", "prompts whose real stream the attack picked", _CHANCE),
-    Card.leak("stream_chance", "chance", "1 / number of streams", "itself"),
+    Card.known("stream_chance", "chance", "1 / number of streams"),
     Card.leak("real_stream_read", "real stream read", "prompts whose secrets the attack read in some stream", "none"),
     Card(
         "stream_advantage", "advantage", "privacy", "", "lower", "0", 1.0, "excess",
@@ -108,9 +108,7 @@ OBFUSCATION = (
         "eps_eff", "eps_eff", "privacy", "", "lower", "0", 1.0, "rate",
         "largest posterior of a stream under the sampler's own model and law, minus 1 / number of streams",
     ),
-    Card.leak(
-        "nominal_bound", "claimed bound", "success claimed to be the most: 1 / streams + the epsilon used", "itself"
-    ),
+    Card.known("nominal_bound", "claimed bound", "success claimed to be the most: 1 / streams + the epsilon used"),
     Card(
         "widened_epsilon", "widened epsilon", "privacy", "", "lower", "", None, "positive",
         "largest epsilon that a secret's bins were widened to, to find enough fakes",

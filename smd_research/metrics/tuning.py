@@ -98,7 +98,7 @@ READ = (
         "id_recovery", "ids recovered", "cipher ids whose plain id is right, special ids left out",
         "1 / vocabulary: id_chance",
     ),
-    Card.leak("id_chance", "chance of an id", "1 / ids that are no special ones", "itself"),
+    Card.known("id_chance", "chance of an id", "1 / ids that are no special ones"),
     Card.leak(
         "attribute_accuracy", "class named from the code", "evaluation texts whose class a probe names undeciphered",
         "share of the largest class: attribute_chance",

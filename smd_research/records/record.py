@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from smd_research.core.cell import Cell, without_home
-from smd_research.metrics import SCORES, Estimate
+from smd_research.metrics import CARDS, SCORES, Estimate
 from smd_research.records.items import items_frame, read_items
 
 _HELD_UNCOUNTED = {"defense": ("fresh_epsilon", "precision")}
@@ -83,7 +83,7 @@ def parse_metrics(document: Any) -> tuple[Status, str, Cell, dict[str, Estimate]
     Raises:
         ConfigError: when its cell lacks a part.
     """
-    metrics = {name: _parse_estimate(value) for name, value in document["metrics"].items()}
+    metrics = {name: _parse_estimate(name, value) for name, value in document["metrics"].items()}
     return Status(document["status"]), str(document["reason"] or ""), _parse_cell(document["cell"]), metrics
 
 
@@ -102,6 +102,8 @@ def _estimate_document(estimate: Estimate) -> dict[str, float | int | None]:
     return {**finite, "n": int(estimate.n)}
 
 
-def _parse_estimate(value: Mapping[str, Any]) -> Estimate:
+def _parse_estimate(name: str, value: Mapping[str, Any]) -> Estimate:
     mean, low, high = (math.nan if value[key] is None else float(value[key]) for key in ("mean", "low", "high"))
+    if name in CARDS and CARDS[name].scale == "known":
+        low = high = math.nan  # earlier records gave it an interval, as if it had been measured
     return Estimate(mean, low, high, int(value["n"]))

@@ -133,3 +133,10 @@ def test_the_perplexity_interval_covers() -> None:
         found = perplexity(sums, counts.tolist())
         hits += found.low <= math.e <= found.high
     assert 0.92 <= hits / 400 <= 0.98
+
+
+def test_a_level_of_chance_is_known_and_has_no_interval() -> None:
+    found = summarise("stream_chance", [0.25] * 8)
+    assert (found.mean, found.n) == (0.25, 8)
+    assert math.isnan(found.low)
+    assert math.isnan(found.high)

@@ -8,6 +8,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,17 @@ def test_what_is_written_is_read(tmp_path: Path, record_with: RecordMaker, cell_
     assert read_items(found.items) == read_items(written.items)
     assert read_items(found.items)[0].guess_tokens == ["the", " patient", " Bob", None]
     assert store.lookup(cell_with(seed=1)) is None
+
+
+def test_the_interval_that_an_earlier_record_gives_a_known_level_is_left_out(
+    tmp_path: Path, record_with: RecordMaker
+) -> None:
+    metrics = {"stream_chance": Estimate(0.25, 0.1, 0.4, 2), "stream_found": Estimate(0.5, 0.1, 0.9, 2)}
+    Store(tmp_path).write(replace(record_with(), metrics=metrics))
+    read = Store(tmp_path).lookup(record_with().cell)
+    assert read is not None
+    assert np.isnan([read.metrics["stream_chance"].low, read.metrics["stream_chance"].high]).all()
+    assert read.metrics["stream_found"] == metrics["stream_found"]
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
