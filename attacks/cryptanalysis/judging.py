@@ -37,7 +37,7 @@ class JudgedReading:
 
 
 class Judge:
-    """Reads encoded text under mappings.
+    """Reads encoded text under mappings, and remembers how each read.
 
     Args:
         bundle: the public model.
@@ -53,6 +53,7 @@ class Judge:
         self._rows = rows[: int(np.searchsorted(ends, tokens)) + 1]
         self.tokens = tokens
         self.spent = Spent()
+        self._likelihoods: dict[bytes, float] = {}
 
     def read(self, mapping: Ids, types: Ids) -> JudgedReading:
         """Read the text under a mapping.
@@ -78,12 +79,19 @@ class Judge:
             found.index_add_(0, where, expected)
             occurrences += torch.bincount(where, minlength=len(occurrences))
             total += float(expected.gather(1, plain[following][:, None]).sum())
-        mean = total / max(float(occurrences.sum()), 1)
+        mean = self._likelihoods[mapping.tobytes()] = total / max(float(occurrences.sum()), 1)
         return JudgedReading(found[:-1].numpy(), occurrences[:-1].numpy(), mean)
 
     def likelihood(self, mapping: Ids) -> float:
         """Mean log probability of the text as read, in nats a token."""
-        return self.read(mapping, np.zeros(0, dtype=np.int64)).likelihood
+        if mapping.tobytes() not in self._likelihoods:
+            self.read(mapping, np.zeros(0, dtype=np.int64))
+        return self._likelihoods[mapping.tobytes()]
+
+    @property
+    def vocabulary(self) -> int:
+        """Tokens that the public model knows."""
+        return len(self._bundle.embedding)
 
     @torch.inference_mode()
     def _expected(self, ids: Tensor) -> Tensor:

@@ -1,6 +1,5 @@
 """Improve a mapping by what the public model expects, and prove it by how well the text then reads."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +9,6 @@ from attacks.cryptanalysis.annealing import Soft, assigned
 from attacks.cryptanalysis.bigrams import Puzzle
 from attacks.cryptanalysis.judging import Judge, JudgedReading
 from smd_research.core.guess import MappingGuess
-from smd_research.models.bundle import Bundle
 
 _TELLS = 1.0  # nats a token by which a judge must prefer public text to the same text scrambled
 _READABLE = 0.5  # nats a token above public text up to which a text counts as read
@@ -44,7 +42,7 @@ def _scores(puzzle: Puzzle, reading: JudgedReading, mapping: Ids) -> Soft:
     return found
 
 
-def judged(found: MappingGuess, judge: Judge, base: Bundle, texts: Sequence[Ids]) -> MappingGuess:
+def judged(found: MappingGuess, judge: Judge, public: Judge) -> MappingGuess:
     """The guess with the attack's own view of it: by how many nats a token the text reads worse than public text does.
 
     It is no proof, since much may be wrong in a text that reads well. Nothing is readable where the judge finds public
@@ -53,11 +51,9 @@ def judged(found: MappingGuess, judge: Judge, base: Bundle, texts: Sequence[Ids]
     Args:
         found: a guess.
         judge: of the encoded text.
-        base: the public model.
-        texts: public, in plain ids.
+        public: the same of public text, whose ids are plain.
     """
-    public = Judge(base, texts, judge.tokens)
-    plain = np.arange(len(base.embedding))
+    plain = np.arange(public.vocabulary)
     readable = public.likelihood(plain)
     residual = readable - judge.likelihood(found.mapping)
     tells = readable - public.likelihood(np.random.default_rng(0).permutation(plain)) > _TELLS

@@ -72,4 +72,4 @@ class BodyLikelihood(MappingAttack):
         puzzle = Puzzle.of(texts, model, anchors, self.ciphers, self._dispersion)
         judge = Judge(self._base, texts, self._judged_tokens)
         found = refined(start, puzzle, judge, capacities(self.plains), self._judged)
-        return judged(found, judge, self._base, self._texts)
+        return judged(found, judge, Judge(self._base, self._texts, judge.tokens))

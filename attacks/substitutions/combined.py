@@ -73,6 +73,7 @@ class Combined(MappingAttack):
         super().fit(public)
         self._base = origin(public)
         self._texts = auxiliary_texts(public, self._auxiliary, self._auxiliary_tokens)
+        self._public = Judge(self._base, self._texts, self._judged_tokens)
         self._tables.fit(public)
         self._decipherment.fit(public)
 
@@ -101,7 +102,7 @@ class Combined(MappingAttack):
     def _in_clear(self, judge: Judge) -> MappingGuess:
         """The text as it is."""
         ids = np.arange(self.ciphers)
-        return judged(MappingGuess(np.where(ids < self.plains, ids, -1)), judge, self._base, self._texts)
+        return judged(MappingGuess(np.where(ids < self.plains, ids, -1)), judge, self._public)
 
     def _filled(self, found: MappingGuess, texts: Sequence[Ids], anchors: KnownPairs, judge: Judge) -> MappingGuess:
         """A match of the tables, its surer half held fixed and the rest improved, where that reads as public text.
@@ -125,7 +126,7 @@ class Combined(MappingAttack):
         model = BigramModel.of(self._texts, self.plains)
         puzzle = Puzzle.of(texts, model, anchors, self.ciphers, 3.0)
         improved = refined(found, puzzle, judge, capacities(self.plains), self._judged)
-        return judged(improved, judge, self._base, self._texts)
+        return judged(improved, judge, self._public)
 
 
 def _won(name: str, found: MappingGuess) -> MappingGuess:

@@ -99,7 +99,7 @@ class Decipherment(MappingAttack):
         # bigrams of public text of another kind lead astray, further than its ranks
         found = max(found, replace(found, mapping=ranks), key=lambda one: judge.likelihood(one.mapping))
         found = refined(found, puzzle, judge, capacity, self._judged)
-        return judged(found, judge, self.public.base, self._texts)
+        return judged(found, judge, Judge(self.public.base, self._texts, judge.tokens))
 
     def _start(
         self, puzzle: Puzzle, texts: Sequence[Ids], capacity: Soft, rng: np.random.Generator | None

@@ -207,9 +207,14 @@ def test_the_judge_prefers_the_text_that_the_model_wrote() -> None:
     rng = generator(0, "written")
     written = [np.tile(rng.integers(2, VOCAB, 2), 20) for _ in range(4)]
     cipher_of = np.argsort(one.truth)
-    judge = Judge(model(), [cipher_of[text] for text in written], 100)
-    reading = judge.read(one.truth, np.unique(np.concatenate([cipher_of[text] for text in written])))
-    assert reading.likelihood == pytest.approx(judge.likelihood(one.truth), abs=1e-5)
+    encoded = [cipher_of[text] for text in written]
+    judge = Judge(model(), encoded, 100)
+    reading = judge.read(one.truth, np.unique(np.concatenate(encoded)))
+    assert reading.likelihood == pytest.approx(Judge(model(), encoded, 100).likelihood(one.truth), abs=1e-5)
+    spent = judge.spent
+    assert judge.likelihood(one.truth) == reading.likelihood
+    assert judge.spent == spent  # it remembers
+    assert judge.likelihood(np.roll(one.truth, 1)) < reading.likelihood
     assert reading.occurrences.sum() == pytest.approx(3 * 39)
     own = reading.expected[np.arange(len(reading.expected))]
     assert own.shape == (len(reading.occurrences), VOCAB)
