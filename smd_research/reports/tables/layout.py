@@ -46,6 +46,7 @@ def layout(
     title: str = "",
     where: Where | None = None,
     notes: Sequence[str] = (),
+    unset: Mapping[str, str] | None = None,
 ) -> Table:
     """A table as declared.
 
@@ -57,6 +58,7 @@ def layout(
         title: heading.
         where: labels of the points of this table.
         notes: footnotes.
+        unset: what stands for a label that a cell does not set, e.g. ``{defense.reply: mga}``; without it "none".
 
     Raises:
         RecordError: when several points belong in one place, and the column says not which.
@@ -67,7 +69,8 @@ def layout(
     body = []
     for row in _rows(found, rows):
         members = [point for point in found if fits(point, row)]
-        labels = [_label(name, value, members, units[name] is None) for name, value in row.items()]
+        words = {name: (unset or {}).get(name) if value is None else value for name, value in row.items()}
+        labels = [_label(name, value, members, units[name] is None) for name, value in words.items()]
         body.append((*labels, *(_entry(one, members, row) for one in columns)))
     return Table(title, heads, tuple(body), tuple(notes))
 

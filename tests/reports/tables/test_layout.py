@@ -46,6 +46,12 @@ def test_declared_rows_stand_before_they_are_measured() -> None:
     assert [entry.text for row in layout([], {"users": [1]}, COLUMNS).rows for entry in row] == ["1", *["..."] * 3]
 
 
+def test_a_label_that_a_case_does_not_set_is_said_in_the_tables_words() -> None:
+    rows = {"users": None, "reply": None}
+    assert [row[1].text for row in layout(CASES[:1], rows, COLUMNS[:1]).rows] == ["none"]
+    assert [row[1].text for row in layout(CASES[:1], rows, COLUMNS[:1], unset={"reply": "mga"}).rows] == ["mga"]
+
+
 def test_two_measurements_for_one_place_are_refused_unless_the_best_is_asked_for() -> None:
     columns = [Figures("any", "value")]
     with pytest.raises(RecordError, match="belong in one place of column 'any'"):
