@@ -18,8 +18,8 @@ from transformers.utils import logging
 
 from experiments.benches._shapes import causal_families, small_bundle
 from experiments.benches.case import Case, Measured, Settings
-from experiments.progress import track
 from smd_research.core.errors import LabError
+from smd_research.core.progress import track
 from smd_research.models.attention import LocalAttention
 from smd_research.models.bundle import Bundle
 from smd_research.models.decoding import StockDecoder

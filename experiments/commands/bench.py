@@ -19,7 +19,7 @@ from experiments import benches
 from experiments.composing.app import launch
 from experiments.composing.catalogue import columns, docline
 from experiments.composing.overrides import UsageError, nearest
-from experiments.progress import say
+from smd_research.core.progress import say
 
 if TYPE_CHECKING:
     from experiments.benches.case import Case, Modes, Settings

@@ -9,9 +9,9 @@ from omegaconf import DictConfig, OmegaConf
 from experiments.composing.app import launch
 from experiments.composing.cells import plain
 from experiments.composing.overrides import UsageError, nearest
-from experiments.progress import track
 from experiments.trials.sinks import log, sync_command
 from smd_research.core.errors import LabError, RecordError
+from smd_research.core.progress import track
 
 
 def chosen(results_dir: Path, wanted: Sequence[str]) -> list[Path]:

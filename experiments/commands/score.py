@@ -8,7 +8,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from experiments.composing.app import launch
-from experiments.progress import track
+from smd_research.core.progress import track
 
 
 def score(results_dir: Path) -> Counter[str]:

@@ -13,9 +13,9 @@ from omegaconf import DictConfig
 from experiments.composing.app import launch
 from experiments.composing.cells import named, plain
 from experiments.composing.components import counted_options, version_of
-from experiments.progress import say
 from experiments.trials.hosting import Offer, host, provider
 from experiments.trials.pairing import card
+from smd_research.core.progress import say
 
 
 def offer(cfg: DictConfig, choice: str) -> Offer:

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments.composing.campaigns import swept
-from experiments.progress import duration, say
 from experiments.trials.plan import Plan
 from experiments.trials.sinks import sync_command
 from smd_research.core.cell import Cell
 from smd_research.core.errors import MachineError, RecordError
+from smd_research.core.progress import duration, say
 from smd_research.core.scratch import Scratch
 
 if TYPE_CHECKING:

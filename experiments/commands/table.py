@@ -29,11 +29,11 @@ from experiments.composing.declared import Declared, bench_commands, declared, o
 from experiments.composing.halving import Outcome
 from experiments.composing.overrides import UsageError, groups
 from experiments.composing.products import expand
-from experiments.progress import say
 from experiments.trials.plan import Plan
 from experiments.trials.running import Runner
 from smd_research.core.errors import LabError
 from smd_research.core.paths import conf_dir
+from smd_research.core.progress import say
 
 
 def plans(cfg: Any, words: Sequence[str]) -> dict[tuple[str, ...], Plan]:

@@ -10,9 +10,9 @@ from omegaconf import OmegaConf
 from experiments.composing.build import build
 from experiments.composing.halving import Halving
 from experiments.composing.overrides import UsageError, nearest
-from experiments.progress import say
 from smd_research.core.errors import ConfigError, RecordError
 from smd_research.core.paths import conf_dir
+from smd_research.core.progress import say
 
 if TYPE_CHECKING:
     from experiments.composing.words import Figure, Said, View

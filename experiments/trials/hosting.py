@@ -8,9 +8,9 @@ from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
-from experiments.progress import say
 from smd_research.core.clock import MACHINE, Clock
 from smd_research.core.errors import ConfigError, LabError
+from smd_research.core.progress import say
 from smd_research.core.quoting import quoted
 
 LONGEST_LINE = 500

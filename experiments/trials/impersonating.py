@@ -5,7 +5,6 @@ Utility, traffic and time stay those of the honest run: they are what the defens
 
 from collections.abc import Sequence
 
-from experiments.progress import track
 from experiments.trials.plan import Plan
 from experiments.trials.pursuit import Impersonated, Shown
 from experiments.trials.seen import Seen
@@ -14,6 +13,7 @@ from smd_research.boundary import AdversaryView, Boundary
 from smd_research.boundary.messages import Tokens
 from smd_research.boundary.session import Impostor
 from smd_research.core.errors import ProtocolError, RefusedError
+from smd_research.core.progress import track
 from smd_research.data.prompts import Prompt
 from smd_research.defenses.base import Prepared
 from smd_research.metrics import Estimate

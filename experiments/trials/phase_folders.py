@@ -14,8 +14,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from experiments.progress import say
 from experiments.trials.plan import Plan
+from smd_research.core.progress import say
 
 _OF_TEXTS = frozenset({"fresh_epsilon"})
 """Options of a defense that concern what is sent, not the model that is handed over."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from experiments.progress import track
+from smd_research.core.progress import track
 from smd_research.data.prompts import Prompt
 from smd_research.models.bundle import Bundle
 from smd_research.models.decoding import plain_greedy, plain_logits

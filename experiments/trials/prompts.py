@@ -3,10 +3,10 @@
 import time
 
 from attacks.base import PromptAttack
-from experiments.progress import track
 from experiments.trials.guesses import Attempt, scored
 from experiments.trials.pursuit import READS_PROMPTS, Findings, Kind, Pursuit
 from experiments.trials.seen import TUNE
+from smd_research.core.progress import track
 from smd_research.core.seeds import generator
 
 

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from attacks.base import Public
-from experiments.progress import track
 from experiments.trials.exposing import exposure
 from smd_research import metrics
 from smd_research.core.errors import LabError
 from smd_research.core.guess import WeightGuess
+from smd_research.core.progress import track
 from smd_research.mechanisms.decomposition.parameters import SecretParts
 from smd_research.metrics import Estimate
 from smd_research.models.bundle import Bundle

@@ -4,9 +4,9 @@ import traceback
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from experiments.progress import say
 from experiments.trials.plan import Plan
 from smd_research.core.errors import LabError, MachineError, NotApplicableError
+from smd_research.core.progress import say
 
 if TYPE_CHECKING:
     from experiments.trials.workbench import Workbench

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 
-from experiments.progress import track
 from experiments.trials.pairing import remote
 from experiments.trials.plain import Plain
 from experiments.trials.plan import Plan
@@ -18,6 +17,7 @@ from smd_research.boundary import AdversaryView, Boundary
 from smd_research.boundary.remote import Remote
 from smd_research.core.errors import RefusedError
 from smd_research.core.observable import Observable
+from smd_research.core.progress import track
 from smd_research.data.prompts import Prompt
 from smd_research.defenses.base import Defense, Deployment, Generation, Prepared, PublicText
 from smd_research.metrics import Estimate

@@ -5,7 +5,6 @@ import time
 from collections.abc import Hashable, Sequence
 
 from attacks.base import TemplateAttack
-from experiments.progress import track
 from experiments.trials.guesses import Attempt, scored
 from experiments.trials.hiding import Hidden
 from experiments.trials.pursuit import READS_PROMPTS, Findings, Kind, Pursuit
@@ -13,6 +12,7 @@ from experiments.trials.seen import TUNE
 from smd_research import metrics
 from smd_research.core.errors import NotApplicableError
 from smd_research.core.guess import Guess
+from smd_research.core.progress import track
 from smd_research.core.seeds import generator
 
 

@@ -6,7 +6,6 @@ results, and cells that differ in the attack alone share it.
 
 import time
 
-from experiments.progress import steps
 from experiments.trials.phase_folders import held
 from experiments.trials.plan import Plan
 from experiments.trials.seen import Cost, Seen, TaskTexts, Truth
@@ -15,6 +14,7 @@ from experiments.trials.workbench import Workbench
 from smd_research.boundary import AdversaryView, Boundary
 from smd_research.core.errors import NotApplicableError
 from smd_research.core.observable import Observable
+from smd_research.core.progress import steps
 from smd_research.data.tasks import Task
 from smd_research.data.tasks.base import EVALUATION, TRAIN, VALIDATION
 from smd_research.data.tasks.rows import class_words, texts_of

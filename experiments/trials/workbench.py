@@ -5,12 +5,12 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from experiments.progress import say
 from experiments.trials.hiding import Hidden, Register, hide
 from experiments.trials.plain import Plain, plain_answers
 from experiments.trials.plan import Plan
 from experiments.trials.restoration import Scores, scores
 from smd_research.core.errors import ConfigError, PromptError
+from smd_research.core.progress import say
 from smd_research.core.seeds import generator
 from smd_research.data.prompts import Prompt
 from smd_research.data.sources import OwnDocuments

@@ -1,19 +1,14 @@
-"""A short training inside another computation: Lightning keeps its remarks to itself, a bar shows to who waits."""
+"""A short training inside another computation: Lightning keeps its remarks to itself, and shows how far it is."""
 
 import logging
-import sys
-import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import pytorch_lightning as lightning
-from rich.console import Console
-from rich.progress import Progress, TaskID
 
-PATIENCE_S = 2.0
-"""Seconds that pass before a bar is drawn."""
+from smd_research.core import progress
 
 
 @contextmanager
@@ -31,25 +26,16 @@ def quietly() -> Iterator[None]:
 
 
 class StepBar(lightning.Callback):  # type: ignore[misc]  # Lightning is untyped here
-    """Steps done, on stderr at a terminal, once the training takes longer than ``PATIENCE_S``; gone when it ends."""
+    """Steps done, where people look for progress, see :func:`smd_research.core.progress.steps`; gone when it ends."""
 
     def __init__(self, label: str, steps: int) -> None:
-        self._label, self._steps = label, steps
-        self._began = time.monotonic()
-        self._bar: Progress | None = None
-        self._task = TaskID(0)
+        self._steps, self._shown = steps, ExitStack()
+        self._tell = self._shown.enter_context(progress.steps(label))
 
     def on_train_batch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
         """Move on."""
-        if self._bar is None and time.monotonic() - self._began > PATIENCE_S and sys.stderr.isatty():
-            self._bar = Progress(console=Console(stderr=True), transient=True)
-            self._task = self._bar.add_task(f"  {self._label}", total=self._steps)
-            self._bar.start()
-        if self._bar is not None:
-            self._bar.update(self._task, completed=trainer.global_step)
+        self._tell(trainer.global_step, self._steps)
 
     def teardown(self, *_: Any, **__: Any) -> None:
-        """Take the bar away, also after an error."""
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
+        """Take it away, also after an error."""
+        self._shown.close()

@@ -12,6 +12,9 @@ from rich.progress import track as rich_track
 
 T = TypeVar("T")
 
+PATIENCE_S = 2.0
+"""Seconds that pass before a bar of steps is drawn."""
+
 EVERY_S = 60.0
 """Seconds between two lines of progress in a log."""
 
@@ -29,13 +32,26 @@ def track(items: Sequence[T] | Iterable[T], label: str) -> Iterator[T]:
 
 @contextmanager
 def steps(label: str) -> Iterator[Callable[[int, int], None]]:
-    """Something to tell the number of the step that was done, and of all; the bar disappears when done."""
+    """Something to tell the number of the step that was done, and of all.
+
+    At a terminal it is a bar, from ``PATIENCE_S`` on, which disappears when all is done.
+    """
     if not sys.stderr.isatty():
         yield Beat(label).tell
         return
-    with Progress(console=Console(stderr=True), transient=True) as bar:  # its own columns end with the time left
-        task = bar.add_task(f"  {label}", total=None)
-        yield lambda step, of: bar.update(task, completed=step, total=of)
+    began = time.monotonic()
+    bar = Progress(console=Console(stderr=True), transient=True)  # its own columns end with the time left
+    task = bar.add_task(f"  {label}", total=None)
+
+    def tell(step: int, of: int) -> None:
+        if not bar.live.is_started and time.monotonic() - began > PATIENCE_S:
+            bar.start()
+        bar.update(task, completed=step, total=of)
+
+    try:
+        yield tell
+    finally:
+        bar.stop()
 
 
 class Beat:

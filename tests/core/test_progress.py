@@ -4,8 +4,8 @@ import sys
 
 import pytest
 
-from experiments import progress
-from experiments.progress import Beat, duration, track
+from smd_research.core import progress
+from smd_research.core.progress import Beat, duration, track
 
 
 class Clock:
@@ -54,3 +54,16 @@ def test_work_of_unknown_length_says_how_far_it_is(
 )
 def test_a_duration_is_said_as_a_person_says_it(seconds: float, words: str) -> None:
     assert duration(seconds) == words
+
+
+def test_a_terminal_gets_a_bar_once_it_takes_long(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    with progress.steps("train") as tell:
+        tell(1, 2)
+    assert "train" not in capsys.readouterr().err
+    monkeypatch.setattr(progress, "PATIENCE_S", -1.0)
+    with progress.steps("train") as tell:
+        tell(1, 2)
+    assert "train" in capsys.readouterr().err
