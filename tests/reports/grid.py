@@ -9,7 +9,9 @@ from smd_research.core.cell import Cell
 from smd_research.core.seeds import generator
 from smd_research.data.prompts import TokenSpan
 from smd_research.metrics import summarise
+from smd_research.metrics.spread import Spread
 from smd_research.records import Item, Record, Status, items_frame
+from smd_research.records.bench import BenchCase
 
 PROMPTS = 12
 NOTE = "Seen today : Ann Lee , born 4 May 1984 , record 55 - 201 . She reports chest pain ; started bisoprolol 5 mg ."
@@ -76,3 +78,13 @@ def records() -> list[Record]:
             metrics = {name: summarise(name, [i.metrics[name] for i in items]) for name in items[0].metrics}
             found.append(Record(Status.OK, cell, "", metrics, items_frame(items), {"python": "3.12"}))
     return found
+
+
+def bench(users: int, mode: str, value: float, **extra: float) -> BenchCase:
+    return BenchCase(
+        f"m users={users} {mode}", value, math.nan, math.nan, "ms/token", 5, {"users": users, "mode": mode},
+        {name: Spread(x, x, x) for name, x in extra.items()}, Spread(value, 0.9 * value, 1.1 * value),
+    )  # fmt: skip
+
+
+BENCH_CASES = [bench(1, "none", 4.0), bench(1, "smd", 5.0, peak_mb=20), bench(8, "none", 10.0), bench(8, "smd", 16.0)]

@@ -1,5 +1,6 @@
 """One look for every figure: quiet axes, direct labels, colours that colour-blind readers can tell apart."""
 
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +10,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 INK, QUIET, RULE, PAPER = "#1f2430", "#6b7280", "#d9dce1", "#ffffff"
 
@@ -72,8 +74,20 @@ def new_figure(width: float, height: float) -> Figure:
 def save(figure: Figure, path: Path, dpi: int = 200) -> Path:
     """Write a figure as PNG, without a date, so that equal records give equal bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    wrap_headings(figure)
     figure.savefig(path, dpi=dpi, metadata={"Software": None})
     return path
+
+
+def wrap_headings(figure: Figure) -> None:
+    """Break those headings, the bold texts, that would be cut at the right edge."""
+    figure.draw_without_rendering()
+    for text in figure.findobj(Text):
+        assert isinstance(text, Text)
+        written, box = text.get_text(), text.get_window_extent()
+        if written and text.get_fontweight() == "bold" and box.x1 > figure.bbox.x1:
+            letters = len(written) * (figure.bbox.x1 - box.x0) / box.width
+            text.set_text("\n".join(textwrap.wrap(written, int(0.95 * letters))))
 
 
 def percent_axis(axes: Axes, which: str = "y") -> None:

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from grid import BENCH_CASES
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.text import Text
@@ -116,15 +117,13 @@ def test_each_line_of_evidence_stands_beside_chance_and_the_claim() -> None:
 
 
 def test_both_are_written_as_pictures(tmp_path: Path) -> None:
-    from test_layout import CASES
-
     users, ms = Axis("users"), Axis("ms")
     curves = [Curve("SMD", "value", {"mode": "smd"})]
-    with Image.open(lines(CASES, tmp_path / "l.png", "users", curves, users, ms)) as picture:
+    with Image.open(lines(BENCH_CASES, tmp_path / "l.png", "users", curves, users, ms)) as picture:
         assert picture.width > 600
-    lines(CASES, tmp_path / "s.png", "users", [Curve("{} users", "value")], users, ms, by="mode")
+    lines(BENCH_CASES, tmp_path / "s.png", "users", [Curve("{} users", "value")], users, ms, by="mode")
     with pytest.raises(RecordError):
-        breakdown(CASES, tmp_path / "b.png", STAGES, [StackedBar("a", "smd")])
+        breakdown(BENCH_CASES, tmp_path / "b.png", STAGES, [StackedBar("a", "smd")])
 
 
 def test_ticks_that_would_run_into_each_other_are_left_out() -> None:

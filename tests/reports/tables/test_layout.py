@@ -1,28 +1,17 @@
-import math
 from dataclasses import replace
 
 import pytest
+from grid import BENCH_CASES as CASES
 from grid import records
 
 from smd_research.core.errors import RecordError
-from smd_research.metrics.spread import Spread
 from smd_research.records import Status, frame_of, frame_of_sweep
-from smd_research.records.bench import BenchCase
 from smd_research.reports.points import Series, points, rest
 from smd_research.reports.render.text import markdown
 from smd_research.reports.tables.layout import Figures, layout
 from smd_research.reports.tables.leak_matrix import leak_matrix
 from smd_research.reports.tables.summary import summary
 
-
-def bench(users: int, mode: str, value: float, **extra: float) -> BenchCase:
-    return BenchCase(
-        f"m users={users} {mode}", value, math.nan, math.nan, "ms/token", 5, {"users": users, "mode": mode},
-        {name: Spread(x, x, x) for name, x in extra.items()}, Spread(value, 0.9 * value, 1.1 * value),
-    )  # fmt: skip
-
-
-CASES = [bench(1, "none", 4.0), bench(1, "smd", 5.0, peak_mb=20), bench(8, "none", 10.0), bench(8, "smd", 16.0)]
 COLUMNS = [
     Figures("none", "value", {"mode": "none"}, "ms/token"),
     Figures("SMD", "value", {"mode": "smd"}),
