@@ -17,6 +17,7 @@ from experiments.commands import sweep
 from experiments.composing import campaigns
 from experiments.composing.app import launch
 from experiments.composing.cells import composed, plan
+from experiments.composing.checking import configured
 from experiments.composing.products import of_experiment
 from experiments.trials.running import Runner
 
@@ -37,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             run_listed(cfg, job, runner, journal)
             return
         overrides = [word for word in job.overrides.task if not word.startswith("rerun=")]
-        asked = replace(plan(cfg, job.runtime.choices, overrides), campaign=campaigns.of_run(job, words))
+        asked = replace(plan(configured(cfg), job.runtime.choices, overrides), campaign=campaigns.of_run(job, words))
         sweep.attempt(asked, lambda: runner.run(asked), journal, sweep.position(job, words))
 
     code = launch(one, "config", "smd run", words)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from experiments.composing.checking import IdleOptionWarning, check, idle
+from experiments.composing.checking import IdleOptionWarning, check, configured, idle
 from experiments.composing.components import counted_options, version_of
 from experiments.composing.composition import composition
 from experiments.composing.geometry import EMBEDDED
@@ -28,41 +28,41 @@ EDGE_BYTES = 2**20
 DATA_SUFFIXES = (".jsonl", ".csv", ".txt")
 
 
-def plan(cfg: DictConfig, choices: Mapping[str, Any], overrides: Sequence[str]) -> Plan:
+def plan(values: Mapping[str, Any], choices: Mapping[str, Any], overrides: Sequence[str]) -> Plan:
     """What a composed configuration asks for.
 
     Args:
-        cfg: a composed run configuration.
+        values: all of a composed run configuration.
         choices: which option each group chose, as Hydra records it.
         overrides: the words that make this cell again after ``smd run``.
     """
-    kinds = COMPONENTS if cfg.get("task") is None else (*COMPONENTS, *OPTIONAL)
-    parts = {kind: plain(cfg[kind]) for kind in kinds}
+    kinds = COMPONENTS if values.get("task") is None else (*COMPONENTS, *OPTIONAL)
+    parts: dict[str, dict[str, Any]] = {kind: values[kind] for kind in kinds}
     held: dict[str, Any] = {
         **{kind: named(counted_options(parts[kind]), str(choices.get(kind, "none"))) for kind in kinds},
-        **sizes(cfg, parts.get("task")),
+        **sizes(values, parts.get("task")),
     }
     cell = Cell(
         **held,
-        seed=cfg.seed,
-        dtype=cfg.dtype,
-        wire_dtype=cfg.wire_dtype,
-        transport=cfg.transport,
+        seed=values["seed"],
+        dtype=values["dtype"],
+        wire_dtype=values["wire_dtype"],
+        transport=values["transport"],
         versions=versions(parts),
-        device=cfg.device,
+        device=values["device"],
         command=" ".join(["smd run", *map(shlex.quote, overrides)]),
     )
     return Plan(
         cell,
-        parts_of(parts, cell.device, cfg.dtype),
-        Path(cfg.results_dir).expanduser(),
-        cfg.rerun,
-        plain(cfg.logger),
-        cfg.threads,
-        partial(beside, list(overrides), cfg.rerun),
-        cfg.address,
-        plain(cfg.trainer),
-        cfg.record_texts,
+        parts_of(parts, cell.device, values["dtype"]),
+        Path(values["results_dir"]).expanduser(),
+        values["rerun"],
+        values["logger"],
+        values["threads"],
+        partial(beside, list(overrides), values["rerun"]),
+        values["address"],
+        values["trainer"],
+        values["record_texts"],
     )
 
 
@@ -73,11 +73,11 @@ def versions(parts: Mapping[str, Mapping[str, Any]]) -> dict[str, int]:
     return found | ({"task": task} if task > 1 else {})
 
 
-def sizes(cfg: DictConfig, task: Mapping[str, Any] | None) -> dict[str, int | None]:
+def sizes(values: Mapping[str, Any], task: Mapping[str, Any] | None) -> dict[str, int | None]:
     """How many texts are evaluated and how long they are; a task says so itself, and nothing is generated."""
     if task is not None:
         return {"n_prompts": task["evaluation"], "prompt_tokens": task["tokens"], "max_new_tokens": 0}
-    return {"n_prompts": cfg.n_prompts, "prompt_tokens": cfg.prompt_tokens, "max_new_tokens": cfg.max_new_tokens}
+    return {name: values[name] for name in ("n_prompts", "prompt_tokens", "max_new_tokens")}
 
 
 def composed(overrides: Sequence[str]) -> Plan:
@@ -87,26 +87,25 @@ def composed(overrides: Sequence[str]) -> Plan:
         UsageError: a value cannot be.
     """
     cfg, choices = composition(overrides)
-    cfg = bring_down(cfg)
-    check(cfg)
-    return effective(cfg, choices, overrides)
+    return effective(check(bring_down(cfg)), choices, overrides)
 
 
-def effective(cfg: DictConfig, choices: Mapping[str, Any], overrides: Sequence[str]) -> Plan:
+def effective(values: Mapping[str, Any], choices: Mapping[str, Any], overrides: Sequence[str]) -> Plan:
     """The plan of a composed cell without the words that have no effect in it, each of which is warned of.
 
     Args:
-        cfg: a composed run configuration, checked.
+        values: all of a composed run configuration, checked.
         choices: which option each group chose.
         overrides: the words that composed it, as :func:`plan`.
     """
-    void = idle(cfg, overrides)
+    void = idle(values, overrides)
     for word, reason in void.items():
         warnings.warn(f"{word} has no effect and is left out: it counts with {reason}", IdleOptionWarning, stacklevel=2)
     if void:
         cfg, choices = composition([word for word in overrides if word not in void])
+        values = configured(bring_down(cfg))
     kept = [word for word in overrides if word not in void and not word.startswith("rerun=")]
-    return plan(bring_down(cfg), choices, kept)
+    return plan(values, choices, kept)
 
 
 def beside(overrides: Sequence[str], rerun: "Rerun", changed: Sequence[str]) -> Plan:

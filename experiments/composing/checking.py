@@ -28,14 +28,17 @@ _GIVEN = {"model": ("device", "dtype")}
 """Parameters of a constructor that stand elsewhere in the configuration."""
 
 
-def check(cfg: DictConfig) -> None:
+def check(cfg: DictConfig) -> dict[str, Any]:
     """Refuse a configuration that cannot be.
+
+    Returns:
+        All that is configured, as :func:`configured`.
 
     Raises:
         UsageError: naming an option, its value and how to mend it.
         MissingMandatoryValue: a value is not given that has to be.
     """
-    values = _values(cfg)
+    values = configured(cfg)
     settings = {name: values[name] for name in SETTINGS if values.get(name, MISSING) != MISSING}
     chosen = [kind for kind in PARTS if kind in values and (kind, values[kind]) != NO_TASK]
     parts = {kind: _part(cfg, kind, values[kind]) for kind in chosen}
@@ -48,11 +51,11 @@ def check(cfg: DictConfig) -> None:
         check_part(kind, node, known)
     if parts.get("data", {}).get("chat") and "task" not in parts and chats(parts["model"]) is False:
         raise UsageError(NO_TEMPLATE)
+    return values
 
 
-def idle(cfg: DictConfig, words: Sequence[str]) -> dict[str, str]:
+def idle(values: Mapping[str, Any], words: Sequence[str]) -> dict[str, str]:
     """The words among some that set what has no effect in this cell, each with what it would count with."""
-    values = _values(cfg)
     found: dict[str, str] = {}
     for word in words:
         kind, _, option = word.partition("=")[0].lstrip("+").partition(".")
@@ -67,8 +70,8 @@ def idle(cfg: DictConfig, words: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def _values(cfg: DictConfig) -> dict[str, Any]:
-    """All that is configured, with ``MISSING`` for what is not given yet."""
+def configured(cfg: DictConfig) -> dict[str, Any]:
+    """All that is configured, resolved, with ``MISSING`` for what is not given yet."""
     values = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(values, dict)
     return {str(key): value for key, value in values.items()}

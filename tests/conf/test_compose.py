@@ -19,7 +19,7 @@ from experiments.composing.app import VERSION_BASE
 from experiments.composing.catalogue import description
 from experiments.composing.cells import composed as planned
 from experiments.composing.cells import plain, plan
-from experiments.composing.checking import IdleOptionWarning
+from experiments.composing.checking import IdleOptionWarning, configured
 from experiments.composing.components import NOTES, options_of
 from experiments.composing.declared import declared, resolve
 from experiments.composing.overrides import check_choices, groups, parse
@@ -68,7 +68,7 @@ def test_every_option_says_what_it_is(group: str, option: str) -> None:
 @pytest.mark.parametrize(("group", "option"), PARTS)
 def test_every_part_composes_into_a_cell(group: str, option: str) -> None:
     cfg = composed(f"{group}={option}", *NEEDED.get((group, option), []))
-    cell = plan(cfg, cfg.hydra.runtime.choices, []).cell
+    cell = plan(configured(cfg), cfg.hydra.runtime.choices, []).cell
     assert getattr(cell, group)["name"]
     assert len(cell.id) == 16
 
@@ -176,7 +176,7 @@ def test_every_bench_is_named_in_the_configuration() -> None:
 
 def test_runtime_settings_do_not_change_the_identity() -> None:
     base = composed()
-    first = plan(base, base.hydra.runtime.choices, []).cell.id
+    first = plan(configured(base), base.hydra.runtime.choices, []).cell.id
     for override in (
         "device=cuda",
         "results_dir=elsewhere",
@@ -187,7 +187,7 @@ def test_runtime_settings_do_not_change_the_identity() -> None:
         "data.chat=false",
     ):
         cfg = composed(override)
-        assert plan(cfg, cfg.hydra.runtime.choices, []).cell.id == first, override
+        assert plan(configured(cfg), cfg.hydra.runtime.choices, []).cell.id == first, override
 
 
 @pytest.mark.parametrize(
@@ -198,19 +198,22 @@ def test_runtime_settings_do_not_change_the_identity() -> None:
 )  # fmt: skip
 def test_result_settings_change_the_identity(override: str) -> None:
     base, other = composed(), composed(override)
-    ids = {plan(cfg, cfg.hydra.runtime.choices, []).cell.id for cfg in (base, other)}
+    ids = {plan(configured(cfg), cfg.hydra.runtime.choices, []).cell.id for cfg in (base, other)}
     assert len(ids) == 2
 
 
 def test_a_task_names_its_own_sizes_and_its_tuning_belongs_to_it() -> None:
     base, tuned = composed(), composed("task=urgency", "task.evaluation=50", "n_prompts=3")
-    cell = plan(tuned, tuned.hydra.runtime.choices, []).cell
+    cell = plan(configured(tuned), tuned.hydra.runtime.choices, []).cell
     assert (cell.n_prompts, cell.prompt_tokens, cell.max_new_tokens) == (50, 96, 0)
     assert cell.tuning is not None
     other = composed("tuning=lora")
-    assert plan(base, base.hydra.runtime.choices, []).cell.id == plan(other, other.hydra.runtime.choices, []).cell.id
+    assert (
+        plan(configured(base), base.hydra.runtime.choices, []).cell.id
+        == plan(other, other.hydra.runtime.choices, []).cell.id
+    )
     elsewhere = composed("task=urgency", "task.evaluation=50", "trainer.devices=2", "trainer.strategy=ddp")
-    assert plan(elsewhere, elsewhere.hydra.runtime.choices, []).cell.id == cell.id
+    assert plan(configured(elsewhere), elsewhere.hydra.runtime.choices, []).cell.id == cell.id
 
 
 def test_no_configuration_names_a_place_of_one_machine() -> None:
