@@ -208,10 +208,8 @@ def test_a_task_names_its_own_sizes_and_its_tuning_belongs_to_it() -> None:
     assert (cell.n_prompts, cell.prompt_tokens, cell.max_new_tokens) == (50, 96, 0)
     assert cell.tuning is not None
     other = composed("tuning=lora")
-    assert (
-        plan(configured(base), base.hydra.runtime.choices, []).cell.id
-        == plan(other, other.hydra.runtime.choices, []).cell.id
-    )
+    ids = {plan(configured(cfg), cfg.hydra.runtime.choices, []).cell.id for cfg in (base, other)}
+    assert len(ids) == 1
     elsewhere = composed("task=urgency", "task.evaluation=50", "trainer.devices=2", "trainer.strategy=ddp")
     assert plan(configured(elsewhere), elsewhere.hydra.runtime.choices, []).cell.id == cell.id
 
