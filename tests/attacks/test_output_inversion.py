@@ -85,7 +85,7 @@ def test_texts_of_a_closed_set_come_back(embedded: Bundle, kind: type[OutputInve
     corpus = closed_set(embedded)
     secrets = corpus[::6]
     weight = 1e4 if kind.reads_laws else 1.0
-    more = {"length": 10, "outputs": 16, "epochs": 12, "weight": weight, "first_weight": weight}
+    more = {"length": 10, "outputs": 16, "epochs": 12, "learning_rate": 2e-3, "weight": weight, "first_weight": weight}
     guesses = attacked(kind, embedded, corpus, *(view_of(embedded, ids, new=16) for ids in secrets), **more)
     right = [accuracy(guess, ids) for guess, ids in zip(guesses, secrets, strict=True)]
     wrong = [accuracy(guesses[i], secrets[j]) for i in range(4) for j in range(4) if i != j]

@@ -222,14 +222,15 @@ def fitted(
         rows = torch.cat([block.readings[:, 1:].flatten(0, 1) for block in made if block.readings is not None])
         whitening = Whitening(rows)
     steps = recipe.epochs * len(made)
+    on_gpu = bundle.device.type == "cuda"
     with torch.random.fork_rng(devices=[]), quietly():
         torch.manual_seed(int(generator(seed, "inverter").integers(2**62)))
         copied = copy.deepcopy(bundle.model).float().requires_grad_(True).train()
         inverter = Inverter(copied, Optimisation(recipe.learning_rate, max(1, steps // 20), steps), whitening)
         trainer = lightning.Trainer(
-            accelerator="gpu" if bundle.device.type == "cuda" else "cpu",
+            accelerator="gpu" if on_gpu else "cpu",
             devices=1,
-            precision="bf16-mixed",
+            precision="bf16-mixed" if on_gpu else "32-true",  # few CPUs have bf16, the others take ten times as long
             max_epochs=recipe.epochs,
             gradient_clip_val=1.0,
             logger=False,
