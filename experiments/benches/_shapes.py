@@ -52,6 +52,9 @@ _SIZES: Mapping[str, int] = {
     "mamba_d_head": 32,
     "mamba_head_dim": 32,
     "num_mamba_heads": 4,
+    **dict.fromkeys(("linear_head_dim", "linear_key_head_dim", "linear_value_head_dim"), 16),
+    **dict.fromkeys(("linear_num_heads", "linear_num_value_heads"), 4),
+    "linear_num_key_heads": 2,
 }
 """What a size becomes, where a configuration has it at all."""
 
