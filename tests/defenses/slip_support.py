@@ -1,5 +1,6 @@
 """What the tests of weight decomposition share."""
 
+from dataclasses import replace
 from functools import cache
 
 import torch
@@ -19,15 +20,18 @@ def random_bundle(family: str) -> Bundle:
     return sources.random(family)
 
 
-_PREPARED: dict[tuple[int, str], SlipPrepared] = {}
+_PREPARED: dict[tuple[object, ...], SlipPrepared] = {}
 
 
 def prepared(bundle: Bundle, **options: object) -> SlipPrepared:
-    """A model decomposed, once for each choice of options."""
-    key = id(bundle), str(sorted(options.items()))
+    """A model decomposed, once for all options that leave its parts as they are."""
+    chosen = Slip(**options)  # type: ignore[arg-type]
+    key = id(bundle), str(chosen.spec), chosen.bits
     if key not in _PREPARED:
-        _PREPARED[key] = Slip(**options).prepare(bundle)  # type: ignore[arg-type]
-    return _PREPARED[key]  # which keeps its bundle, so that no identity is used twice
+        _PREPARED[key] = chosen.prepare(bundle)  # which keeps its bundle, so that no identity is used twice
+    made = _PREPARED[key]
+    said = chosen._parameters(made.parts)
+    return replace(made, defense=chosen, parameters=said, guarantee=chosen._guarantee(), shows=chosen.shows)
 
 
 def deployed(bundle: Bundle, boundary: Boundary | None = None, **options: object) -> SlipDeployment:
