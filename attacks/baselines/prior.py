@@ -199,7 +199,8 @@ def explains(bundle: Bundle, openings: Ids, output: Sequence[int]) -> NDArray[np
     if not output:
         return np.zeros(len(openings))
     ids = torch.tensor([[*opening, *output] for opening in openings.tolist()], device=bundle.device)
-    logits = bundle.model(input_ids=ids, use_cache=False).logits[:, openings.shape[1] - 1 : -1].float()
+    asked = len(output) + 1
+    logits = bundle.model(input_ids=ids, use_cache=False, logits_to_keep=asked).logits[:, -asked:-1].float()
     target = ids[:, openings.shape[1] :]
     loss = functional.cross_entropy(logits.transpose(1, 2), target, reduction="none").sum(1)
     found: NDArray[np.float64] = -loss.cpu().double().numpy()

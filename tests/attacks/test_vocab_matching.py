@@ -18,7 +18,9 @@ from smd_research.defenses.split import PERMUTATIONS, Split
 from smd_research.mechanisms.privacy.gaussian import GaussianParameters
 from smd_research.models import Bundle, sources
 
-TOKENS = 24
+TOKENS, NOISED = 24, 12
+TRIALS = 8
+"""Documents on which the prior compares its answers."""
 
 
 @pytest.fixture(scope="module")
@@ -96,9 +98,10 @@ def test_a_16_bit_wire_changes_nothing(embedded: Bundle, secrets: list[Prompt]) 
 
 @pytest.mark.parametrize("layer", [0, 2])
 def test_noise_of_known_scale_is_searched_with_the_language_model(
-    embedded: Bundle, secrets: list[Prompt], corpus: tuple[tuple[int, ...], ...], layer: int
+    embedded: Bundle, corpus: tuple[tuple[int, ...], ...], layer: int
 ) -> None:
     """A beam with the right likelihood and prior reads through moderate noise, and not through overwhelming noise."""
+    secrets = tokenised(generate("mixed", "validation", 2, 0), embedded.tokenizer, NOISED, 0)
     views, parameters = _views(Split(layer), embedded, secrets)
     spread = float(views[0].messages[0][1].hidden.std())  # type: ignore[attr-defined]
     scores = {}
@@ -124,7 +127,7 @@ def test_random_is_at_chance_and_prior_reads_no_message(
 ) -> None:
     views, parameters = _views(Split(1), embedded, secrets)
     blank = [AdversaryView((), view.shows, view.length, view.outputs) for view in views]
-    attacks: list[Attack] = [Random(), Prior()]
+    attacks: list[Attack] = [Random(), Prior(trials=TRIALS)]
     for attack in attacks:
         attack.fit(Public(embedded, "split", parameters, corpus))
         for seen, empty in zip(views, blank, strict=True):
@@ -138,7 +141,7 @@ def test_random_is_at_chance_and_prior_reads_no_message(
 
 def test_the_prior_beats_chance(embedded: Bundle, secrets: list[Prompt], corpus: tuple[tuple[int, ...], ...]) -> None:
     views, parameters = _views(Split(1), embedded, secrets)
-    prior = Prior()
+    prior = Prior(trials=TRIALS)
     prior.fit(Public(embedded, "split", parameters, corpus))
     hits = [
         _hits(prior.recover(view, np.random.default_rng(0)).ids, p.ids) for view, p in zip(views, secrets, strict=True)
