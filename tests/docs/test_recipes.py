@@ -108,7 +108,8 @@ def apply(recipe: Recipe, to: Path) -> None:
 class Shell:
     """Runs commands, each in a process of its own that is forked where the libraries are loaded already.
 
-    To import them takes longer than what most commands do. Nothing of this repository is loaded there.
+    To import them takes longer than what most commands do. Nothing of this repository is loaded there; what is compiled
+    of a tree is kept for the next one, which lies in the same place.
     """
 
     def __init__(self, server: subprocess.Popen[str]) -> None:
@@ -137,6 +138,7 @@ for line in sys.stdin:
                 os.dup2(to, stream)
             os.chdir(folder)
             os.environ["PYTHONPATH"] = folder
+            sys.dont_write_bytecode, sys.pycache_prefix = False, os.path.join(os.path.dirname(folder), "compiled")
             sys.path.insert(0, folder)
             sys.argv = [module, *words]
             runpy.run_module(module, run_name="__main__", alter_sys=True)
@@ -161,6 +163,18 @@ def shell() -> Iterator[Shell]:
         yield Shell(server)
 
 
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("recipes")
+
+
+@pytest.fixture
+def tree(place: Path) -> Iterator[Path]:
+    """Where a copy of the tree is made: one at a time, and always in the same place."""
+    yield place / "tree"
+    shutil.rmtree(place / "tree")
+
+
 def test_every_recipe_is_known() -> None:
     assert RECIPES.keys() == MOST_FILES.keys()
 
@@ -172,8 +186,8 @@ def test_a_recipe_touches_few_files(title: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("title", MOST_FILES)
-def test_a_recipe_works(title: str, tmp_path: Path, shell: Shell) -> None:
-    copy_tree(tmp_path)
-    apply(RECIPES[title], tmp_path)
+def test_a_recipe_works(title: str, tree: Path, shell: Shell) -> None:
+    copy_tree(tree)
+    apply(RECIPES[title], tree)
     for words in RECIPES[title].commands:
-        shell.run(words, tmp_path)
+        shell.run(words, tree)

@@ -109,14 +109,13 @@ def test_a_sweep_runs(tmp_path: Path) -> None:
     assert set(load(tmp_path)["n_prompts"]) == {1}
 
 
-@pytest.mark.parametrize("name", ["attacks_vs_defenses", "shaking_phases"])
 @pytest.mark.slow
-def test_a_table_runs_at_the_size_of_smoke(name: str, tmp_path: Path) -> None:
-    words = [f"table={name}", "experiment=smoke", f"results_dir={tmp_path}", "transport=inproc"]
+def test_a_table_of_tuned_models_runs_at_the_size_of_smoke(tmp_path: Path) -> None:
+    words = ["table=shaking_phases", "experiment=smoke", f"results_dir={tmp_path}", "transport=inproc"]
     assert table.main(words) == 0
     found = load(tmp_path)
     assert set(found["n_prompts"]) <= {1, 8}
-    assert (tmp_path / "tables" / f"{name}.md").exists()
+    assert (tmp_path / "tables" / "shaking_phases.md").exists()
 
 
 def test_the_shortest_table_runs(tmp_path: Path) -> None:
