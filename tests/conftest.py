@@ -17,9 +17,9 @@ from smd_research.records import Record
 ROOT = Path(__file__).resolve().parents[1]
 
 
-@pytest.fixture(autouse=True, scope="session")
+@pytest.fixture(autouse=True)
 def one_thread() -> None:
-    """Tests run side by side: one torch thread each."""
+    """Tests run side by side: one torch thread each, whatever the last one left."""
     torch.set_num_threads(1)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from experiments.commands.cli import main as smd
+from experiments.trials import workbench
 from smd_research.models import sources
 
 OWN = re.compile(r"(\[ *\d+/\d+\] )?\w+ against \w+ on [\w-]+( \.\.\.|: (ok|n/a: .*))")
@@ -26,8 +27,13 @@ OWN = re.compile(r"(\[ *\d+/\d+\] )?\w+ against \w+ on [\w-]+( \.\.\.|: (ok|n/a:
     ids=lambda words: "-".join(word.partition("=")[2] for word in words if not word.startswith("defense.")),
 )
 def test_a_run_prints_nothing_of_a_library(
-    in_folder: Path, words: Sequence[str], capfd: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
+    in_folder: Path,
+    words: Sequence[str],
+    capfd: pytest.CaptureFixture[str],
+    recwarn: pytest.WarningsRecorder,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(workbench, "HELD_OUT_DOCUMENTS", 4)
     assert smd(["run", "experiment=smoke", *words]) == 0
     own = ("smd_research.", "experiments.")
     assert [str(one.message) for one in recwarn if not one.category.__module__.startswith(own)] == []
