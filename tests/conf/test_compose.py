@@ -45,8 +45,9 @@ NEEDED = {
 }
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")
 def _hydra() -> Iterator[None]:
+    """Hydra started once: what it has composed of some choices is kept as long."""
     with initialize_config_dir(str(FOLDER), version_base=VERSION_BASE):
         yield
 
