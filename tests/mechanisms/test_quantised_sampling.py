@@ -276,7 +276,7 @@ def test_values_out_of_range_are_refused(options: dict[str, object]) -> None:
 @pytest.mark.slow
 def test_no_attacker_passes_the_posterior_and_only_the_grid_keeps_the_bound() -> None:
     """Secrets of one token from the sampler's own law: the best attacker meets the mean of the largest posterior."""
-    bundle, fakes, prompts = _embedded(), 3, 24
+    bundle, fakes, prompts = _embedded(), 3, 48
     measured = {}
     for metric in METRICS:
         quantiser = Quantiser(metric, 0.2, fakes=fakes, widenings=0)  # type: ignore[arg-type]
