@@ -24,7 +24,7 @@ from smd_research.reports.figures.style import (
     percent_axis,
     save,
 )
-from smd_research.reports.points import Point, Series, Source, Where, fits, points
+from smd_research.reports.points import Point, Series, Source, Where, fits, points, rest
 from smd_research.reports.render import numbers
 
 _SPOT = 10.0
@@ -141,9 +141,13 @@ def pareto_figure(
 
 
 def paired(found: Sequence[Point], leak: str, utility: str) -> list[Setting]:
-    """Settings with both figures."""
+    """Settings with both figures; of those that differ in the attack alone, the one whose attack finds most."""
     kept = {point.id: point for point in Series(utility).points(found)}
-    return [Setting(point, kept[point.id]) for point in Series(leak).points(found) if point.id in kept]
+    best: dict[object, Setting] = {}
+    for point in sorted(Series(leak).points(found), key=lambda one: one.value):
+        if point.id in kept:
+            best[rest(point, ["attack"])] = Setting(point, kept[point.id])
+    return list(best.values())
 
 
 def undominated(settings: Sequence[Setting]) -> list[Setting]:

@@ -1,5 +1,6 @@
 """What is kept against what is found: which settings no other beats, and how they are shown."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,16 @@ def setting(leak: float, utility: float, number: int = 0, **options: float) -> S
         for quantity, value in (("token_recovery", leak), ("accuracy", utility))
     )
     return Setting(*made)
+
+
+def test_of_several_attacks_on_a_setting_the_one_that_finds_most_counts() -> None:
+    weak, strong, other = setting(0.2, 0.9, 1, gaussian=1), setting(0.6, 0.9, 2, gaussian=1), setting(0.1, 0.8, 3)
+    found = [
+        replace(point, labels={**point.labels, "attack": "combined", "attack.auxiliary": corpus})
+        for one, corpus in ((weak, "same"), (strong, "reference"), (other, "same"))
+        for point in (one.leak, one.utility)
+    ]
+    assert sorted(one.leak.value for one in paired(found, "token_recovery", "accuracy")) == [0.1, 0.6]
 
 
 def figures(settings: list[Setting]) -> list[Point]:
