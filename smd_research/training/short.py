@@ -1,5 +1,6 @@
 """A short training of a language model on rows held in memory, its best state kept."""
 
+import gc
 from dataclasses import dataclass
 
 import pytorch_lightning as lightning
@@ -70,4 +71,8 @@ def fit(module: CausalLM, training: Tensor, validation: Tensor, batch: int, seed
         rows = DataLoader(Drawn.of(training, steps * batch, seed), batch_size=batch)
         trainer.fit(module, rows, DataLoader(Drawn(validation, torch.arange(len(validation))), batch_size=batch))
     module.load_state_dict(best.state)
+    # A trainer is a ring of parts: until it is collected, so are gradients and moments, three times the weights a run.
+    module.zero_grad(set_to_none=True)
+    module.trainer, trainer = None, None
+    gc.collect()
     return best.loss
