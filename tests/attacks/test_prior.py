@@ -108,11 +108,11 @@ def test_every_answer_has_the_prompts_length_and_special_tokens_are_no_constant(
 @pytest.mark.slow
 def test_on_generated_text_it_is_no_worse_than_a_constant() -> None:
     bundle = sources.embedded()
-    documents = prompts(Synthetic("mixed").documents("train", 300, 0), bundle.tokenizer, bundle.geometry.context)
+    documents = prompts(Synthetic("mixed").documents("train", 1000, 0), bundle.tokenizer, bundle.geometry.context)
     attack = Prior()
     attack.fit(Public(bundle, "none", corpus=tuple(one.ids for one in documents)))
     hits, constant = [], []
-    for one in prompts(Synthetic("mixed").documents("evaluation", 30, 0), bundle.tokenizer, 16):
+    for one in prompts(Synthetic("mixed").documents("evaluation", 60, 0), bundle.tokenizer, 16):
         guess = attack.recover(view(bundle, one.ids, 8), np.random.default_rng(0))
         hits.append(token_accuracy(one.ids, guess, bundle.special_ids))
         known = attack._known(*attack._of_length(16), ())

@@ -122,7 +122,7 @@ def test_the_best_of_bounds_are_the_best_of_all_and_few_inputs_are_settled(embed
 @pytest.mark.slow
 def test_bayes_dominates_the_text_as_it_stands_over_many_tokens(embedded: Bundle, corpus: Corpus) -> None:
     """With the right channel and a prior of the same text, no context-free guess does better on average."""
-    secrets = tokenised(generate("mixed", "validation", 24, 3), embedded.tokenizer, 64, 0)
+    secrets = tokenised(generate("mixed", "validation", 60, 3), embedded.tokenizer, 64, 0)
     for share in (0.05, 0.25):
         public, views = observe(DpText(survival=share), embedded, secrets, corpus)
         near, bayes = (accuracy(guesses(BayesToken(mode), public, views), secrets) for mode in ("nearest", "bayes"))

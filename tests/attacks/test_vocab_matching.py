@@ -18,7 +18,7 @@ from smd_research.defenses.split import PERMUTATIONS, Split
 from smd_research.mechanisms.privacy.gaussian import GaussianParameters
 from smd_research.models import Bundle, sources
 
-TOKENS = 12
+TOKENS, NOISED = 24, 12
 TRIALS = 8
 """Documents on which the prior compares its answers."""
 
@@ -101,7 +101,7 @@ def test_noise_of_known_scale_is_searched_with_the_language_model(
     embedded: Bundle, corpus: tuple[tuple[int, ...], ...], layer: int
 ) -> None:
     """A beam with the right likelihood and prior reads through moderate noise, and not through overwhelming noise."""
-    secrets = tokenised(generate("mixed", "validation", 2, 0), embedded.tokenizer, TOKENS, 0)
+    secrets = tokenised(generate("mixed", "validation", 2, 0), embedded.tokenizer, NOISED, 0)
     views, parameters = _views(Split(layer), embedded, secrets)
     spread = float(views[0].messages[0][1].hidden.std())  # type: ignore[attr-defined]
     scores = {}

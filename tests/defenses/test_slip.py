@@ -81,10 +81,10 @@ def test_masked_and_unmasked_pipelines_agree_bit_for_bit(family: str, options: d
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("family", "tokens"), [(SHAPES[0], 10_000), *((family, 2_000) for family in SHAPES[1:])])
-def test_thousands_of_generated_tokens_agree_bit_for_bit(family: str, tokens: int) -> None:
+@pytest.mark.parametrize("family", SHAPES)
+def test_ten_thousand_generated_tokens_agree_bit_for_bit(family: str) -> None:
     bundle = random_bundle(family)
-    assert _equal_runs(bundle, random_ids(bundle, 4, 4, batch=tokens // 20), 20) == tokens
+    assert _equal_runs(bundle, random_ids(bundle, 4, 4, batch=100), 100) == 10_000
 
 
 def _heavy(rows: int, width: int, seed: int) -> Tensor:
@@ -139,7 +139,7 @@ def test_an_outlier_beyond_all_that_was_seen_costs_no_other_row_a_bit(llama: Bun
 def test_the_embedded_model_keeps_its_loss_and_its_choices() -> None:
     """At int16: loss within 1e-3 nats, teacher-forced argmax equal on 99.9 % of tokens."""
     bundle = sources.embedded()
-    documents = tokenised(generate("mixed", "validation", 24, 0), bundle.tokenizer, 96, 0)
+    documents = tokenised(generate("mixed", "validation", 60, 0), bundle.tokenizer, 96, 0)
     prepared = Slip().prepare(bundle)
     same = tokens = 0
     losses = torch.zeros(2, dtype=torch.float64)

@@ -9,10 +9,7 @@ from smd_research.boundary import Boundary
 from smd_research.models import Bundle
 from smd_research.models.decoding import plain_greedy, plain_logits
 
-pytestmark = [pytest.mark.real, pytest.mark.slow]
-
-BLOCKS = [0, 15, 29]
-"""Those that keep a part: to decompose every one takes more than a minute, and all are masked alike."""
+pytestmark = [pytest.mark.real, pytest.mark.slow]  # a minute and a half, most of it singular values
 
 TEXT = "The patient, Maria Lindqvist, was seen on 14 March for chest pain that had begun three days before."
 
@@ -22,10 +19,7 @@ def test_the_real_model_keeps_its_answers_bit_for_bit_under_masks_and_its_memory
     continuation = plain_greedy(smollm2, prompt, 8)
     plain = plain_logits(smollm2, prompt, continuation)
     boundary = Boundary(record=False)
-    with (
-        deployed(smollm2, boundary, blocks=BLOCKS) as masked,
-        deployed(smollm2, masking="none", blocks=BLOCKS) as unmasked,
-    ):
+    with deployed(smollm2, boundary) as masked, deployed(smollm2, masking="none") as unmasked:
         got, same = masked.score(prompt, continuation), unmasked.score(prompt, continuation)
         held = masked.memory().weights + masked.rounds.masking.nbytes
     assert torch.equal(got, same)

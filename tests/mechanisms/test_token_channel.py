@@ -69,8 +69,8 @@ def test_any_table_and_epsilon_keep_the_bound(vocab: int, width: int, epsilon: f
 
 
 @pytest.mark.slow
-def test_the_shipped_models_embedding_table_keeps_the_bound_between_all_pairs_of_two_thousand_tokens() -> None:
-    table = load_file(EMBEDDED_DIR / "model.safetensors")["model.embed_tokens.weight"][:2048].astype(np.float64)
+def test_the_shipped_models_embedding_table_keeps_the_bound_on_its_full_matrix() -> None:
+    table = load_file(EMBEDDED_DIR / "model.safetensors")["model.embed_tokens.weight"].astype(np.float64)
     special = AutoTokenizer.from_pretrained(EMBEDDED_DIR).all_special_ids
     audit = audit_log_ratio(ExponentialChannel(EmbeddingSpace.of(table, tuple(special)), 12.0))
     assert audit.holds, audit
