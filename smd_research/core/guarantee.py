@@ -2,13 +2,28 @@
 
 from dataclasses import dataclass
 
+import numpy as np
+
 
 @dataclass(frozen=True)
 class Guarantee:
     """A privacy guarantee; a defense without one returns ``None``, which is an honest value.
 
-    ``unit`` is what one ``epsilon`` protects ("token", "sequence"); ``composition`` says what a whole prompt of
-    ``n`` units costs. ``verified`` names the test that would refute the claim.
+    Attributes:
+        notion: which kind of promise it is; epsilons of different notions do not compare.
+        unit: what one ``epsilon`` protects ("token", "sequence", "record").
+        epsilon: of one unit.
+        delta: of one unit.
+        metric: the distance that scales ``epsilon``, where one does.
+        adjacency: which two inputs are neighbours.
+        sensitivity: how far neighbours lie apart in what is noised.
+        clip: the norm that bounds it.
+        composition: what a whole prompt of ``n`` units costs, in words.
+        unit_epsilon: the most that replacing one unit by any other costs; None where nothing bounds it.
+        support: which outputs are possible, and whether that depends on the input.
+        assumptions: what has to hold besides.
+        verified: the test or audit that would refute the claim.
+        source: the paper and where in it.
     """
 
     notion: str
@@ -20,9 +35,19 @@ class Guarantee:
     sensitivity: float | None = None
     clip: float | None = None
     composition: str = ""
+    unit_epsilon: float | None = None
+    support: str = ""
     assumptions: str = ""
     verified: str = ""
     source: str = ""
+
+    def of_text(self, units: int) -> float:
+        """Epsilon of a text of so many units by basic composition; infinite where nothing bounds one of them.
+
+        Args:
+            units: of which it consists, 0 or more; delta adds up with them.
+        """
+        return np.inf if self.unit_epsilon is None else units * self.unit_epsilon
 
     def __str__(self) -> str:
         delta = f", delta={self.delta:g}" if self.delta else ""

@@ -181,6 +181,8 @@ class GaussianMechanism:
             sensitivity=self.sensitivity(1),
             clip=self.clip,
             composition=f"{counted} costs, exactly and at the same delta, epsilon {examples}",
+            unit_epsilon=self.epsilon,
+            support="every vector, whatever the input",
             assumptions="clip norm chosen without seeing the prompt; length visible; sensitivity stated for one row",
             verified="exact delta at distance 2C, Monte-Carlo worst-pair bound (mechanisms.audit)",
             source="analytic Gaussian mechanism, Balle and Wang, ICML 2018; adaptive composition, Dong et al. 2022",

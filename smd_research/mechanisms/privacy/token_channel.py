@@ -205,6 +205,8 @@ def metric_guarantee(space: EmbeddingSpace, epsilon: float, verified: str, sourc
             f"any one token at most {worst:.4g}-LDP; a prompt of n tokens the sum of epsilon*d over its positions, "
             f"at most n*{worst:.4g}"
         ),
+        unit_epsilon=worst,
+        support="every private token, whatever the input; public tokens pass",
         assumptions="public embedding table and vocabulary; length and special tokens visible; float64 sampling",
         verified=verified,
         source=source,

@@ -1,0 +1,14 @@
+"""What a whole text costs by basic composition."""
+
+import math
+
+from smd_research.core.guarantee import Guarantee
+
+
+def test_epsilons_of_units_add_up() -> None:
+    bounded = Guarantee(notion="LDP", unit="token", epsilon=0.5, unit_epsilon=0.5)
+    assert [bounded.of_text(n) for n in (0, 1, 16)] == [0.0, 0.5, 8.0]
+
+
+def test_what_nothing_bounds_costs_without_end() -> None:
+    assert math.isinf(Guarantee(notion="none", unit="token", epsilon=3.0).of_text(1))
