@@ -77,7 +77,7 @@ def sizes(values: Mapping[str, Any], task: Mapping[str, Any] | None) -> dict[str
     """How many texts are evaluated and how long they are; a task says so itself, and nothing is generated."""
     if task is not None:
         return {"n_prompts": task["evaluation"], "prompt_tokens": task["tokens"], "max_new_tokens": 0}
-    return {name: values[name] for name in ("n_prompts", "prompt_tokens", "max_new_tokens")}
+    return {name: values[name] for name in ("n_prompts", "prompt_tokens", "max_new_tokens", "held_out")}
 
 
 def composed(overrides: Sequence[str]) -> Plan:

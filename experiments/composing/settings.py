@@ -11,6 +11,7 @@ SETTINGS: Mapping[str, Takes] = {
     "n_prompts": takes("int", "1 to 1000000"),
     "prompt_tokens": takes("int | None", "1 to CONTEXT"),
     "max_new_tokens": takes("int", "0 or more, below CONTEXT"),
+    "held_out": takes("int | None", "1 or more"),
     "seed": takes("int", "0 or more"),
     "transport": takes("str", "inproc | process | tcp"),
     "address": takes("str | None", "HOST:PORT, or the path of a socket"),
@@ -54,7 +55,7 @@ NEEDS: Mapping[str, Sequence[str]] = {"address": ["transport=tcp", "task=null"]}
 """What goes together, as ``needs`` of a part. A task is tuned in the provider's folder, which is on this machine."""
 
 ONLY: Mapping[str, str] = {
-    **dict.fromkeys(("n_prompts", "prompt_tokens", "max_new_tokens", "data.chat"), "task=null"),
+    **dict.fromkeys(("n_prompts", "prompt_tokens", "max_new_tokens", "held_out", "data.chat"), "task=null"),
     **dict.fromkeys(("tuning", "trainer"), "task"),
 }
 """When they count, as ``only`` of a part."""

@@ -101,7 +101,8 @@ class Workbench:
             PromptError: when the data has none.
         """
         cell, bundle = plan.cell, self.bundle(plan)
-        documents = plan.parts.data().documents(EVALUATION, HELD_OUT_DOCUMENTS, cell.seed)
+        count = cell.held_out or HELD_OUT_DOCUMENTS
+        documents = plan.parts.data().documents(EVALUATION, count, cell.seed)
         found = tokenise(documents, bundle.tokenizer, bundle.geometry.context, 0)
         if not found:
             raise PromptError(f"the data '{cell.data['name']}' holds no held-out text: see data= and its path")
@@ -110,7 +111,7 @@ class Workbench:
     def scored(self, plan: Plan) -> Scores:
         """The cell's own model on the held-out documents."""
         cell = plan.cell
-        key = [cell.model, cell.dtype, cell.device, cell.data, cell.seed]
+        key = [cell.model, cell.dtype, cell.device, cell.data, cell.seed, cell.held_out]
         return self._keep("scored", key, lambda: scores(self.bundle(plan), self.held_out(plan), "original"))
 
     def _public_text(self, plan: Plan, count: int) -> tuple[Prompt, ...]:

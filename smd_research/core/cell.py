@@ -106,6 +106,7 @@ class Cell:
         versions: integer version of each component by kind, e.g. ``{"attack": 2}``; raised when its numbers may change.
         task: the same of the downstream task that the model is tuned on, with ``data`` as public text; None: no tuning.
         tuning: the same of how it is tuned; None without a task.
+        held_out: documents on which restored weights are scored; None: as many as the runner has for it.
         device: where the model ran; recorded, not identity.
         command: the command that runs this cell again; recorded, not identity.
     """
@@ -125,6 +126,7 @@ class Cell:
     versions: Mapping[str, int] = field(default_factory=dict, metadata=_IDENTITY)
     task: Mapping[str, Any] | None = field(default=None, metadata=_WHERE_GIVEN)
     tuning: Mapping[str, Any] | None = field(default=None, metadata=_WHERE_GIVEN)
+    held_out: int | None = field(default=None, metadata=_WHERE_GIVEN)
     device: str = field(default="cpu", metadata=_RUNTIME)
     command: str = field(default="", metadata=_RUNTIME)
 

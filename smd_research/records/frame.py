@@ -21,6 +21,7 @@ DESIGN = (
     "n_prompts",
     "max_new_tokens",
     "prompt_tokens",
+    "held_out",
     "seed",
     "dtype",
     "wire_dtype",
@@ -57,7 +58,8 @@ COLUMNS = (
 
 _TYPES = {
     **dict.fromkeys(("mean", "low", "high"), "float64"),
-    **dict.fromkeys(("n", "seed", "n_prompts", "max_new_tokens", "prompt_tokens", "scored", *VERSIONS), "Int64"),
+    **dict.fromkeys(("n", "seed", "n_prompts", "max_new_tokens", "prompt_tokens", "held_out"), "Int64"),
+    **dict.fromkeys(("scored", *VERSIONS), "Int64"),
 }
 
 

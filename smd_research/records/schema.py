@@ -30,7 +30,8 @@ WRITTEN = (Status.OK, Status.FAILED, Status.NOT_APPLICABLE)
 
 _DEPTH = 32
 _ROWS = 10_000_000
-_COUNTS = ("n_prompts", "max_new_tokens", "prompt_tokens")
+_COUNTS = ("n_prompts", "max_new_tokens", "prompt_tokens", "held_out")
+_COUNTS_OR_NULL = ("prompt_tokens", "held_out")
 _WORDS = ("dtype", "wire_dtype", "transport", "device", "command")
 
 
@@ -142,7 +143,7 @@ def _cell(cell: Any) -> None:
         named = all(isinstance(component.get(key), str | None) for key in ("name", "_target_"))
         _require(named and _is_name(component_name(component)), f"metrics.json: the cell's {part} has no proper name")
     for name in _COUNTS:
-        absent = name not in cell or (name == "prompt_tokens" and cell[name] is None)
+        absent = name not in cell or (name in _COUNTS_OR_NULL and cell[name] is None)
         _require(absent or _is_count(cell[name]), f"metrics.json: the cell's {name} is no count")
     _require(_is_whole(cell.get("seed", 0)), "metrics.json: the cell's seed is no whole number")
     for name in _WORDS:

@@ -15,8 +15,8 @@ from attacks.base import Public
 from attacks.weights.exposed_weights import ExposedWeights
 from attacks.weights.finetuning.methods import FromScratch, FullFineTuning, LoraFineTuning, NullSpaceFineTuning
 from attacks.weights.finetuning.null_space import Adapted
-from attacks.weights.finetuning.text import Budget, rows
-from attacks.weights.finetuning.training import FineTuning
+from attacks.weights.finetuning.text import Budget, TrainingRows, rows
+from attacks.weights.finetuning.training import FineTuning, TrainedModel, Trainee
 from smd_research.core.errors import ConfigError, NotApplicableError
 from smd_research.core.guess import WeightGuess
 from smd_research.core.seeds import generator
@@ -242,11 +242,30 @@ def test_the_control_searches_until_its_rate_lies_between_others(best: float, tr
     attack = FromScratch(**{**OPTIONS, "learning_rates": [1e-3, 3e-3, 1e-2]})
     asked: list[float] = []
 
-    def loss(own: object, rate: float, seed: int) -> float:
+    def run(own: object, rate: float, seed: int) -> TrainedModel:
         asked.append(rate)
-        return abs(log(rate / best))
+        return TrainedModel(Trainee(torch.nn.Module()), abs(log(rate / best)), rate, steps=1)  # type: ignore[arg-type]
 
-    attack.tried = loss  # type: ignore[method-assign]
+    attack.tried = run  # type: ignore[method-assign]
     found = attack.search(None, 0)  # type: ignore[arg-type]
     assert len(set(asked)) == len(asked) == tried
-    assert found == min(asked, key=lambda rate: abs(log(rate / best)))
+    assert found.rate == min(asked, key=lambda rate: abs(log(rate / best)))
+
+
+@pytest.mark.parametrize(("search_steps", "runs"), [(None, 2), (3, 2), (1, 3)])
+def test_the_best_whole_run_of_a_search_is_not_trained_again(search_steps: int | None, runs: int) -> None:
+    """And it is the same as the run that a single rate gets."""
+    options = {**OPTIONS, "steps": 3, "search_steps": search_steps}
+    attack = TRAINING["full"](**{**options, "learning_rates": [1e-3, 1e-2]})
+    train, trained = attack.train, []
+
+    def counted(own: TrainingRows, rate: float, steps: int, seed: int) -> TrainedModel:
+        trained.append(rate)
+        return train(own, rate, steps, seed)
+
+    attack.train = counted  # type: ignore[method-assign]
+    found = restored(attack, public())
+    assert len(trained) == runs
+    alone = restored(TRAINING["full"](**{**options, "learning_rates": [found.facts["learning_rate"]]}), public())
+    assert found.facts == alone.facts
+    assert all(torch.equal(found.weights[name], alone.weights[name]) for name in found.weights)

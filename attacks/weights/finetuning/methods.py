@@ -10,7 +10,7 @@ from transformers.pytorch_utils import Conv1D
 
 from attacks.weights.finetuning.null_space import Adapted
 from attacks.weights.finetuning.text import TrainingRows
-from attacks.weights.finetuning.training import FineTuning, Trainee
+from attacks.weights.finetuning.training import FineTuning, TrainedModel, Trainee
 from smd_research.core.errors import ConfigError
 from smd_research.models.linears import linear_layers
 from smd_research.training.quiet import quietly
@@ -45,13 +45,12 @@ class FromScratch(FineTuning):
     def control(self) -> None:
         """It is the control."""
 
-    def search(self, own: TrainingRows, seed: int) -> float:
-        if len(self.learning_rates) == 1:
-            return self.learning_rates[0]
-        losses = {rate: self.tried(own, rate, seed) for rate in self.learning_rates}
-        while (best := min(losses, key=losses.__getitem__)) in (min(losses), max(losses)) and len(losses) < _MOST:
-            following = best / _STEP if best == min(losses) else best * _STEP
-            losses[following] = self.tried(own, following, seed)
+    def search(self, own: TrainingRows, seed: int) -> TrainedModel:
+        best, rates = super().search(own, seed), list(self.learning_rates)
+        while best.rate in (min(rates), max(rates)) and len(rates) < _MOST:
+            following = best.rate / _STEP if best.rate == min(rates) else best.rate * _STEP
+            rates.append(following)
+            best = min(best, self.tried(own, following, seed), key=lambda one: one.loss)
         return best
 
     def trainee(self) -> Trainee:

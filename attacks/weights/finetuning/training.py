@@ -40,12 +40,14 @@ class Trainee:
         return {name: p.detach() for name, p in self.model.named_parameters() if p.requires_grad}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class TrainedModel:
-    """A trainee after training, and its loss on the rows held back."""
+    """A trainee after training at a rate for so many steps, and its loss on the rows held back."""
 
     trainee: Trainee
     loss: float
+    rate: float
+    steps: int
 
 
 class FineTuning(WeightAttack):
@@ -128,26 +130,26 @@ class FineTuning(WeightAttack):
             NotApplicableError: with less public text than ``tokens``, or where the method cannot be used.
         """
         seed, own = int(rng.integers(2**62)), rows(self.public, self.budget)
-        rate = self.search(own, seed)
-        trained = self.train(own, rate, self.budget.steps, seed)
+        trained = self.search(own, seed) if len(self.learning_rates) > 1 else None
+        if trained is None or trained.steps < self.budget.steps:
+            rate = trained.rate if trained else self.learning_rates[0]
+            trained = self.train(own, rate, self.budget.steps, seed)
         facts = {
-            "learning_rate": rate,
+            "learning_rate": trained.rate,
             "validation_loss": trained.loss,
             "trainable_parameters": float(trained.trainee.trainable),
             "attack_tokens": float(self.budget.tokens),
         }
         return WeightGuess(trained.trainee.weights(), spent=Spent(steps=self.budget.steps), facts=facts)
 
-    def search(self, own: TrainingRows, seed: int) -> float:
-        """The learning rate whose short run ends lowest on the rows held back."""
-        if len(self.learning_rates) == 1:
-            return self.learning_rates[0]
-        return min(self.learning_rates, key=lambda rate: self.tried(own, rate, seed))
+    def search(self, own: TrainingRows, seed: int) -> TrainedModel:
+        """The run of the search that ends lowest on the rows held back; where that is a whole run, none follows."""
+        return min((self.tried(own, rate, seed) for rate in self.learning_rates), key=lambda one: one.loss)
 
-    def tried(self, own: TrainingRows, rate: float, seed: int) -> float:
-        """The loss on the rows held back after a run of the search."""
+    def tried(self, own: TrainingRows, rate: float, seed: int) -> TrainedModel:
+        """A run of the search."""
         steps = min(self.search_steps or self.budget.steps, self.budget.steps)
-        return self.train(own, rate, steps, seed).loss
+        return self.train(own, rate, steps, seed)
 
     def train(self, own: TrainingRows, rate: float, steps: int, seed: int) -> TrainedModel:
         """One run from a fresh trainee."""
@@ -159,4 +161,4 @@ class FineTuning(WeightAttack):
             loss = fit(
                 CausalLM(trainee.model, optimisation), own.training, own.validation, self.budget.batch, seed, label
             )
-        return TrainedModel(trainee, loss)
+        return TrainedModel(trainee, loss, rate, steps)

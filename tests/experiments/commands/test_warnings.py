@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from experiments.commands.cli import main as smd
-from experiments.trials import workbench
 from smd_research.models import sources
 
 OWN = re.compile(r"(\[ *\d+/\d+\] )?\w+ against \w+ on [\w-]+( \.\.\.|: (ok|n/a: .*))")
@@ -31,9 +30,7 @@ def test_a_run_prints_nothing_of_a_library(
     words: Sequence[str],
     capfd: pytest.CaptureFixture[str],
     recwarn: pytest.WarningsRecorder,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(workbench, "HELD_OUT_DOCUMENTS", 4)
     assert smd(["run", "experiment=smoke", *words]) == 0
     own = ("smd_research.", "experiments.")
     assert [str(one.message) for one in recwarn if not one.category.__module__.startswith(own)] == []

@@ -25,14 +25,13 @@ BUDGET = [f"attack.{word}" for word in ("tokens=64", "steps=2", "batch=1", "row_
 MODEL = ["model=random", "model.family=llama"]
 
 
-SHORT = ["n_prompts=1", "prompt_tokens=8", "max_new_tokens=1"]
+SHORT = ["n_prompts=1", "prompt_tokens=8", "max_new_tokens=1", "held_out=4"]
 
 
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Little public text and few held-out documents, of the kind that the shipped model was trained on."""
+    """Little public text, of the kind that the shipped model was trained on."""
     monkeypatch.setattr(workbench, "AUXILIARY_DOCUMENTS", 20)
-    monkeypatch.setattr(workbench, "HELD_OUT_DOCUMENTS", 4)
 
 
 def records(status: str = "ok") -> dict[tuple[str, int], dict[str, Any]]:
