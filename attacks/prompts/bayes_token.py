@@ -22,7 +22,7 @@ from smd_research.core.guess import Guess, Spent
 from smd_research.core.observable import Observable
 from smd_research.core.seeds import generator
 from smd_research.mechanisms.privacy.channel_estimate import estimate_channel
-from smd_research.mechanisms.privacy.channels import TokenChannelParameters, bundle_space, token_channel
+from smd_research.mechanisms.privacy.channels import TokenChannelParameters, published_channel
 from smd_research.mechanisms.privacy.normalisers import Likelihood
 from smd_research.mechanisms.privacy.survival import token_frequencies
 from smd_research.mechanisms.privacy.token_channel import FiniteChannel
@@ -66,7 +66,7 @@ class BayesToken(PromptAttack):
         """
         super().fit(public)
         known = public.parameters_of(TokenChannelParameters)
-        channel = token_channel(known.mechanism, bundle_space(public.bundle, known.space), known.epsilon)
+        channel = published_channel(known, public.bundle)
         if not isinstance(channel, FiniteChannel) and self._mode != "nearest":
             channel = estimate_channel(channel, self._draws, generator(0, "bayes_token", "channel"))
         self._channel = channel

@@ -1,7 +1,7 @@
 """Differentially private text: the client sends other tokens, drawn from a public channel; the provider serves those.
 
-Metric differential privacy for each token over embedding distance: the exponential mechanism in the form of SanText
-(Findings ACL 2021), or radial noise and the nearest neighbour (Feyisetan et al., WSDM 2020). The answer belongs to the
+Metric differential privacy for each token over embedding distance (SanText, TEM, d_chi, Mahalanobis noise), for a share
+of the vocabulary (SanText+), within small sets of tokens (CusText), or none at all (RANTEXT). The answer belongs to the
 sanitised prompt: privacy is paid in usefulness.
 """
 
@@ -16,16 +16,25 @@ from smd_research.core.seeds import generator
 from smd_research.defenses.base import NO_TEXT, Defense, Prepared, PublicText
 from smd_research.defenses.none import PlainDeployment
 from smd_research.mechanisms.privacy.channels import (
+    DEFAULTS,
     TOKEN_MECHANISMS,
+    UNIFORM_NEEDS_PROBABILITIES,
     TokenChannelParameters,
     TokenMechanism,
-    bundle_space,
+    TokenOptions,
+    counts_frequencies,
+    metric_space,
+    published_channel,
     token_channel,
     token_epsilons,
 )
+from smd_research.mechanisms.privacy.customised_sets import Mapping
 from smd_research.mechanisms.privacy.embedding_space import Scale
+from smd_research.mechanisms.privacy.random_lists import released_divisor
 from smd_research.mechanisms.privacy.survival import token_frequencies
 from smd_research.mechanisms.privacy.token_channel import TokenChannel
+from smd_research.mechanisms.privacy.unknown_tokens import UNKNOWN, Unknown
+from smd_research.mechanisms.privacy.word_vectors import token_vectors
 from smd_research.models.bundle import Bundle
 
 SHOWS = frozenset({Observable.SANITISED_IDS, Observable.OUTPUT_TOKENS, Observable.LENGTH})
@@ -72,11 +81,19 @@ class DpText(Defense):
     """Token-level metric differential privacy on the prompt's text.
 
     Args:
-        mechanism: ``santext`` or ``dchi``.
-        epsilon: per token and unit of distance; wins over ``survival``.
+        mechanism: one of :data:`~smd_research.mechanisms.privacy.channels.TOKEN_MECHANISMS`.
+        epsilon: per token, and unit of distance where the mechanism has one; wins over ``survival``.
         survival: choose epsilon so that this share of tokens passes unchanged, on the frequencies of the public corpus
             (all tokens alike without one).
         space: ``unit`` (rows of norm one, distances up to 2) or ``raw``.
+        sensitive_share: ``santext_plus``: the least frequent share of the vocabulary, which is protected.
+        resampled: ``santext_plus``: probability that a token outside that share does not pass unchanged.
+        set_size: ``custext``: outputs of a token.
+        mapping: ``custext``: ``partition`` or ``own``.
+        lam: ``mahalanobis``: weight of the table's covariance.
+        beta: ``tem``: share of outputs beyond where distances are cut off.
+        vectors_path: word vectors in the place of the model's embedding table, a word and its numbers a line.
+        unknown: tokens without a vector: ``uniform`` (any private token), ``refuse`` or ``public`` (they pass).
 
     Raises:
         ConfigError: for an unknown name, a value out of range, or neither epsilon nor survival.
@@ -88,6 +105,14 @@ class DpText(Defense):
         epsilon: float | None = None,
         survival: float | None = 0.5,
         space: Scale = "unit",
+        sensitive_share: float = DEFAULTS.sensitive_share,
+        resampled: float = DEFAULTS.resampled,
+        set_size: int = DEFAULTS.set_size,
+        mapping: Mapping = DEFAULTS.mapping,
+        lam: float = DEFAULTS.lam,
+        beta: float = DEFAULTS.beta,
+        vectors_path: str | None = None,
+        unknown: Unknown = "uniform",
     ) -> None:
         if mechanism not in TOKEN_MECHANISMS:
             raise ConfigError(f"defense.mechanism={mechanism} is unknown: use one of {', '.join(TOKEN_MECHANISMS)}")
@@ -97,6 +122,19 @@ class DpText(Defense):
             raise ConfigError(f"defense.epsilon={epsilon:g} is out of range: it must be positive")
         if survival is not None and not 0 < survival < 1:
             raise ConfigError(f"defense.survival={survival:g} is out of range: it lies between 0 and 1")
+        if mechanism == "rantext":
+            if epsilon is None:
+                raise ConfigError(
+                    "defense.mechanism=rantext needs defense.epsilon=E: its survival does not follow epsilon"
+                )
+            released_divisor(epsilon)
+        if unknown not in UNKNOWN:
+            raise ConfigError(f"defense.unknown={unknown} is unknown: use one of {', '.join(UNKNOWN)}")
+        if vectors_path and unknown == "uniform" and mechanism in ("dchi", "mahalanobis"):
+            raise ConfigError(UNIFORM_NEEDS_PROBABILITIES)
+        self.options = TokenOptions(sensitive_share, resampled, set_size, mapping, lam, beta)
+        self.vectors_path = Path(vectors_path).expanduser() if vectors_path else None
+        self.unknown: Unknown = unknown
         self.mechanism = mechanism
         self.epsilon = epsilon
         self.survival = survival
@@ -109,12 +147,13 @@ class DpText(Defense):
     def prepare(
         self, bundle: Bundle, public_text: PublicText = NO_TEXT, seed: int = 0, folder: Path | None = None
     ) -> DpTextPrepared:
-        channel = self.channel(bundle, public_text.corpus)
+        public = self.published(bundle, public_text.corpus)
+        channel = published_channel(public, bundle)
         return DpTextPrepared(
             bundle=bundle,
             public=bundle,
             base=bundle,
-            parameters=(TokenChannelParameters(self.mechanism, channel.epsilon, channel.space.scale),),
+            parameters=(public,),
             guarantee=channel.guarantee(),
             shows=self.shows,
             seed=seed,
@@ -122,17 +161,38 @@ class DpText(Defense):
         )
 
     def channel(self, bundle: Bundle, corpus: Sequence[Sequence[int]] = ()) -> TokenChannel:
-        """The channel for a model, its epsilon found from the survival share where none is given.
+        """The channel for a model.
 
         Args:
-            bundle: the model, whose embedding is the metric.
+            bundle: the model, whose embedding is the metric unless vectors are given.
             corpus: token ids of public text, whose frequencies count.
         """
-        space = bundle_space(bundle, self.space)
+        return published_channel(self.published(bundle, corpus), bundle)
+
+    def published(self, bundle: Bundle, corpus: Sequence[Sequence[int]] = ()) -> TokenChannelParameters:
+        """What is published of the channel, its epsilon found from the survival share where none is given.
+
+        Args:
+            bundle: the model, whose embedding is the metric unless vectors are given.
+            corpus: token ids of public text, whose frequencies count.
+        """
+        vectors = (
+            token_vectors(self.vectors_path, bundle.tokenizer, bundle.geometry.vocab) if self.vectors_path else None
+        )
+        space, _ = metric_space(bundle, self.space, vectors)
+        counted = token_frequencies(corpus, bundle.geometry.vocab)
+        frequencies = counted if counted[space.private_ids].any() else counted + 1
         epsilon = self.epsilon
         if epsilon is None:
             assert self.survival is not None
-            counted = token_frequencies(corpus, bundle.geometry.vocab)
-            frequencies = counted if counted[space.private_ids].any() else counted + 1
-            (epsilon,) = token_epsilons(self.mechanism, space, frequencies, (self.survival,))
-        return token_channel(self.mechanism, space, epsilon)
+            draft = token_channel(self.mechanism, space, 1.0, self.options, frequencies)
+            (epsilon,) = token_epsilons(draft, frequencies, (self.survival,))
+        return TokenChannelParameters(
+            self.mechanism,
+            epsilon,
+            self.space,
+            self.options,
+            frequencies if counts_frequencies(self.mechanism, self.options) else None,
+            vectors,
+            self.unknown if vectors else None,
+        )

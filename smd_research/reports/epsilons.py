@@ -18,13 +18,17 @@ class Notion:
 
 
 METRIC = Notion("metric", "per token and unit of distance")
+MAHALANOBIS = Notion("mahalanobis", "per token and unit of Mahalanobis distance")
+SENSITIVE = Notion("sensitive", "per sensitive token and unit of distance")
+SET = Notion("set", "per token, within its set")
+HEURISTIC = Notion("heuristic", "a setting, nothing is promised")
 TOKEN = Notion("token", "(epsilon, delta) per token")
 WHOLE_TEXT = Notion("whole-text", "(epsilon, delta) per message")
 REPLY = Notion("reply", "(epsilon, delta), A of one reply")
 BIN = Notion("bin", "success above chance, per request")
 
+_OF_WORDS = {"santext_plus": SENSITIVE, "mahalanobis": MAHALANOBIS, "rantext": HEURISTIC}
 _NOTIONS = {
-    ("dp_text", "epsilon"): METRIC,
     ("shaking", "fresh_epsilon"): METRIC,
     ("smd", "noise_epsilon"): REPLY,
     ("po", "epsilon"): BIN,
@@ -42,6 +46,10 @@ def notion(defense: str, option: str, options: Mapping[str, object]) -> Notion |
     if (defense, option) == ("dp_hidden", "epsilon"):
         unit = options.get("unit") or ("token" if not options.get("layer") else "sequence")
         return TOKEN if unit == "token" else WHOLE_TEXT
+    if (defense, option) == ("dp_text", "epsilon"):
+        if options.get("mechanism") == "custext":
+            return HEURISTIC if options.get("mapping") == "own" else SET
+        return _OF_WORDS.get(str(options.get("mechanism")), METRIC)
     return _NOTIONS.get((defense, option))
 
 

@@ -20,7 +20,18 @@ from smd_research.defenses.smd import Smd
 from smd_research.models import sources
 from smd_research.records import frame_of
 from smd_research.reports.designs import tell_apart
-from smd_research.reports.epsilons import METRIC, REPLY, TOKEN, WHOLE_TEXT, Notion, notion
+from smd_research.reports.epsilons import (
+    HEURISTIC,
+    MAHALANOBIS,
+    METRIC,
+    REPLY,
+    SENSITIVE,
+    SET,
+    TOKEN,
+    WHOLE_TEXT,
+    Notion,
+    notion,
+)
 from smd_research.reports.figures.epsilon import epsilon_figure
 from smd_research.reports.render.text import markdown
 from smd_research.reports.tables.layout import Figures, layout
@@ -30,6 +41,9 @@ DEFENSES = sorted(path.stem for path in (conf_dir() / "defense").glob("*.yaml"))
 TABLES = sorted(path.stem for path in (conf_dir() / "table").glob("*.yaml"))
 PROMISED: dict[str, tuple[Any, str, dict[str, Any], str, Notion]] = {
     "sanitised text": (DpText, "dp_text", {}, "epsilon", METRIC),
+    "sensitive words": (DpText, "dp_text", {"mechanism": "santext_plus", "epsilon": 8.0}, "epsilon", SENSITIVE),
+    "sets of words": (DpText, "dp_text", {"mechanism": "custext"}, "epsilon", SET),
+    "stretched noise": (DpText, "dp_text", {"mechanism": "mahalanobis", "epsilon": 8.0}, "epsilon", MAHALANOBIS),
     "embeddings": (DpHidden, "dp_hidden", {}, "epsilon", TOKEN),
     "deeper states": (DpHidden, "dp_hidden", {"layer": 1, "epsilon": 8.0}, "epsilon", WHOLE_TEXT),
     "replies": (Smd, "smd", {"noise_epsilon": 1.0, "noise_log_weight": 400.0}, "noise_epsilon", REPLY),
@@ -55,8 +69,26 @@ def test_the_notion_is_what_the_defense_promises(name: str) -> None:
     promise = made(**changed).prepare(sources.random("llama"), PublicText(corpus)).guarantee
     assert promise is not None
     assert notion(defense, option, changed) == expected
-    units = {"token and unit of distance": METRIC, "token": TOKEN, "sequence": WHOLE_TEXT, "reply": REPLY}
+    units = {
+        "token and unit of distance": METRIC,
+        "token and unit of Mahalanobis distance": MAHALANOBIS,
+        "sensitive token and unit of distance": SENSITIVE,
+        "token of a set": SET,
+        "token": TOKEN,
+        "sequence": WHOLE_TEXT,
+        "reply": REPLY,
+    }
     assert units[promise.unit] == expected
+
+
+@pytest.mark.parametrize(
+    "changed", [{"mechanism": "rantext", "epsilon": 3.0}, {"mechanism": "custext", "mapping": "own"}]
+)
+def test_a_setting_that_promises_nothing_is_no_epsilon_of_the_others(changed: dict[str, Any]) -> None:
+    promise = DpText(**changed).prepare(sources.random("llama")).guarantee
+    assert promise is not None
+    assert promise.notion == "heuristic"
+    assert notion("dp_text", "epsilon", changed) == HEURISTIC
 
 
 def records() -> list[Any]:

@@ -66,8 +66,7 @@ def audit_log_ratio(
     columns = np.ascontiguousarray(matrix[:, space.private_ids])
     worst, tightest, pair = -np.inf, 0.0, (int(inputs[0]), int(inputs[0]))
     for first, second in _blocks(len(inputs)):
-        # Chebyshev distance of two rows of log probabilities is exactly the largest absolute log ratio.
-        ratios = cdist(columns[first], columns[second], "chebyshev")
+        ratios = log_ratios(columns[first], columns[second])
         if not same_support:
             ratios[:] = np.inf
         allowed = claim * space.distances(inputs[first])[:, space.column[inputs[second]]]
@@ -78,6 +77,15 @@ def audit_log_ratio(
         apart = allowed > 1e-9
         tightest = max(tightest, float((ratios[apart] / allowed[apart]).max(initial=0.0)))
     return LogRatioAudit(len(inputs) * (len(inputs) - 1) // 2, worst, tightest, pair, same_support, worst_mass)
+
+
+def log_ratios(first: Floats, second: Floats) -> Floats:
+    """Largest absolute log ratio of every two rows of log probabilities ``[n, P]`` and ``[m, P]``, ``[n, m]``.
+
+    Their Chebyshev distance is exactly that.
+    """
+    ratios: Floats = cdist(first, second, "chebyshev")
+    return ratios
 
 
 def _blocks(size: int, step: int = 256) -> Iterator[tuple[slice, slice]]:

@@ -1,7 +1,7 @@
 """The public metric space in which token mechanisms measure: rows of an embedding table under Euclidean distance."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from smd_research.core.errors import ConfigError
+from smd_research.core.errors import ConfigError, RefusedError
 
 Floats = npt.NDArray[np.float64]
 Ids = npt.NDArray[np.int64]
@@ -31,11 +31,13 @@ class EmbeddingSpace:
         rows: ``[V, d]`` float64.
         private_ids: ``[P]`` ids that are noised, ascending: every input's outputs, and nothing else.
         scale: how ``rows`` came from the table.
+        refused_ids: ids of which nothing is known, and nothing is sent.
     """
 
     rows: Floats
     private_ids: Ids
     scale: Scale
+    refused_ids: Ids = field(default_factory=lambda: np.empty(0, dtype=np.int64))
 
     def __repr__(self) -> str:
         return f"EmbeddingSpace({self.vocab_size} rows, {len(self.private_ids)} private, scale={self.scale!r})"
@@ -129,10 +131,16 @@ class EmbeddingSpace:
 
         Raises:
             ConfigError: when an id is outside the vocabulary: there is no out-of-vocabulary passage.
+            RefusedError: when one is refused.
         """
         array = np.asarray(ids, dtype=np.int64).reshape(-1)
         if array.size and (array.min() < 0 or array.max() >= self.vocab_size):
             raise ConfigError(f"token ids must lie in [0, {self.vocab_size}): the mechanism emits no token unchanged")
+        if len(self.refused_ids) and (lacking := int(np.isin(array, self.refused_ids).sum())):
+            raise RefusedError(
+                f"{lacking} of {len(array)} tokens have no vector: give vectors that cover them, or "
+                "defense.unknown=uniform"
+            )
         return array
 
     def distances(self, ids: npt.ArrayLike) -> Floats:

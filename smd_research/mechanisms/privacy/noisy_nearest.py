@@ -8,7 +8,7 @@ import numpy.typing as npt
 from smd_research.core.guarantee import Guarantee
 from smd_research.core.seeds import generator
 from smd_research.mechanisms.privacy.embedding_space import EmbeddingSpace, Floats, Ids
-from smd_research.mechanisms.privacy.noise import radial_noise, standard_radial_noise
+from smd_research.mechanisms.privacy.noise import standard_radial_noise
 from smd_research.mechanisms.privacy.token_channel import TokenChannel, metric_guarantee
 
 _SURVIVAL_DRAWS = 256
@@ -25,9 +25,17 @@ class NoisyNearestChannel(TokenChannel):
         array = self.space.check(ids)
         sanitised = array.copy()
         private = np.flatnonzero(self.space.is_private[array])
-        noise = radial_noise(len(private), self.space.width, self.epsilon, rng)
+        noise = self.standard_noise(len(private), self.space.width, rng) / self.epsilon
         sanitised[private] = self.space.nearest(self.space.rows[array[private]] + noise)
         return sanitised
+
+    def standard_noise(self, count: int, width: int, rng: np.random.Generator) -> Floats:
+        """Noise at epsilon one, ``[count, width]``; any other epsilon divides it."""
+        return standard_radial_noise(count, width, rng)
+
+    def whitened(self, noise: Floats) -> Floats:
+        """Noise ``[count, width]`` as the mechanism's metric measures it, where it has to be radial."""
+        return noise
 
     def survival(self, ids: npt.ArrayLike) -> Floats:
         """Monte-Carlo estimate from 256 fixed draws a token (standard error at most 0.032 each)."""
@@ -35,7 +43,9 @@ class NoisyNearestChannel(TokenChannel):
         share = np.ones(len(array))
         rng = generator(0, "d_chi survival")
         for position in np.flatnonzero(self.space.is_private[array]):
-            thresholds = critical_scales(self.space, array[position : position + 1], _SURVIVAL_DRAWS, rng)
+            thresholds = critical_scales(
+                self.space, array[position : position + 1], _SURVIVAL_DRAWS, rng, self.standard_noise
+            )
             share[position] = float((thresholds <= self.epsilon).mean())
         return share
 

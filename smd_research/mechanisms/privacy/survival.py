@@ -12,11 +12,14 @@ from scipy.optimize import brentq
 
 from smd_research.core.errors import ConfigError
 from smd_research.core.seeds import generator
+from smd_research.mechanisms.privacy.customised_sets import CustomisedChannel, similarities
 from smd_research.mechanisms.privacy.embedding_space import EmbeddingSpace, Floats, Ids
 from smd_research.mechanisms.privacy.gaussian import gaussian_epsilon
+from smd_research.mechanisms.privacy.mahalanobis import MahalanobisChannel
 from smd_research.mechanisms.privacy.noise import standard_radial_noise
 from smd_research.mechanisms.privacy.noisy_nearest import Sampler, critical_scales
 from smd_research.mechanisms.privacy.normalisers import log_sums
+from smd_research.mechanisms.privacy.truncated_exponential import truncation
 
 _ROWS = 64  # of distances held twice
 # Six points from nearly nothing to nearly everything.
@@ -59,10 +62,7 @@ def exponential_survival(distances: Floats, weights: Floats, epsilon: float) -> 
         weights: ``[n]``, summing to one.
         epsilon: privacy parameter.
     """
-    shares = np.empty(len(distances))
-    for start in range(0, len(distances), _ROWS):
-        shares[start : start + _ROWS] = np.exp(-log_sums(-0.5 * epsilon * distances[start : start + _ROWS]))
-    return float(weights @ shares)
+    return _mean_survival(distances, weights, lambda rows: -0.5 * epsilon * rows)
 
 
 def epsilon_for_survival(distances: Floats, shares: Sequence[float], weights: Floats) -> tuple[float, ...]:
@@ -101,6 +101,81 @@ def dchi_epsilons(
 ) -> tuple[float, ...]:
     """Epsilons of ``NoisyNearestChannel`` for these survival shares."""
     return _scales(space, frequencies, shares, standard_radial_noise)
+
+
+def mahalanobis_epsilons(
+    space: EmbeddingSpace, frequencies: npt.ArrayLike, lam: float, shares: Sequence[float] = SURVIVAL_SHARES
+) -> tuple[float, ...]:
+    """Epsilons of ``MahalanobisChannel`` for these survival shares."""
+    return _scales(space, frequencies, shares, MahalanobisChannel(space, 1.0, lam).standard_noise)
+
+
+def tem_epsilons(
+    space: EmbeddingSpace,
+    frequencies: npt.ArrayLike,
+    beta: float,
+    shares: Sequence[float] = SURVIVAL_SHARES,
+    limit: int = 512,
+) -> tuple[float, ...]:
+    """Epsilons of ``TruncatedExponentialChannel`` for these survival shares, each below ``1 - beta``."""
+    ids, weights = representatives(space, frequencies, limit)
+    distances = space.distances(ids)
+
+    def survival(epsilon: float) -> float:
+        if epsilon <= 0:
+            return 1.0 / len(space.private_ids)
+        cut = truncation(epsilon, len(space.private_ids), beta)
+        return _mean_survival(distances, weights, lambda rows: -0.5 * epsilon * np.minimum(rows, cut))
+
+    return tuple(_solve(survival, share) for share in shares)
+
+
+def santext_plus_epsilons(
+    space: EmbeddingSpace,
+    frequencies: npt.ArrayLike,
+    sensitive_ids: Ids,
+    resampled: float,
+    shares: Sequence[float] = SURVIVAL_SHARES,
+    limit: int = 512,
+) -> tuple[float, ...]:
+    """Epsilons of ``SensitiveWordsChannel`` for these survival shares.
+
+    Raises:
+        ConfigError: for a share that no epsilon reaches, with what is within reach: words that are not sensitive pass
+            or do not whatever it is.
+    """
+    ids, weights = representatives(space, frequencies, limit)
+    outputs = EmbeddingSpace(space.rows, sensitive_ids, space.scale)
+    sensitive = outputs.is_private[ids]
+    passing, weight = float(weights[~sensitive].sum()) * (1.0 - resampled), float(weights[sensitive].sum())
+    for share in shares:
+        _check_share(share)
+        if not passing < share < passing + weight:
+            raise ConfigError(
+                f"santext_plus cannot let a share of {share:g} survive: on public text it lies between {passing:.3g} "
+                f"and {passing + weight:.3g} (sensitive_share and resampled move both); give epsilon, or another share"
+            )
+    return epsilon_for_survival(
+        outputs.distances(ids[sensitive]), [(share - passing) / weight for share in shares], weights[sensitive] / weight
+    )
+
+
+def custext_epsilons(
+    channel: CustomisedChannel,
+    frequencies: npt.ArrayLike,
+    shares: Sequence[float] = SURVIVAL_SHARES,
+    limit: int = 512,
+) -> tuple[float, ...]:
+    """Epsilons at which these shares survive in the sets of a channel, each above about ``1/K``."""
+    ids, weights = representatives(channel.space, frequencies, limit)
+    similar = similarities(channel.space, ids, channel.members(ids))
+    similar -= 1.0  # of the token itself, whose similarity is the largest
+
+    def survival(epsilon: float) -> float:
+        half = 0.5 * max(epsilon, 1e-12)  # zero times what is no member would be no number
+        return _mean_survival(similar, weights, lambda rows: half * rows)
+
+    return tuple(_solve(survival, share) for share in shares)
 
 
 def gaussian_epsilons(
@@ -149,6 +224,14 @@ def _scales(
             raise _unreachable(share)
         found.append(float(ascending[index]))
     return tuple(found)
+
+
+def _mean_survival(rows: Floats, weights: Floats, scores: Callable[[Floats], Floats]) -> float:
+    """Weighted mean of ``P(y = x)``, where a token's own score is 0."""
+    shares = np.empty(len(rows))
+    for start in range(0, len(rows), _ROWS):
+        shares[start : start + _ROWS] = np.exp(-log_sums(scores(rows[start : start + _ROWS])))
+    return float(weights @ shares)
 
 
 def _solve(survival: Callable[[float], float], share: float) -> float:

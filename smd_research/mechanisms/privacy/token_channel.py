@@ -1,6 +1,7 @@
 """Token channels: what a client sends in place of each token, and the law its attacker knows (Kerckhoffs)."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -43,6 +44,11 @@ class TokenChannel(ABC):
     @abstractmethod
     def survival(self, ids: npt.ArrayLike) -> Floats:
         """Probability ``P(y = x)`` that each token passes unchanged, ``[n]``."""
+
+    @property
+    def metric(self) -> EmbeddingSpace:
+        """Where the distance is measured that scales epsilon; the space itself but for a mechanism with its own."""
+        return self.space
 
     @abstractmethod
     def guarantee(self) -> Guarantee:
@@ -92,17 +98,8 @@ class ExponentialChannel(FiniteChannel):
         array = self.space.check(ids)
         sanitised = array.copy()
         private = np.flatnonzero(self.space.is_private[array])
-        distinct, inverse = np.unique(array[private], return_inverse=True)
-        order = np.argsort(inverse, kind="stable")
-        ends = np.searchsorted(inverse[order], np.arange(len(distinct) + 1))
-        for part in self.space.chunks(len(distinct)):
-            # a row's largest score is its own token's, 0: nothing overflows
-            cumulative = self._scores(distinct[part])
-            np.cumsum(np.exp(cumulative, out=cumulative), axis=1, out=cumulative)
-            here = order[ends[part.start] : ends[part.stop]]
-            rows = inverse[here] - part.start
-            places = _places(cumulative, rows, uniforms[private[here]] * cumulative[rows, -1])
-            sanitised[private[here]] = self.space.private_ids[places]
+        columns = drawn_columns(self._scores, array[private], uniforms[private], self.space.chunks)
+        sanitised[private] = self.space.private_ids[columns]
         return sanitised
 
     def survival(self, ids: npt.ArrayLike) -> Floats:
@@ -135,9 +132,12 @@ class ExponentialChannel(FiniteChannel):
         squared distance. In the unit space, where distances are much alike, it lies within half a nat.
         """
         least, others = np.zeros(self.vocab_size), len(self.space.private_ids) - 1
-        far = np.exp(-0.5 * self.epsilon * np.sqrt(self.space.mean_squares))
-        least[self.space.private_ids] = np.log1p(others * far)
+        least[self.space.private_ids] = np.log1p(others * self._least_mean_weight())
         return Normalisers(least, ~self.space.is_private, self._log_normalisers)
+
+    def _least_mean_weight(self) -> Floats:
+        """No more than the mean of ``exp(score)`` over the other outputs of each private input, ``[P]``."""
+        return np.exp(-0.5 * self.epsilon * np.sqrt(self.space.mean_squares))
 
     def _log_normalisers(self, ids: Ids) -> Floats:
         """The exact ones of private inputs ``[n]``."""
@@ -159,6 +159,30 @@ class ExponentialChannel(FiniteChannel):
         scores = self.space.distances(ids)
         scores *= -0.5 * self.epsilon
         return scores
+
+
+def drawn_columns(
+    scores: Callable[[Ids], Floats], ids: Ids, uniforms: Floats, chunks: Callable[[int], Iterator[slice]]
+) -> Ids:
+    """Inverse-transform sampling of an output's column for every id, a row of scores for each distinct one.
+
+    Args:
+        scores: unnormalised log probabilities ``[n, columns]`` of ids ``[n]``, each row's largest about 0.
+        ids: ``[n]``.
+        uniforms: what decides each draw, ``[n]``, in [0, 1).
+        chunks: how many rows are held at once.
+    """
+    distinct, inverse = np.unique(ids, return_inverse=True)
+    order = np.argsort(inverse, kind="stable")
+    ends = np.searchsorted(inverse[order], np.arange(len(distinct) + 1))
+    columns = np.empty(len(ids), dtype=np.int64)
+    for part in chunks(len(distinct)):
+        cumulative = scores(distinct[part])
+        np.cumsum(np.exp(cumulative, out=cumulative), axis=1, out=cumulative)
+        here = order[ends[part.start] : ends[part.stop]]
+        rows = inverse[here] - part.start
+        columns[here] = _places(cumulative, rows, uniforms[here] * cumulative[rows, -1])
+    return columns
 
 
 def _places(cumulative: Floats, rows: Ids, targets: Floats) -> Ids:
@@ -192,14 +216,33 @@ def check_epsilon(epsilon: float) -> None:
         raise ConfigError(f"epsilon must be positive and finite, not {epsilon:g}")
 
 
-def metric_guarantee(space: EmbeddingSpace, epsilon: float, verified: str, source: str) -> Guarantee:
-    """Metric differential privacy of a token channel, per token and for a whole prompt."""
-    worst = epsilon * space.diameter_bound
+def metric_guarantee(
+    space: EmbeddingSpace,
+    epsilon: float,
+    verified: str,
+    source: str,
+    metric: str = "Euclidean distance of {scale} embedding rows",
+    farthest: float | None = None,
+    distance: str = "distance",
+) -> Guarantee:
+    """Metric differential privacy of a token channel, per token and for a whole prompt.
+
+    Args:
+        space: where the distance is measured.
+        epsilon: of one token and unit of distance.
+        verified: what would refute it.
+        source: the paper.
+        metric: the distance in words.
+        farthest: no two tokens lie farther apart; by default the space's bound.
+        distance: what its unit is called.
+    """
+    diameter = space.diameter_bound if farthest is None else farthest
+    worst = epsilon * diameter
     return Guarantee(
         notion="metric-DP",
-        unit="token and unit of distance",
+        unit=f"token and unit of {distance}",
         epsilon=epsilon,
-        metric=f"Euclidean distance of {space.scale} embedding rows, diameter at most {space.diameter_bound:.3g}",
+        metric=f"{metric.format(scale=space.scale)}, diameter at most {diameter:.3g}",
         adjacency="replacement of private tokens; prompts of equal length with the same public tokens",
         composition=(
             f"any one token at most {worst:.4g}-LDP; a prompt of n tokens the sum of epsilon*d over its positions, "
