@@ -13,6 +13,7 @@ from smd_research.data.prompts import Prompt
 from smd_research.defenses.base import Defense
 from smd_research.defenses.dp_hidden import DpHidden
 from smd_research.defenses.dp_text import DpText
+from smd_research.mechanisms.privacy.channels import TOKEN_MECHANISMS, TokenMechanism
 from smd_research.mechanisms.privacy.gaussian import clip_rows, gaussian_delta
 from smd_research.models import Bundle, sources
 from smd_research.models.attention import LocalAttention
@@ -52,6 +53,19 @@ def test_text_is_sanitised_afresh_by_seed_and_special_tokens_stay(llama: Bundle,
     assert not set(first[1:]) & llama.special_ids
     assert _sent_ids(DpText(mechanism, survival=0.3), llama, ids) == [first, second]
     assert _sent_ids(DpText(mechanism, survival=0.3), llama, ids, seed=1)[0] != first
+
+
+@pytest.mark.parametrize("mechanism", TOKEN_MECHANISMS)
+def test_every_mechanism_serves_what_it_made_of_the_text(llama: Bundle, mechanism: TokenMechanism) -> None:
+    """None is switched off where it is served, and what is not promised is not said to be."""
+    ids, defense = _ids(llama, 5, 60), DpText(mechanism, epsilon=2.5)
+    first, second = _sent_ids(defense, llama, ids)
+    assert first[0] == second[0] == 0
+    assert first != second
+    assert list(ids) not in (first, second)
+    promise = defense.prepare(llama).guarantee
+    assert promise is not None
+    assert (promise.notion == "heuristic") == (mechanism == "rantext")
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
@@ -165,6 +179,9 @@ def test_the_promise_of_states(llama: Bundle) -> None:
         (lambda: DpText(survival=None), "defense.epsilon=E, or defense.survival=S"),
         (lambda: DpText(epsilon=0.0), "must be positive"),
         (lambda: DpText(survival=1.0), "between 0 and 1"),
+        (lambda: DpText("rantext"), r"rantext needs defense\.epsilon=E"),
+        (lambda: DpText("custext", set_size=1), r"defense\.set_size=1 is out of range"),
+        (lambda: DpText("santext_plus", resampled=0.0), r"defense\.resampled=0 is out of range"),
         (lambda: DpHidden(layer=2, epsilon=1.0, unit="token"), "unsound at layer 2"),
         (lambda: DpHidden(layer=2), "needs defense.epsilon=E at layer 2"),
         (lambda: DpHidden(epsilon=-1.0), "epsilon > 0"),
