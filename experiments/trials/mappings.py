@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from attacks.base import KnownPairs, MappingAttack
 from attacks.cryptanalysis.ciphertext import public_pairs, read
 from experiments.trials.guesses import Attempt, scored
-from experiments.trials.items import token_texts
 from experiments.trials.pursuit import Findings, Kind, Pursuit
+from experiments.trials.reading import ReadTexts, public_counts
 from experiments.trials.seen import TaskTexts
 from smd_research import metrics
 from smd_research.boundary import AdversaryView
@@ -21,10 +21,6 @@ from smd_research.core.seeds import generator
 from smd_research.defenses.tunable import TunablePrepared
 from smd_research.metrics import Estimate
 from smd_research.models.bundle import Bundle
-from smd_research.records import Item
-
-SHOWN_TEXTS = 20
-"""Texts tuned on that a record shows as the attack read them."""
 
 
 def pursue(attack: MappingAttack, pursuit: Pursuit) -> Findings:
@@ -61,16 +57,6 @@ def told(
     return KnownPairs(cipher, np.array([pairs[one] for one in cipher.tolist()], dtype=np.int64)) if pairs else None
 
 
-def public_counts(pursuit: Pursuit, special: bool = False) -> NDArray[np.float64]:
-    """How often each token stands in public text ``[V]``; special ones count only where asked for."""
-    bundle = pursuit.seen.truth.bundle
-    tokens = [token for text in pursuit.public.corpus for token in text]
-    counts = np.bincount(np.array(tokens, dtype=np.int64), minlength=bundle.geometry.vocab).astype(np.float64)
-    if not special:
-        counts[sorted(bundle.special_ids)] = 0
-    return counts
-
-
 def running_text(
     guess: MappingGuess,
     truth: NDArray[np.int64],
@@ -94,20 +80,14 @@ def running_text(
         seconds: that the attack took.
     """
     said = texts.uploaded
-    special, kept = (np.isin(ids, sorted(bundle.special_ids)) for ids in (truth, said))
+    special = np.isin(truth, sorted(bundle.special_ids))
     rows = upload.of(TuningRows)
-    cipher = np.concatenate([row.ids.numpy() for row in rows]).astype(np.int64)
-    told = guess.mapping[cipher]
+    told = guess.mapping[np.concatenate([row.ids.numpy() for row in rows]).astype(np.int64)]
     ends = list(accumulate((int(n) for row in rows for n in row.lengths), initial=0))
-    counts = _by_text(~kept, ends)
-    spans = [
-        metrics.span_exact(said[first:last].tolist(), told[first:last].tolist(), secrets)
-        for (first, last), secrets in zip(pairwise(ends), texts.uploaded_spans, strict=False)
-    ]
+    parts = list(pairwise(ends))
+    read = ReadTexts.of([said[first:last] for first, last in parts], [told[first:last] for first, last in parts], texts)
     found = {
-        "token_recovery": metrics.running_share(_by_text((told == said) & ~kept, ends), counts),
-        "control_token_recovery": metrics.running_share(_by_text((said == frequent) & ~kept, ends), counts),
-        "span_exact": metrics.summarise("span_exact", spans),
+        **read.shares(bundle, frequent),
         "id_recovery": metrics.summarise("id_recovery", (guess.mapping == truth)[~special].tolist()),
         "id_chance": Estimate(1 / max(int((~special).sum()), 1)),
         "attack_s": Estimate(seconds),
@@ -116,22 +96,7 @@ def running_text(
     }
     own = {"certified": guess.certified, "readable": guess.readable}
     found |= {name: Estimate(float(value)) for name, value in own.items() if value is not None}
-    shown = enumerate(pairwise(ends[: SHOWN_TEXTS + 1]))
-    items = [_item(n, said[first:last], told[first:last], texts, bundle) for n, (first, last) in shown]
-    return Findings(metrics={name: one for name, one in found.items() if one.n}, items=tuple(items))
-
-
-def _by_text(hits: NDArray[np.bool_], ends: Sequence[int]) -> list[int]:
-    """How many of the tokens of each text hit."""
-    counted: list[int] = np.add.reduceat(hits.astype(np.int64), ends[:-1]).tolist()
-    return counted
-
-
-def _item(number: int, truth: NDArray[np.int64], guess: NDArray[np.int64], texts: TaskTexts, bundle: Bundle) -> Item:
-    plain, told = truth.tolist(), guess.tolist()
-    shares: Sequence[str] = [text or "" for text in token_texts(plain, bundle)]
-    spans = texts.uploaded_spans[number] if number < len(texts.uploaded_spans) else ()
-    return Item(f"private-{number}", {}, shares, token_texts(told, bundle), spans, plain, told)
+    return Findings(metrics={name: one for name, one in found.items() if one.n}, items=read.items(bundle))
 
 
 KIND = Kind(MappingAttack, pursue)

@@ -122,5 +122,5 @@ class Kind:
     elsewhere: Mapping[str, str] = field(default_factory=dict)
 
 
-READS_PROMPTS = "reads prompts one by one: private tuning shows coded rows, see attacks.substitutions"
-"""Why an attack on prompts is not applicable where a model is tuned."""
+READS_PROMPTS = "works on prompts that are served: private tuning shows rows, see attacks.substitutions and bayes_token"
+"""Why an attack on what is served is not applicable where a model is tuned."""

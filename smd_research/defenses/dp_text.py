@@ -13,8 +13,9 @@ from smd_research.boundary import Boundary
 from smd_research.core.errors import ConfigError
 from smd_research.core.observable import Observable
 from smd_research.core.seeds import generator
-from smd_research.defenses.base import NO_TEXT, Defense, Prepared, PublicText
+from smd_research.defenses.base import NO_TEXT, PublicText
 from smd_research.defenses.none import PlainDeployment
+from smd_research.defenses.tunable import ClientCode, Tunable, TunablePrepared
 from smd_research.mechanisms.privacy.channels import (
     DEFAULTS,
     TOKEN_MECHANISMS,
@@ -38,6 +39,28 @@ from smd_research.mechanisms.privacy.word_vectors import token_vectors
 from smd_research.models.bundle import Bundle
 
 SHOWS = frozenset({Observable.SANITISED_IDS, Observable.OUTPUT_TOKENS, Observable.LENGTH})
+TUNING_SHOWS = frozenset({Observable.SANITISED_IDS, Observable.LABELS, Observable.LENGTH})
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class SanitisingCode(ClientCode):
+    """One fixed noisy copy of each text, to tune on as to ask about: fresh draws would each cost the budget again.
+
+    Attributes:
+        channel: draws what is sent.
+        seed: of its randomness.
+    """
+
+    channel: TokenChannel
+    seed: int
+
+    def replaced(self, texts: Sequence[Sequence[int]], first: int = 0) -> Sequence[Sequence[int]]:
+        """What each text's own draw makes of its tokens."""
+        return [self._copy(text, first + number) for number, text in enumerate(texts)]
+
+    def _copy(self, text: Sequence[int], number: int) -> list[int]:
+        drawn: list[int] = self.channel.sample(list(text), generator(self.seed, "dp_text", "tune", number)).tolist()
+        return drawn
 
 
 class DpTextDeployment(PlainDeployment):
@@ -63,8 +86,8 @@ class DpTextDeployment(PlainDeployment):
 
 
 @dataclass(frozen=True, repr=False, eq=False, kw_only=True)
-class DpTextPrepared(Prepared):
-    """A model that is served as it is, and the channel that every prompt goes through.
+class DpTextPrepared(TunablePrepared):
+    """A model that is served, or tuned, as it is, and the channel that every text goes through.
 
     Attributes:
         channel: draws what is sent.
@@ -77,8 +100,8 @@ class DpTextPrepared(Prepared):
         return DpTextDeployment(self.bundle, boundary, self.channel, self.seed)
 
 
-class DpText(Defense):
-    """Token-level metric differential privacy on the prompt's text.
+class DpText(Tunable):
+    """Token-level metric differential privacy on the text of prompts, or of what is tuned on.
 
     Args:
         mechanism: one of :data:`~smd_research.mechanisms.privacy.channels.TOKEN_MECHANISMS`.
@@ -144,6 +167,10 @@ class DpText(Defense):
     def shows(self) -> frozenset[Observable]:
         return SHOWS
 
+    @property
+    def tuning_shows(self) -> frozenset[Observable]:
+        return TUNING_SHOWS
+
     def prepare(
         self, bundle: Bundle, public_text: PublicText = NO_TEXT, seed: int = 0, folder: Path | None = None
     ) -> DpTextPrepared:
@@ -158,6 +185,8 @@ class DpText(Defense):
             shows=self.shows,
             seed=seed,
             channel=channel,
+            code=SanitisingCode(channel, seed),
+            tuning_shows=self.tuning_shows,
         )
 
     def channel(self, bundle: Bundle, corpus: Sequence[Sequence[int]] = ()) -> TokenChannel:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lived import seen
 
-from attacks.base import Attack, PromptAttack
+from attacks.base import Attack, PromptAttack, Template, TemplateAttack
 from experiments.trials.guesses import Attempt, scored
 from experiments.trials.items import token_texts
 from experiments.trials.pursuing import admit
@@ -109,6 +109,11 @@ class Hidden(PromptAttack):
         return Guess(())
 
 
+class Fills(TemplateAttack):
+    def fill(self, view: AdversaryView, template: Template, rng: np.random.Generator) -> Guess:
+        return Guess(())
+
+
 class Nothing(Attack):
     """Of no kind."""
 
@@ -120,7 +125,8 @@ def test_an_attack_that_needs_what_is_not_shown_is_refused_by_name() -> None:
 
 
 def test_an_attack_that_finds_nothing_to_look_for_in_a_life_is_refused_by_name() -> None:
-    with pytest.raises(NotApplicableError, match="reads prompts one by one"):
-        admit(Hidden(), TUNE, frozenset({Observable.HIDDEN_STATES}))
+    with pytest.raises(NotApplicableError, match="works on prompts that are served"):
+        admit(Fills(), TUNE, frozenset())
+    admit(Hidden(), TUNE, frozenset({Observable.HIDDEN_STATES}))
     with pytest.raises(ConfigError, match="Nothing is no kind of attack"):
         admit(Nothing(), SERVE, frozenset())
