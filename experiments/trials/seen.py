@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smd_research.boundary import AdversaryView, Ledger
+from smd_research.core.guarantee import Guarantee
 from smd_research.data.prompts import Prompt, TokenSpan
 from smd_research.data.tasks import Task
 from smd_research.data.texts import Texts
@@ -116,6 +117,7 @@ class Seen:
         truth: what was secret.
         utility: what the user got.
         cost: what it took.
+        tuned: what private tuning promises beside the defense: to labels, to texts tuned on.
     """
 
     prepared: Prepared
@@ -125,3 +127,10 @@ class Seen:
     truth: Truth
     utility: Utility
     cost: Cost
+    tuned: tuple[Guarantee, ...] = ()
+
+    @property
+    def guarantees(self) -> str:
+        """All that is promised, in words; ``none`` where nothing is."""
+        promised = [self.prepared.guarantee, *self.tuned]
+        return " | ".join(str(one) for one in promised if one is not None) or "none"

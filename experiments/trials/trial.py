@@ -47,7 +47,7 @@ def trial(plan: Plan, workbench: Workbench, record_of: Callable[[Plan], Record |
     estimates, items = score(seen, findings, plan.parts.link())
 
     wall = {"observe": observed - began, "attack": attacked - observed, "score": time.perf_counter() - attacked}
-    where = {**environment(plan.cell.device, wall), "guarantee": str(seen.prepared.guarantee or "none")}
+    where = {**environment(plan.cell.device, wall), "guarantee": seen.guarantees}
     where["parameters"] = {k: v for k, v in seen.prepared.published().items() if isinstance(v, str | int | float)}
     where["special_ids"] = sorted(seen.truth.bundle.special_ids)  # no score counts them
     return Record(Status.OK, plan.cell, metrics=estimates, items=items_frame(items), environment=where)

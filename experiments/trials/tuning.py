@@ -13,6 +13,7 @@ from experiments.trials.tuned import utility
 from experiments.trials.workbench import Workbench
 from smd_research.boundary import AdversaryView, Boundary
 from smd_research.core.errors import NotApplicableError
+from smd_research.core.guarantee import Guarantee
 from smd_research.core.observable import Observable
 from smd_research.core.progress import steps
 from smd_research.data.tasks import Task
@@ -21,10 +22,11 @@ from smd_research.data.tasks.rows import class_words, texts_of
 from smd_research.defenses.base import Defense, Prepared, PublicText
 from smd_research.defenses.tunable import Tunable, TunablePrepared
 from smd_research.defenses.tuning import TuningClient, TuningDeployment
+from smd_research.mechanisms.privacy.randomised_response import RandomisedResponse
 from smd_research.metrics import Estimate
 from smd_research.models.bundle import Bundle
 from smd_research.training.flops import forward_flops
-from smd_research.training.methods import Machine, Tuning
+from smd_research.training.methods import Machine, Private, Tuning
 
 SILENCE_S = 600.0
 """How long a provider may be silent: it tells of every step, but not of reading a large model."""
@@ -52,9 +54,9 @@ def prepare(plan: Plan, workbench: Workbench, defense: Defense) -> Prepared:
         ConfigError: for a task that this model cannot take.
     """
     bundle, task = workbench.bundle(plan), _task(plan)
-    _words(
-        _texts(plan, bundle), _tuning(plan), bundle
-    )  # what is wrong with the task is said before anything is trained
+    texts, tuning = _texts(plan, bundle), _tuning(plan)
+    _words(texts, tuning, bundle)  # what is wrong with the task is said before anything is trained
+    _promised(tuning, texts, tuning.steps)
     public = task.public(PUBLIC_TEXTS, plan.cell.seed)
     text = PublicText(workbench.corpus(plan), texts_of(public, task, bundle).ids if public else ())
     with held(plan, "implant") as folder:
@@ -92,6 +94,7 @@ def live(plan: Plan, workbench: Workbench, prepared: Prepared) -> Seen:
     taken = {"infer_s": inferred, "infer_gflop": forward_flops(bundle.model, texts.evaluation.tokens) / 1e9}
     taken |= {"tune_s": outcome["seconds"], "tune_gflop": outcome["flops"] / 1e9, "tune_steps": outcome["steps"]}
     taken |= {**phases.bytes, **_client_cost(prepared)}
+    taken |= _noise(tuning, len(texts.training.ids), int(outcome["steps"]))
     return Seen(
         prepared,
         tuned,
@@ -100,6 +103,7 @@ def live(plan: Plan, workbench: Workbench, prepared: Prepared) -> Seen:
         Truth(bundle, texts=texts),
         utility(texts, predicted, scored),
         Cost(means={name: Estimate(float(value)) for name, value in taken.items()}),
+        _promised(tuning, texts, int(outcome["steps"])),
     )
 
 
@@ -127,6 +131,30 @@ def _texts(plan: Plan, bundle: Bundle) -> TaskTexts:
 def _words(texts: TaskTexts, tuning: Tuning, bundle: Bundle) -> tuple[int, ...]:
     """The token of each class, where the head reads words."""
     return class_words(texts.task, bundle.tokenizer) if tuning.head == "words" else ()
+
+
+def _promised(tuning: Tuning, texts: TaskTexts, steps: int) -> tuple[Guarantee, ...]:
+    """What tuning promises beside the defense.
+
+    Raises:
+        ConfigError: for what cannot be promised of these texts.
+    """
+    labels, classes = tuning.label_epsilon, len(texts.task.labels)
+    promised = [] if labels is None else [RandomisedResponse(labels, classes).guarantee()]
+    return (*promised, *([tuning.guarantee(len(texts.training.ids), steps)] if isinstance(tuning, Private) else []))
+
+
+def _noise(tuning: Tuning, texts: int, steps: int) -> dict[str, float]:
+    """What DP-SGD spent, and the noise that it took."""
+    if not isinstance(tuning, Private):
+        return {}
+    spent = tuning.spending(texts)
+    return {
+        "tune_epsilon": spent.epsilon(steps),
+        "tune_delta": spent.delta,
+        "tune_noise": spent.noise_multiplier,
+        "tune_rate": spent.rate,
+    }
 
 
 class Phases:

@@ -18,8 +18,10 @@ from torch import Tensor
 from smd_research.boundary import Boundary, Channel, Party, Untrusted
 from smd_research.boundary.messages import ClassifyRows, Done, Labels, Message, Progress, Tune, TuningRows, token_tensor
 from smd_research.core.errors import ProtocolError
+from smd_research.core.seeds import generator
 from smd_research.data.texts import Texts
 from smd_research.defenses.tunable import TunablePrepared
+from smd_research.mechanisms.privacy.randomised_response import RandomisedResponse
 from smd_research.models.bundle import Bundle
 from smd_research.training.buckets import in_order
 from smd_research.training.classifier import Classifier
@@ -148,6 +150,9 @@ class TuningDeployment:
         machine: where.
         folder: of the provider, on this machine: the tuned weights are read from it, as an attacker there would.
         client: the user's side.
+
+    Raises:
+        ConfigError: for an epsilon of labels where there are none.
     """
 
     def __init__(
@@ -163,7 +168,8 @@ class TuningDeployment:
         self.code = prepared.code.for_classes(classes) if classes else prepared.code
         self.before = prepared.public
         self.boundary = boundary
-        self._classes, self._folder = classes, folder
+        self._classes, self._folder, self._seed = classes, folder, prepared.seed
+        self._response = None if tuning.label_epsilon is None else RandomisedResponse(tuning.label_epsilon, classes)
         make = partial(TuningProvider, prepared.public, tuning, machine, folder)
         self._channel = boundary.open(client or TuningClient(), make)
 
@@ -228,7 +234,14 @@ class TuningDeployment:
 
     def _coded(self, texts: Texts, first: int) -> Texts:
         said = self.code.replaced(texts.ids, first)
-        return Texts(self._encoded(said, first), tuple(map(self.code.encode_label, texts.labels)))
+        labels = (self._said_label(label, first + number) for number, label in enumerate(texts.labels))
+        return Texts(self._encoded(said, first), tuple(map(self.code.encode_label, labels)))
+
+    def _said_label(self, label: int, number: int) -> int:
+        """The class that a text is said to have; the same whenever it is asked for, or another draw would tell more."""
+        if self._response is None:
+            return label
+        return self._response.sample(label, generator(self._seed, "label", number))
 
     def _encoded(self, texts: Sequence[Sequence[int]], first: int) -> tuple[tuple[int, ...], ...]:
         return tuple(tuple(self.code.encode(text, first + number)) for number, text in enumerate(texts))

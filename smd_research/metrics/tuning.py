@@ -122,5 +122,9 @@ PHASES = (
     *_cards_of_phase("tune", "private tuning"),
     *_cards_of_phase("infer", "private inference on all evaluation texts"),
     Card.cost("tune_steps", "steps", "steps", "optimiser steps of private tuning"),
+    Card.cost("tune_epsilon", "epsilon of training", "", "epsilon that DP-SGD spent on a text tuned on, an upper end"),
+    Card.cost("tune_delta", "delta of training", "", "delta beside tune_epsilon"),
+    Card.cost("tune_noise", "noise multiplier", "", "noise of DP-SGD on the sum of gradients, in units of their clip"),
+    Card.cost("tune_rate", "sampling rate", "", "probability with which DP-SGD has a text in a step's sample"),
 )
 """What each phase took."""

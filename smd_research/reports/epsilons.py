@@ -25,6 +25,8 @@ HEURISTIC = Notion("heuristic", "a setting, nothing is promised")
 TOKEN = Notion("token", "(epsilon, delta) per token")
 WHOLE_TEXT = Notion("whole-text", "(epsilon, delta) per message")
 REPLY = Notion("reply", "(epsilon, delta), A of one reply")
+TRAINING = Notion("training", "(epsilon, delta) per text tuned on")
+LABEL = Notion("label", "per label")
 BIN = Notion("bin", "success above chance, per request")
 
 _OF_WORDS = {"santext_plus": SENSITIVE, "mahalanobis": MAHALANOBIS, "rantext": HEURISTIC}
@@ -33,6 +35,7 @@ _NOTIONS = {
     ("smd", "noise_epsilon"): REPLY,
     ("po", "epsilon"): BIN,
 }
+_OF_TUNING = {"epsilon": TRAINING, "label_epsilon": LABEL}
 
 
 def notion(defense: str, option: str, options: Mapping[str, object]) -> Notion | None:
@@ -67,6 +70,8 @@ def notion_of_label(labels: Mapping[str, object], name: str) -> Notion | None:
         name: of one of them.
     """
     part, _, option = name.rpartition(".")
+    if part == "tuning" and labels.get(name) is not None:
+        return _OF_TUNING.get(option)
     if part != "defense" or labels.get(name) is None:
         return None
     options = {key.rpartition(".")[2]: value for key, value in labels.items() if key.startswith("defense.")}

@@ -1,7 +1,8 @@
-"""Batches of texts of about equal length: a plan for the whole run, a function of the seed and the lengths alone."""
+"""Which texts each step has: a plan for the whole run, a function of the seed and of lengths or a rate alone."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytorch_lightning as lightning
@@ -34,6 +35,19 @@ def planned(lengths: NDArray[np.int64], batch: int, steps: int, seed: int) -> li
             batches = [window[at : at + batch] for at in range(0, len(window), batch)]
             plan += [batches[number] for number in rng.permutation(len(batches))]
     return plan[:steps]
+
+
+def sampled(texts: int, rate: float, steps: int, seed: int) -> list[NDArray[np.int64]]:
+    """The texts of each step: every text by itself with the same probability, so that their number varies (Poisson).
+
+    Args:
+        texts: how many there are.
+        rate: the probability.
+        steps: how many samples; some may be empty.
+        seed: of the draws.
+    """
+    rng = np.random.default_rng(seed)
+    return [np.flatnonzero(rng.random(texts) < rate) for _ in range(steps)]
 
 
 def in_order(lengths: NDArray[np.int64], batch: int) -> list[NDArray[np.int64]]:
@@ -82,11 +96,15 @@ class PlannedTexts(lightning.LightningDataModule):  # type: ignore[misc]  # Ligh
         self._training, self._held_out = training, held_out
         self._plan, self._batch, self._checks = plan, batch, checks
 
-    def train_dataloader(self) -> DataLoader[Labelled | Tensor]:
+    def train_dataloader(self) -> DataLoader[Any]:
         """Batches of the epoch that starts now (the trainer asks again before each epoch, also after a resume)."""
         epoch = self.trainer.current_epoch if self.trainer else 0
         first, last = (len(self._plan) * at // self._checks for at in (epoch, epoch + 1))
-        return Batches(self._training, self._plan[first:last]).loader()
+        return self.batches(self._training, self._plan[first:last])
+
+    def batches(self, texts: Texts, plan: Sequence[NDArray[np.int64]]) -> DataLoader[Any]:
+        """Batches to train on, as the plan says."""
+        return Batches(texts, plan).loader()
 
     def val_dataloader(self) -> DataLoader[Labelled | Tensor]:
         """All held-out texts."""

@@ -67,8 +67,18 @@ class CausalLM(lightning.LightningModule):  # type: ignore[misc]  # Lightning is
         return optimizers(self, self.optimisation)
 
 
-def optimizers(module: torch.nn.Module, optimisation: Optimisation) -> dict[str, Any]:
-    """AdamW over the trainable parameters with its schedule, as Lightning takes them; stepped every batch."""
+def optimizers(
+    module: torch.nn.Module,
+    optimisation: Optimisation,
+    behind: Callable[[torch.optim.Optimizer], torch.optim.Optimizer] = lambda optimizer: optimizer,
+) -> dict[str, Any]:
+    """AdamW over the trainable parameters with its schedule, as Lightning takes them; stepped every batch.
+
+    Args:
+        module: whose parameters.
+        optimisation: of AdamW.
+        behind: puts something before the optimiser, which the schedule then knows it by.
+    """
     trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(
         [
@@ -79,5 +89,6 @@ def optimizers(module: torch.nn.Module, optimisation: Optimisation) -> dict[str,
         betas=optimisation.betas,
     )
     share: Callable[[int], float] = optimisation.share
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, share)
-    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+    stepped = behind(optimizer)
+    schedule = torch.optim.lr_scheduler.LambdaLR(stepped, share)
+    return {"optimizer": stepped, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -1,15 +1,18 @@
-"""How a model is tuned: every parameter, or LoRA adapters; and on which machine."""
+"""How a model is tuned: every parameter, or LoRA adapters, either of them with DP-SGD; and on which machine."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from peft import LoraConfig, get_peft_model
+from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from smd_research.core.errors import ConfigError
+from smd_research.core.guarantee import Guarantee
+from smd_research.training.accounting import Spending, check_opacus, planned_spending, usual_delta
 from smd_research.training.classifier import Pooling
 
 Restore = Callable[[], PreTrainedModel]
@@ -33,6 +36,7 @@ class Tuning(ABC):
         checks: how often held-out texts are looked at; a checkpoint is written each time.
         patience: checks without a better loss after which tuning ends; None: never.
         precision: Lightning's name of the arithmetic, e.g. ``32-true`` or ``bf16-mixed``.
+        label_epsilon: the client sends each class by randomised response with this epsilon; None: as it is.
 
     Raises:
         ConfigError: for a value out of range.
@@ -50,6 +54,7 @@ class Tuning(ABC):
     checks: int
     patience: int | None
     precision: str
+    label_epsilon: float | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.checks <= self.steps or self.batch < 1:
@@ -58,6 +63,10 @@ class Tuning(ABC):
             raise ConfigError("tuning: pooling is last or mean, head is linear or words")
         if self.patience is not None and self.patience < 1:
             raise ConfigError(f"tuning.patience={self.patience}: one or more, or null for none")
+        if self.clip <= 0:
+            raise ConfigError(f"tuning.clip={self.clip:g} is out of range: it must be positive")
+        if self.label_epsilon is not None and self.label_epsilon <= 0:
+            raise ConfigError(f"tuning.label_epsilon={self.label_epsilon:g} is out of range: it must be positive")
 
     @abstractmethod
     def adapt(self, model: PreTrainedModel) -> Restore:
@@ -100,6 +109,100 @@ class Lora(Tuning):
         )
         adapted = get_peft_model(model, options)
         return lambda: adapted.merge_and_unload()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Private(Tuning):
+    """DP-SGD (Abadi et al., CCS 2016): the gradient of each text is clipped, their sum over a random sample noised.
+
+    Every text is in the sample of a step with probability ``batch / n``, by itself (Poisson), which is what the
+    accountant supposes; shuffled batches would not do. ``clip`` bounds the gradient of one text. Embedding tables, of
+    tokens as of positions, and the output matrix stay as they are. Nothing stops early and the last state is kept, so
+    that the texts held out decide nothing; nothing is rounded below 32 bits.
+
+    Attributes:
+        epsilon: of the whole run, for one text tuned on.
+        delta: of the same; None: ``n ** -1.1`` for ``n`` texts.
+
+    Raises:
+        ConfigError: for a value out of range, or where opacus is not there.
+    """
+
+    epsilon: float
+    delta: float | None
+    freeze_table: bool = field(default=True, init=False)
+    patience: int | None = field(default=None, init=False)
+    precision: str = field(default="32-true", init=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.epsilon <= 0:
+            raise ConfigError(f"tuning.epsilon={self.epsilon:g} is out of range: it must be positive")
+        if self.delta is not None and not 0 < self.delta < 1:
+            raise ConfigError(f"tuning.delta={self.delta:g} is out of range: it lies between 0 and 1")
+        check_opacus()
+
+    def adapt(self, model: PreTrainedModel) -> Restore:
+        restore = super().adapt(model)  # type: ignore[safe-super]  # of Full or Lora, which come after this class
+        # Rows that a batch shares (tied matrices, positions) have no gradient of one text that hooks could tell.
+        for table in [layer for layer in model.modules() if isinstance(layer, nn.Embedding)]:
+            table.requires_grad_(False)
+        head = model.get_output_embeddings()
+        if head is not None:
+            head.requires_grad_(False)
+        return restore
+
+    def spending(self, texts: int) -> Spending:
+        """What a run on so many texts spends, and the noise that it takes.
+
+        Raises:
+            ConfigError: for a sample larger than the data, or a promise that cannot be kept.
+        """
+        if self.batch > texts:
+            raise ConfigError(
+                f"tuning.batch={self.batch}: DP-SGD samples that many of {texts} texts on average: take at most {texts}"
+            )
+        delta = usual_delta(texts) if self.delta is None else self.delta
+        return planned_spending(self.epsilon, delta, self.batch / texts, self.steps)
+
+    def guarantee(self, texts: int, steps: int) -> Guarantee:
+        """What a run that did so many steps on so many texts promises.
+
+        Args:
+            texts: that were tuned on.
+            steps: that were done.
+        """
+        spent = self.spending(texts)
+        epsilon = spent.epsilon(steps)
+        return Guarantee(
+            notion="DP of training",
+            unit="text tuned on",
+            epsilon=epsilon,
+            delta=spent.delta,
+            adjacency="a text more or less in the set that is tuned on",
+            sensitivity=self.clip,
+            clip=self.clip,
+            composition=f"all {steps} steps together, whatever the text's length",
+            unit_epsilon=epsilon,
+            support="the same for every set of texts",
+            assumptions=(
+                f"Poisson samples at rate {spent.rate:.4g}, noise multiplier {spent.noise_multiplier:.4g}, composed by "
+                f"{spent.accountant}; protects from who gets the tuned model, not from the provider; the number of "
+                "texts is public; options chosen by looking at results cost more; noise of 32-bit floating point"
+            ),
+            verified="accountant against an oracle, gradients of single texts against a loop, canaries",
+            source="Abadi et al., CCS 2016",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DpSgd(Private, Full):
+    """DP-SGD on every parameter of the body but its tables, and on the head."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DpLora(Private, Lora):
+    """DP-SGD on low-rank adapters (Yu et al., arXiv 2110.06500), and on the head."""
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,18 @@
-"""Tuning a model on private texts: resumed after a kill with equal results, the best state by held-out texts kept."""
+"""Tuning a model on private texts: resumed after a kill with equal results, the best state by held-out texts kept.
+
+With DP-SGD the last state is kept: held-out texts then decide nothing, so that nothing of them needs a promise.
+"""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as lightning
 import torch
+from numpy.typing import NDArray
 from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import Tensor
@@ -16,13 +21,14 @@ from transformers import PreTrainedModel
 from smd_research.core.errors import ConfigError
 from smd_research.core.seeds import sequence
 from smd_research.data.texts import Texts
-from smd_research.training.buckets import PlannedTexts, planned
+from smd_research.training.buckets import PlannedTexts, in_order, planned, sampled
 from smd_research.training.causal_lm import CausalLM, Optimisation
 from smd_research.training.checkpoints import load, resumable
 from smd_research.training.classifier import Classifier
 from smd_research.training.flops import training_flops
 from smd_research.training.loop import Stopwatch
-from smd_research.training.methods import Machine, Tuning
+from smd_research.training.methods import Machine, Private, Tuning
+from smd_research.training.private import PrivateLearner, SampledTexts, text_losses
 from smd_research.training.quiet import quietly
 
 OnStep = Callable[[int, int], None]
@@ -102,7 +108,9 @@ def tune(
     machine: Machine | None = None,
     on_step: OnStep | None = None,
 ) -> Tuned:
-    """Tune a copy of a model, or continue the run whose checkpoint lies in ``folder``; keeps the best state.
+    """Tune a copy of a model, or continue the run whose checkpoint lies in ``folder``.
+
+    Next-token tuning packs texts into rows; with DP-SGD, whose promise is for a text, each is a row of its own.
 
     Args:
         start: the model; never modified.
@@ -117,9 +125,10 @@ def tune(
         on_step: told of every step.
 
     Raises:
-        ConfigError: without a text to train on or to hold out.
+        ConfigError: without a text to train on or to hold out; with DP-SGD see ``Private``.
+        UnsupportedModelError: for a model whose gradients of single texts DP-SGD cannot tell.
     """
-    if not classes:
+    if not classes and not isinstance(tuning, Private):
         longest = min(int(max(training.lengths, default=0)), held_out.tokens)
         training, held_out = (texts.packed(longest) if longest > 1 else Texts(()) for texts in (training, held_out))
     if not training.ids or not held_out.ids:
@@ -130,9 +139,14 @@ def tune(
         model = copy.deepcopy(start).float().train()
         restore = tuning.adapt(model)
         module = module_of(model, tuning, classes, words)
-        plan = planned(training.lengths, tuning.batch, tuning.steps, torch_seed(seed, "order"))
-        data = PlannedTexts(training, held_out, plan, tuning.batch, tuning.checks)
-        outcome = _fit(module, data, tuning, seed, folder, machine or Machine(), on_step)
+        order, machine = torch_seed(seed, "order"), machine or Machine()
+        if isinstance(tuning, Private):
+            plan = sampled(len(training.ids), tuning.batch / len(training.ids), tuning.steps, order)
+            outcome = _fit_private(module, training, held_out, plan, tuning, seed, folder, machine, on_step)
+        else:
+            plan = planned(training.lengths, tuning.batch, tuning.steps, order)
+            data = PlannedTexts(training, held_out, plan, tuning.batch, tuning.checks)
+            outcome = _fit(module, data, tuning, seed, folder, machine, on_step)
     tokens = sum(int(training.lengths[rows].sum()) for rows in plan[: outcome.steps])
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad and p.ndim > 1)
     outcome = replace(outcome, flops=training_flops(model, trained, tokens))
@@ -167,21 +181,70 @@ def _fit(
     on_step: OnStep | None,
 ) -> TuningOutcome:
     """Train in place and leave the module in its best state."""
-    stopwatch = Stopwatch()
     best = ModelCheckpoint(
         folder, filename="best", monitor="validation_loss", save_weights_only=True, enable_version_counter=False
     )
+    patience = [] if tuning.patience is None else [_Patience("validation_loss", patience=tuning.patience)]
+    steps, seconds = _run(module, data, tuning, folder, machine, [_Steps(on_step, tuning.steps, seed), *patience, best])
+    module.load_state_dict(load(folder / "best.ckpt")["state_dict"])
+    return TuningOutcome(steps, seconds, float(best.best_model_score), 0.0)
+
+
+def _fit_private(
+    module: Classifier | CausalLM,
+    training: Texts,
+    held_out: Texts,
+    plan: Sequence[NDArray[np.int64]],
+    tuning: Private,
+    seed: int,
+    folder: Path,
+    machine: Machine,
+    on_step: OnStep | None,
+) -> TuningOutcome:
+    """Train in place with DP-SGD and leave the module in its last state.
+
+    Raises:
+        ConfigError: for more devices than one: each would sample and add noise by itself.
+    """
+    if machine.devices != 1:
+        raise ConfigError(f"trainer.devices={machine.devices}: DP-SGD trains on one device, take trainer.devices=1")
+    learner = PrivateLearner(module, tuning.spending(len(training.ids)), tuning.clip, tuning.batch)
+    data = SampledTexts(training, held_out, plan, tuning.batch, tuning.checks)
+    data.at_once = learner.at_once
+    steps, seconds = _run(learner, data, tuning, folder, machine, [_Steps(on_step, tuning.steps, seed)])
+    learner.release()
+    return TuningOutcome(steps, seconds, _held_out_loss(module.eval(), held_out, tuning.batch), 0.0)
+
+
+def _run(
+    learner: lightning.LightningModule,
+    data: PlannedTexts,
+    tuning: Tuning,
+    folder: Path,
+    machine: Machine,
+    callbacks: Sequence[Callback],
+) -> tuple[int, float]:
+    """Train in place, or go on from the last checkpoint; steps done and seconds, all parts together."""
+    stopwatch = Stopwatch()
     last = ModelCheckpoint(
         folder, filename="last", every_n_epochs=1, save_on_train_epoch_end=True, enable_version_counter=False
     )
-    patience = [] if tuning.patience is None else [_Patience("validation_loss", patience=tuning.patience)]
-    callbacks = [stopwatch, _Steps(on_step, tuning.steps, seed), *patience, best, last]
-    trainer = _trainer(tuning, machine, folder, callbacks)
+    trainer = _trainer(tuning, machine, folder, [stopwatch, *callbacks, last])
+    device = next(learner.parameters()).device
+    trainer.fit(learner, data, ckpt_path=resumable(folder / "last.ckpt"), weights_only=True)
+    learner.to(device)
+    return trainer.global_step, stopwatch.seconds
+
+
+@torch.inference_mode()
+def _held_out_loss(module: Classifier | CausalLM, texts: Texts, batch: int) -> float:
+    """Mean loss of a text in nats."""
     device = next(module.parameters()).device
-    trainer.fit(module, data, ckpt_path=resumable(folder / "last.ckpt"), weights_only=True)
-    module.load_state_dict(load(folder / "best.ckpt")["state_dict"])
-    module.to(device)
-    return TuningOutcome(trainer.global_step, stopwatch.seconds, float(best.best_model_score), 0.0)
+    losses = [
+        text_losses(module, (ids.to(device), lengths.to(device), labels.to(device)))
+        for ids, lengths, labels in map(texts.batch, in_order(texts.lengths, batch))
+    ]
+    return float(torch.cat(losses).mean())
 
 
 def _trainer(tuning: Tuning, machine: Machine, folder: Path, callbacks: list[Callback]) -> lightning.Trainer:
@@ -197,7 +260,9 @@ def _trainer(tuning: Tuning, machine: Machine, folder: Path, callbacks: list[Cal
             strategy=machine.strategy,
             precision=tuning.precision,
             max_epochs=tuning.checks,
-            gradient_clip_val=tuning.clip,
+            # DP-SGD clips each text's gradient itself, and looks at no held-out text.
+            gradient_clip_val=None if isinstance(tuning, Private) else tuning.clip,
+            limit_val_batches=0 if isinstance(tuning, Private) else 1.0,
             reload_dataloaders_every_n_epochs=1,
             num_sanity_val_steps=0,
             callbacks=callbacks,

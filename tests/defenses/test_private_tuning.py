@@ -12,13 +12,15 @@ from numpy.typing import NDArray
 
 from smd_research.boundary import Boundary
 from smd_research.boundary.messages import ClassifyRows, Progress, Tune, TuningRows, token_tensor
-from smd_research.core.errors import PeerLostError, ProtocolError
+from smd_research.core.errors import ConfigError, PeerLostError, ProtocolError
 from smd_research.data.tasks.rows import texts_of
 from smd_research.data.tasks.synthetic import Urgency
 from smd_research.data.texts import Texts
+from smd_research.defenses.dp_text import DpText
 from smd_research.defenses.none import NoDefense
 from smd_research.defenses.tunable import ClientCode, TunablePrepared
 from smd_research.defenses.tuning import TuningClient, TuningDeployment, TuningProvider
+from smd_research.mechanisms.privacy.randomised_response import RandomisedResponse
 from smd_research.models import Bundle, sources
 from smd_research.training.methods import Full, Machine
 
@@ -116,6 +118,57 @@ def test_a_permuted_table_and_coded_rows_tune_to_the_same_answers(tmp_path: Path
     assert not crossed(keyed[1])
     assert keyed[0] == plain[0]
     assert keyed[2]["loss"] == pytest.approx(plain[2]["loss"], abs=1e-4)
+
+
+def sent_rows(deployment: TuningDeployment) -> list[TuningRows]:
+    return deployment.boundary.view(SHOWS).of(TuningRows)
+
+
+def test_sanitised_text_has_one_noisy_copy_in_every_split(tmp_path: Path) -> None:
+    """Flaws of released code: fresh noise each epoch, a development set or evaluation as it is; class words stay."""
+    prepared = DpText(survival=0.4).prepare(bundle(), seed=5)
+    splits = [("train", 12, 0), ("validation", 4, 12), ("evaluation", 6, 16)]
+    with deployed(tmp_path, prepared) as deployment:
+        deployment.upload(texts("train", 12))
+        deployment.upload(texts("validation", 4), held_out=True, first=12)
+        deployment.tune([20, 30], 0)
+        deployment.classify(texts("evaluation", 6), first=16)
+        seen = deployment.boundary.view(prepared.tuning_shows)
+        for (split, n, first), row in zip(splits, [*seen.of(TuningRows), *seen.of(ClassifyRows)], strict=True):
+            plain = [token for text in texts(split, n).ids for token in text]
+            same = np.mean([a == b for a, b in zip(row.ids.tolist(), plain, strict=True)])
+            assert 0.1 < same < 0.8
+            again = prepared.code.replaced(texts(split, n).ids, first)
+            assert row.ids.tolist() == [token for text in again for token in text], "by seed and number alone"
+        assert seen.of(Tune)[0].words.tolist() == [20, 30]
+        assert not crossed(deployment.boundary.received_by_untrusted())
+    other = prepared.code.replaced(texts("train", 12).ids, 1)
+    assert other != prepared.code.replaced(texts("train", 12).ids, 0), "two texts alike do not get the same noise"
+    assert prepared.code.replaced(texts("train", 12).ids[1:], 1) == prepared.code.replaced(texts("train", 12).ids)[1:]
+
+
+def test_labels_are_told_by_randomised_response_once_a_text_and_evaluation_is_scored_as_it_is(tmp_path: Path) -> None:
+    tuning = replace(TUNING, label_epsilon=0.5)
+    many = Texts(((3, 4, 5),) * 600, (0, 1) * 300)
+
+    def told(prepared: TunablePrepared) -> list[int]:
+        boundary = Boundary("inproc", threads=1)
+        with TuningDeployment(prepared, boundary, 2, tuning, Machine(), tmp_path) as deployment:
+            deployment.upload(many)
+            deployment.upload(many, held_out=True, first=600)
+            first, held_out = sent_rows(deployment)
+            assert first.labels.tolist() != held_out.labels.tolist(), "of texts held out as well"
+            return first.labels.tolist()
+
+    plain, again = (told(NoDefense().prepare(bundle(), seed=7)) for _ in range(2))
+    assert plain == again
+    keep = RandomisedResponse(0.5, 2).keep
+    kept = np.mean([a == b for a, b in zip(plain, many.labels, strict=True)])
+    assert kept == pytest.approx(keep, abs=5 * np.sqrt(keep * (1 - keep) / 600))
+    swapped = told(replace(permuted(labels=True), seed=7))
+    assert swapped == [1 - label for label in plain], "a permutation of labels comes after"
+    with pytest.raises(ConfigError, match=r"tuning.label_epsilon=null"):
+        TuningDeployment(NoDefense().prepare(bundle()), Boundary("inproc"), 0, tuning, Machine(), tmp_path)
 
 
 def test_what_the_provider_holds_after_tuning_is_read_from_it(tmp_path: Path) -> None:

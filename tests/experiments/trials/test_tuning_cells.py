@@ -153,10 +153,61 @@ def test_the_true_mapping_reads_only_what_fresh_noise_left(attacks: list[str]) -
     assert environment["parameters"]["fresh_epsilon"] == 12
 
 
+def test_sanitised_text_is_tuned_on_and_attacked_in_one_cell(in_folder: Path) -> None:
+    """What the client paid in accuracy stands beside what the attack read of the same texts; chance beside it."""
+    command = ["run", "task=urgency", *SMALL, "attack=bayes_token", "attack.mode=bayes", "defense=dp_text"]
+    assert smd([*command, "defense.epsilon=5", "results_dir=results/strong"]) == 0
+    assert smd([*command, "defense.epsilon=17", "results_dir=results/weak"]) == 0
+    strong, weak = (metrics(f"results/{folder}")["dp_text bayes_token"] for folder in ("strong", "weak"))
+    assert weak["token_recovery"] > 0.85
+    assert strong["token_recovery"] < 0.5
+    assert strong["control_token_recovery"] == weak["control_token_recovery"] < 0.5
+    assert {"accuracy", "f1_macro", "attack_s", "attack_candidates"} <= set(strong)
+    assert set(strong) <= set(CARDS)
+
+
+def test_an_attack_on_prompts_reads_the_rows_of_an_upload(in_folder: Path) -> None:
+    command = ["run", "-m", "task=urgency", "defense=none", *SMALL]
+    assert smd([*command, "attack=reading,random,prior"]) == 0
+    found = metrics()
+    assert found["none reading"]["token_recovery"] == 1
+    assert found["none random"]["token_recovery"] < 0.1
+    assert found["none prior"]["token_recovery"] < 0.5
+
+
+def test_dp_sgd_leaves_what_it_spent_and_what_is_promised(in_folder: Path) -> None:
+    pytest.importorskip("opacus", reason="opacus is not installed: pip install 'smd-research[dp]'")
+    command = ["run", "task=urgency", "defense=none", "attack=none", "tuning=dp_sgd", "tuning.label_epsilon=2", *SMALL]
+    assert smd([*command, "tuning.epsilon=100"]) == 0
+    found = metrics()["none none"]
+    assert 90 < found["tune_epsilon"] <= 100
+    assert found["tune_rate"] == 4 / 16
+    assert found["tune_delta"] == pytest.approx(16**-1.1)
+    assert found["tune_noise"] > 0
+    assert set(found) <= set(CARDS)
+    (folder,) = Path("results/cells").iterdir()
+    guarantee = json.loads((folder / "environment.json").read_text())["guarantee"]
+    assert guarantee.startswith("local DP of labels: epsilon=2 per label")
+    assert " | DP of training: epsilon=" in guarantee
+
+
+def test_a_promise_that_these_texts_cannot_have_is_refused_before_anything_is_trained(
+    in_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("opacus", reason="opacus is not installed: pip install 'smd-research[dp]'")
+    for words, reason in (
+        (["task=urgency", "tuning=dp_sgd", "tuning.batch=17"], "tuning.batch=17: DP-SGD samples that many of 16"),
+        (["task=next_token", "tuning=full", "tuning.label_epsilon=1"], "randomised response of labels hides"),
+    ):
+        assert smd(["run", "defense=none", "attack=none", *SMALL, *words]) == 1
+        assert reason in capsys.readouterr().err
+
+
 def test_what_does_not_go_together_is_not_applicable(in_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for words, reason in (
         (["defense=smd", "attack=none"], "nothing can be tuned under smd"),
-        (["defense=none", "attack=reading"], "reads prompts one by one"),
+        (["defense=none", "attack=vocab_matching"], "needs hidden states"),
+        (["defense=dp_text", "attack=table_matching"], "needs"),
     ):
         assert smd(["run", "task=urgency", *words, *SMALL]) == 1
         assert reason in capsys.readouterr().err
