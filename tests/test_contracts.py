@@ -42,7 +42,10 @@ from smd_research.models import Bundle, sources
 DEFENSES = sorted(groups(conf_dir())["defense"])
 ATTACKS = sorted(set(groups(conf_dir())["attack"]) - {"none"})
 TOKENS, NEW = 10, 6
-QUICK = {"shaking": ["defense.awareness_steps=2", "defense.function_steps=1"]}
+QUICK = {
+    "shaking": ["defense.awareness_steps=2", "defense.function_steps=1"],
+    **{name: ["defense.steps=2"] for name in ("adversarial", "bottleneck", "sparsify", "obfuscator")},
+}
 SMALL = {"attack": ["experiment=smoke"]}
 """How well an attack does is asked by its own tests: here the least that makes a guess will do."""
 USERS_WEIGHTS = {"split_permuted", "shaking", "sentinel"}  # their provider's weights carry the user's secret

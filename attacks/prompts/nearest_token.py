@@ -18,6 +18,7 @@ from smd_research.core.errors import NotApplicableError
 from smd_research.core.guess import Guess, Spent
 from smd_research.core.observable import Observable
 from smd_research.mechanisms.privacy.gaussian import GaussianParameters, clip_rows
+from smd_research.mechanisms.releases import PlainRelease, ReleaseParameters
 from smd_research.mechanisms.split_inference import PermutationParameters, SplitParameters
 from smd_research.models.extension import ExtensionEngine
 
@@ -47,16 +48,18 @@ class NearestToken(PromptAttack):
             )
         noise = public.published(GaussianParameters)
         self._clip = noise.clip if noise and noise.unit == "token" else None
-        self._noisy = noise is not None
+        released = public.published(ReleaseParameters)
+        self._release = released.release if released else PlainRelease()
+        self._noisy = noise is not None or self._release.noisy
         self._engine = ExtensionEngine(public.bundle, 0)
         first, second = (self._engine.embedded(position) for position in (0, 1))
-        self._one_table = self._clipped(first) if torch.equal(first, second) else None
+        self._one_table = self._sent(first) if torch.equal(first, second) else None
 
     def recover(self, view: AdversaryView, rng: np.random.Generator) -> Guess:
         states = view.of(HiddenStates)[0].hidden.to(self.public.bundle.device, torch.float32)
         ranked, ratios = [], []
         for position, state in enumerate(states):
-            table = self._one_table if self._one_table is not None else self._clipped(self._engine.embedded(position))
+            table = self._one_table if self._one_table is not None else self._sent(self._engine.embedded(position))
             distances = torch.linalg.vector_norm(table - state, dim=-1)
             nearest, order = distances.topk(RANKED, largest=False)
             ranked.append(tuple(order.tolist()))
@@ -70,5 +73,7 @@ class NearestToken(PromptAttack):
     def _vocab(self) -> int:
         return self.public.bundle.geometry.vocab
 
-    def _clipped(self, table: Tensor) -> Tensor:
-        return clip_rows(table.float(), self._clip) if self._clip else table.float()
+    def _sent(self, table: Tensor) -> Tensor:
+        """The table as it would be sent, but for noise."""
+        sent = self._release.centre(table.float())
+        return clip_rows(sent, self._clip) if self._clip else sent

@@ -6,6 +6,11 @@ ATTACK_S = Card(
     "attack_s", "attack time", "privacy", "s", "higher", "", None, "positive", "seconds the attack took a prompt"
 )
 
+INVERTER_ACCURACY = Card(
+    "inverter_accuracy", "inverter, held out", "privacy", "", "lower", "", 1.0, "rate",
+    "tokens that a learned inverter reads of public text which it was not trained on: how far its training came",
+)  # fmt: skip
+
 STAGES = tuple(
     card
     for stage, what in (

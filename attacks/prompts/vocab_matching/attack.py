@@ -9,7 +9,8 @@ comes again further on is already much nearer to its later row than any other wo
 to the nearest unused one, features in secret order by their sorted values.
 
 Where the defense adds noise of public scale, distances become Gaussian log likelihoods, joined with the language
-model's, and a beam carries the alternatives.
+model's, and a beam carries the alternatives. Where the client sends what a public release makes of its states, so do
+candidates.
 """
 
 from collections.abc import Mapping
@@ -23,12 +24,14 @@ from torch import Tensor
 from attacks.base import PromptAttack, Public
 from attacks.prompts.vocab_matching.linear_inverse import LinearInverse
 from attacks.prompts.vocab_matching.noisy_states import NoisyStateSearch
+from attacks.prompts.vocab_matching.released_states import ReleasedStateSearch
 from attacks.prompts.vocab_matching.row_order import states_after_first_block
 from smd_research.boundary import AdversaryView
 from smd_research.boundary.messages import HiddenStates
 from smd_research.core.guess import Guess, Spent
 from smd_research.core.observable import Observable
 from smd_research.mechanisms.privacy.gaussian import GaussianParameters
+from smd_research.mechanisms.releases import ReleaseParameters
 from smd_research.mechanisms.split_inference import PermutationParameters, SplitParameters
 from smd_research.models.extension import Extension, ExtensionEngine, LanguagePrior, Prefix
 from smd_research.models.sources import DTYPES
@@ -74,11 +77,15 @@ class VocabMatching(PromptAttack):
         self._layer = cut.layer
         self._rows_permuted, self._features_permuted = permutation.rows, permutation.features
         self._noise = public.published(GaussianParameters)
+        released = public.published(ReleaseParameters)
+        self._release = released.release if released else None
         self._rounding = max(ROUNDING[DTYPES[cut.wire_dtype]], ROUNDING[public.bundle.dtype])
         self._engine = ExtensionEngine(public.bundle, self._layer)
         self._inverse = None
         if self._noise and self._layer > 0 and public.corpus:
             self._inverse = LinearInverse(public, self._layer, self._noise.sigma)
+        if self._release and self._release.noisy and self._layer > 0 and public.corpus:
+            self._inverse = LinearInverse(public, self._layer, 0.0, self._release)
         self._ordered_by_contexts = self._layer == 0 and self._rows_permuted and self._engine.same_everywhere
         if self._ordered_by_contexts:
             self._engine = ExtensionEngine(public.bundle, 1)
@@ -88,6 +95,9 @@ class VocabMatching(PromptAttack):
         known = view.wrapper.known(len(states))
         if self._noise:
             return self._search(states, self._noise, known)
+        if self._release and self._release.noisy:
+            search = ReleasedStateSearch(self.public, self._engine, self._release, self._beam, self._inverse)
+            return search.recover(states, known)
         self._engine.spent = Spent()
         sort = self._features_permuted
         if self._ordered_by_contexts:
@@ -146,6 +156,8 @@ class VocabMatching(PromptAttack):
 
     def _nearest(self, found: Extension, batch: Tensor, seen: Tensor, rows: Tensor, sort: bool) -> _Match:
         candidates = found.hidden.float()
+        if self._release:
+            candidates = self._release.centre(candidates)
         if sort:
             candidates = candidates.sort(-1).values
         distances = torch.cdist(candidates, seen, compute_mode="donot_use_mm_for_euclid_dist")

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from attacks.base import Public
+from smd_research.core.seeds import generator
+from smd_research.mechanisms.releases import Release
 from smd_research.models.attention import LocalAttention
 from smd_research.models.hooked import HookedModel
 
@@ -22,11 +24,14 @@ class LinearInverse:
         public: what the adversary knows; its corpus is what the map is fitted to.
         layer: number of blocks below the states.
         sigma: standard deviation of the noise on each coordinate; enters as the ridge.
+        release: what the client sends of its states, noise included, where that is more.
     """
 
-    def __init__(self, public: Public, layer: int, sigma: float) -> None:
+    def __init__(self, public: Public, layer: int, sigma: float, release: Release | None = None) -> None:
         self._table = public.bundle.embedding.float()
         states, ids = self._examples(public, layer)
+        if release is not None:
+            states = release.release(states, generator(0, "linear inverse"))
         targets = self._table[ids]
         self._centre = states.mean(0)
         self._offset = targets.mean(0)

@@ -30,6 +30,8 @@ RANDOMISED: dict[str, tuple[type[Message], list[str]]] = {
     "dp_text by neighbours": (PromptIds, ["defense=dp_text", "defense.mechanism=dchi"]),
     "dp_hidden": (HiddenStates, ["defense=dp_hidden"]),
     "dp_hidden deeper": (HiddenStates, ["defense=dp_hidden", "defense.layer=1", "defense.epsilon=8"]),
+    "bottleneck": (HiddenStates, ["defense=bottleneck", "defense.steps=1"]),
+    "obfuscator": (HiddenStates, ["defense=obfuscator", "defense.steps=1"]),
     "po": (PartialAttention, ["defense=po", "defense.fakes=2", "defense.sticky=false"]),
     "po asked twice": (PartialAttention, ["defense=po", "defense.fakes=2", "defense.requests=2"]),
     "smd": (PartialAttention, ["defense=smd", "defense.noise_multiplier=1", "defense.noise_log_weight=1"]),
@@ -44,7 +46,7 @@ SCORED_OTHERWISE = {"slip with float masks", "po", "po asked twice"}
 dictated (``tests/defenses/test_po.py`` looks at the fakes themselves)."""
 WARMED_APART = {"po", "po asked twice"}
 """Fakes that a warm-up drew would be there to be recalled: it decodes copies of the prompt instead."""
-UNRANDOMISED = {"none", "sentinel", "split"}
+UNRANDOMISED = {"adversarial", "none", "sentinel", "sparsify", "split"}
 
 
 @cache
