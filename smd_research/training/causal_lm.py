@@ -39,18 +39,16 @@ class Optimisation:
         return self.final + (1 - self.final) * 0.5 * (1 + math.cos(math.pi * done))
 
 
-class CausalLM(lightning.LightningModule):  # type: ignore[misc]  # Lightning is untyped here
-    """Next-token training of a stock Hugging Face causal language model."""
+class OnRows(lightning.LightningModule):  # type: ignore[misc]  # Lightning is untyped here
+    """Training of a model by a loss on rows of token ids."""
 
-    def __init__(self, model: PreTrainedModel, optimisation: Optimisation) -> None:
+    def __init__(self, optimisation: Optimisation) -> None:
         super().__init__()
-        self.model = model
         self.optimisation = optimisation
 
     def loss(self, ids: Tensor) -> Tensor:
-        """Mean next-token cross-entropy in nats of rows ``ids`` ``[rows, length]``."""
-        logits = self.model(input_ids=ids[:, :-1], use_cache=False).logits
-        return torch.nn.functional.cross_entropy(logits.flatten(0, 1).float(), ids[:, 1:].flatten())
+        """Mean loss in nats of rows ``ids [rows, length]``."""
+        raise NotImplementedError
 
     def training_step(self, ids: Tensor) -> Tensor:
         """One batch."""
@@ -65,6 +63,19 @@ class CausalLM(lightning.LightningModule):  # type: ignore[misc]  # Lightning is
     def configure_optimizers(self) -> dict[str, Any]:
         """AdamW and the schedule, stepped every batch."""
         return optimizers(self, self.optimisation)
+
+
+class CausalLM(OnRows):
+    """Next-token training of a stock Hugging Face causal language model."""
+
+    def __init__(self, model: PreTrainedModel, optimisation: Optimisation) -> None:
+        super().__init__(optimisation)
+        self.model = model
+
+    def loss(self, ids: Tensor) -> Tensor:
+        """Mean next-token cross-entropy in nats of rows ``ids`` ``[rows, length]``."""
+        logits = self.model(input_ids=ids[:, :-1], use_cache=False).logits
+        return torch.nn.functional.cross_entropy(logits.flatten(0, 1).float(), ids[:, 1:].flatten())
 
 
 def optimizers(

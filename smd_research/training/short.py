@@ -1,4 +1,4 @@
-"""A short training of a language model on rows held in memory, its best state kept."""
+"""A short training of a model on rows held in memory, its best state kept."""
 
 import gc
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from smd_research.training.causal_lm import CausalLM
+from smd_research.training.causal_lm import OnRows
 from smd_research.training.choice import KeepBest
 from smd_research.training.quiet import StepBar, quietly
 
@@ -38,7 +38,7 @@ class Drawn(Dataset[Tensor]):
         return self.rows[self.order[index]]
 
 
-def fit(module: CausalLM, training: Tensor, validation: Tensor, batch: int, seed: int, label: str) -> float:
+def fit(module: OnRows, training: Tensor, validation: Tensor, batch: int, seed: int, label: str) -> float:
     """Train for as many steps as the module's schedule has, and leave it in its best state.
 
     Args:
