@@ -136,7 +136,8 @@ class Deployment(ABC):
         began = time.perf_counter()
         self._request(prompt.ids, max_new_tokens, None)
         times = self.client.times
-        self.boundary.publish(length=len(prompt.ids), outputs=self.outputs, wrapper=prompt.wrapper)
+        length = len(prompt.ids) if Observable.LENGTH in self.shows else None
+        self.boundary.publish(length=length, outputs=self.outputs, wrapper=prompt.wrapper)
         return Generation(tuple(self.client.ids), times[0] - began, times[-1] - began, dict(self.waits))
 
     def warm_up(self, prompt: Prompt, max_new_tokens: int, draw: int | None = None) -> None:

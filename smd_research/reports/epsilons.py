@@ -24,6 +24,7 @@ SET = Notion("set", "per token, within its set")
 HEURISTIC = Notion("heuristic", "a setting, nothing is promised")
 TOKEN = Notion("token", "(epsilon, delta) per token")
 WHOLE_TEXT = Notion("whole-text", "(epsilon, delta) per message")
+WRITTEN = Notion("written", "per token written, of the whole text")
 REPLY = Notion("reply", "(epsilon, delta), A of one reply")
 TRAINING = Notion("training", "(epsilon, delta) per text tuned on")
 LABEL = Notion("label", "per label")
@@ -31,6 +32,7 @@ BIN = Notion("bin", "success above chance, per request")
 
 _OF_WORDS = {"santext_plus": SENSITIVE, "mahalanobis": MAHALANOBIS, "rantext": HEURISTIC}
 _NOTIONS = {
+    ("dp_rewrite", "epsilon"): WRITTEN,
     ("shaking", "fresh_epsilon"): METRIC,
     ("smd", "noise_epsilon"): REPLY,
     ("po", "epsilon"): BIN,

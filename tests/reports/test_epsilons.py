@@ -15,6 +15,7 @@ from experiments.composing.declared import sized
 from smd_research.core.paths import conf_dir
 from smd_research.defenses.base import PublicText
 from smd_research.defenses.dp_hidden import DpHidden
+from smd_research.defenses.dp_rewrite import DpRewrite
 from smd_research.defenses.dp_text import DpText
 from smd_research.defenses.smd import Smd
 from smd_research.models import sources
@@ -29,6 +30,7 @@ from smd_research.reports.epsilons import (
     SET,
     TOKEN,
     WHOLE_TEXT,
+    WRITTEN,
     Notion,
     notion,
 )
@@ -44,6 +46,7 @@ PROMISED: dict[str, tuple[Any, str, dict[str, Any], str, Notion]] = {
     "sensitive words": (DpText, "dp_text", {"mechanism": "santext_plus", "epsilon": 8.0}, "epsilon", SENSITIVE),
     "sets of words": (DpText, "dp_text", {"mechanism": "custext"}, "epsilon", SET),
     "stretched noise": (DpText, "dp_text", {"mechanism": "mahalanobis", "epsilon": 8.0}, "epsilon", MAHALANOBIS),
+    "rewritten text": (DpRewrite, "dp_rewrite", {}, "epsilon", WRITTEN),
     "embeddings": (DpHidden, "dp_hidden", {}, "epsilon", TOKEN),
     "deeper states": (DpHidden, "dp_hidden", {"layer": 1, "epsilon": 8.0}, "epsilon", WHOLE_TEXT),
     "replies": (Smd, "smd", {"noise_epsilon": 1.0, "noise_log_weight": 400.0}, "noise_epsilon", REPLY),
@@ -75,6 +78,7 @@ def test_the_notion_is_what_the_defense_promises(name: str) -> None:
         "sensitive token and unit of distance": SENSITIVE,
         "token of a set": SET,
         "token": TOKEN,
+        "written token": WRITTEN,
         "sequence": WHOLE_TEXT,
         "reply": REPLY,
     }

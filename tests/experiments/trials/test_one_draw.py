@@ -28,6 +28,7 @@ QUICK = ["defense.awareness_steps=0", "defense.function_steps=0"]
 RANDOMISED: dict[str, tuple[type[Message], list[str]]] = {
     "dp_text": (PromptIds, ["defense=dp_text"]),
     "dp_text by neighbours": (PromptIds, ["defense=dp_text", "defense.mechanism=dchi"]),
+    "dp_rewrite": (PromptIds, ["defense=dp_rewrite"]),
     "dp_hidden": (HiddenStates, ["defense=dp_hidden"]),
     "dp_hidden deeper": (HiddenStates, ["defense=dp_hidden", "defense.layer=1", "defense.epsilon=8"]),
     "bottleneck": (HiddenStates, ["defense=bottleneck", "defense.steps=1"]),
