@@ -1,4 +1,4 @@
-"""What every attack has in common, and the five kinds there are: each has one verb, named for what it looks for."""
+"""What every attack has in common, and the six kinds there are: each has one verb, named for what it looks for."""
 
 import re
 from abc import ABC, abstractmethod
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from smd_research.boundary import AdversaryView
 from smd_research.boundary.session import Impostor
+from smd_research.core.claim_audit import ClaimAudit
 from smd_research.core.errors import NotApplicableError
 from smd_research.core.guess import Guess, MappingGuess, WeightGuess
 from smd_research.core.observable import Observable
@@ -237,6 +238,21 @@ class AttributeAttack(Attack, ABC):
 
         Raises:
             NotApplicableError: when fewer than two attributes are among those told.
+        """
+
+
+class GuaranteeAttack(Attack, ABC):
+    """An attack on what a defense promises: are there inputs that its outputs tell apart better than that?
+
+    It plays the public mechanism, as published, against itself: no private text is looked for, and none is needed.
+    """
+
+    @abstractmethod
+    def refute(self, rng: np.random.Generator) -> Sequence[ClaimAudit]:
+        """Audit every claim of the mechanism.
+
+        Raises:
+            NotApplicableError: where nothing is published that claims anything.
         """
 
 

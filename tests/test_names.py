@@ -9,7 +9,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("smd_research", "attacks", "experiments")
-SECRETS = ("baselines", "prompts", "substitutions", "attributes", "weights")
+SECRETS = ("baselines", "prompts", "substitutions", "attributes", "guarantees", "weights")
 
 
 def classes() -> dict[str, list[str]]:

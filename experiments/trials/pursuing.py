@@ -1,12 +1,12 @@
 """Attack what was seen: the one place where the kinds of attack part."""
 
 from attacks.base import Attack
-from experiments.trials import attributes, mappings, prompts, templates, weights
+from experiments.trials import attributes, guarantees, mappings, prompts, templates, weights
 from experiments.trials.pursuit import Findings, Kind, Pursuit
 from smd_research.core.errors import ConfigError, NotApplicableError
 from smd_research.core.observable import Observable
 
-KINDS = (prompts.KIND, templates.KIND, mappings.KIND, attributes.KIND, weights.KIND)
+KINDS = (prompts.KIND, templates.KIND, mappings.KIND, attributes.KIND, guarantees.KIND, weights.KIND)
 """A new kind of secret is one more module here, beside its base class in :mod:`attacks.base`."""
 
 

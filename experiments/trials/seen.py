@@ -118,6 +118,7 @@ class Seen:
         utility: what the user got.
         cost: what it took.
         tuned: what private tuning promises beside the defense: to labels, to texts tuned on.
+        mechanisms: what keeps those promises, as published beside the defense's own parameters.
     """
 
     prepared: Prepared
@@ -128,6 +129,7 @@ class Seen:
     utility: Utility
     cost: Cost
     tuned: tuple[Guarantee, ...] = ()
+    mechanisms: tuple[object, ...] = ()
 
     @property
     def guarantees(self) -> str:

@@ -69,7 +69,7 @@ def knowledge(plan: Plan, workbench: Workbench, seen: Seen) -> Public:
     return Public(
         seen.public,
         str(plan.cell.defense["name"]),
-        seen.prepared.parameters,
+        (*seen.prepared.parameters, *seen.mechanisms),
         corpus=tuple(document.ids for document in documents),
         spans=tuple(document.spans for document in documents),
         more=lambda tokens: workbench.more_text(plan, tokens),

@@ -5,6 +5,7 @@ results, and cells that differ in the attack alone share it.
 """
 
 import time
+from collections.abc import Sequence
 
 from experiments.trials.phase_folders import held
 from experiments.trials.plan import Plan
@@ -104,6 +105,7 @@ def live(plan: Plan, workbench: Workbench, prepared: Prepared) -> Seen:
         utility(texts, predicted, scored),
         Cost(means={name: Estimate(float(value)) for name, value in taken.items()}),
         _promised(tuning, texts, int(outcome["steps"])),
+        (*_responses(tuning, texts), *([tuning] if isinstance(tuning, Private) else [])),
     )
 
 
@@ -139,9 +141,14 @@ def _promised(tuning: Tuning, texts: TaskTexts, steps: int) -> tuple[Guarantee, 
     Raises:
         ConfigError: for what cannot be promised of these texts.
     """
-    labels, classes = tuning.label_epsilon, len(texts.task.labels)
-    promised = [] if labels is None else [RandomisedResponse(labels, classes).guarantee()]
+    promised = [response.guarantee() for response in _responses(tuning, texts)]
     return (*promised, *([tuning.guarantee(len(texts.training.ids), steps)] if isinstance(tuning, Private) else []))
+
+
+def _responses(tuning: Tuning, texts: TaskTexts) -> Sequence[RandomisedResponse]:
+    """How classes are told, where that is not as they are."""
+    epsilon = tuning.label_epsilon
+    return [] if epsilon is None else [RandomisedResponse(epsilon, len(texts.task.labels))]
 
 
 def _noise(tuning: Tuning, texts: int, steps: int) -> dict[str, float]:

@@ -38,6 +38,7 @@ OTHER = {
     "n_prompts": 7,
     "max_new_tokens": 9,
     "prompt_tokens": 5,
+    "held_out": 12,
     "seed": 4,
     "dtype": "bfloat16",
     "wire_dtype": "fp16",

@@ -1,11 +1,11 @@
 """What a token mechanism claims against what is measured of it: exact where outputs can be counted, else a bound."""
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 from scipy.stats import chi2
 
+from smd_research.core.claim_audit import ClaimAudit
 from smd_research.mechanisms.privacy.audit import (
     audit_log_ratio,
     audit_radial_noise,
@@ -24,37 +24,6 @@ from smd_research.mechanisms.privacy.unknown_tokens import UniformUnknown
 INPUTS = 1024  # compared pairwise where there are more
 _CONFIDENCE = 0.999
 _SLACK = 1e-6
-
-
-@dataclass(frozen=True)
-class ClaimAudit:
-    """A claim and what became of it.
-
-    Attributes:
-        claim: in words, with the pairs of inputs that it is about.
-        claimed: epsilon, or what stands for it.
-        measured: what the mechanism costs there: exactly, or at least; infinite where an output tells inputs apart.
-        holds: whether it is no more than claimed (of a bound: whether it is not refuted).
-        how: it was measured.
-        n: pairs of inputs compared, or draws on each side.
-        differing: share of pairs of inputs whose possible outputs differ; None where no such share was looked for.
-    """
-
-    claim: str
-    claimed: float
-    measured: float
-    holds: bool
-    how: str
-    n: int
-    differing: float | None = None
-
-    @property
-    def verdict(self) -> str:
-        """``holds``, or ``misses`` and by how much."""
-        if self.holds:
-            return "holds"
-        over = self.measured - self.claimed
-        return f"misses by {over:.3g}" if math.isfinite(over) else "misses: nothing bounds it"
 
 
 def audit_claims(
@@ -104,7 +73,7 @@ def _metric(channel: ExponentialChannel, ids: Ids) -> ClaimAudit:
         found.holds,
         "exact, all outputs",
         found.pairs,
-        0.0 if found.same_support else None,
+        differing=0.0 if found.same_support else None,
     )
 
 
@@ -128,7 +97,7 @@ def _sensitive(channel: SensitiveWordsChannel, inputs: int) -> tuple[ClaimAudit,
             bool((ratios <= channel.epsilon * among + _SLACK).all()),
             "exact, all outputs",
             pairs,
-            0.0,
+            differing=0.0,
         )
     ]
     if len(kept):
@@ -150,7 +119,7 @@ def _sensitive(channel: SensitiveWordsChannel, inputs: int) -> tuple[ClaimAudit,
                 channel.resampled == 1,
                 "exact, supports compared",
                 len(kept) * len(sensitive),
-                float(channel.resampled < 1),
+                differing=float(channel.resampled < 1),
             ),
         ]
     return tuple(results)
@@ -176,7 +145,7 @@ def _sets(channel: CustomisedChannel) -> tuple[ClaimAudit, ...]:
             measured <= channel.epsilon + _SLACK,
             "exact, all outputs",
             within,
-            0.0,
+            differing=0.0,
         ),
         ClaimAudit(
             "epsilon, across sets",
@@ -185,7 +154,7 @@ def _sets(channel: CustomisedChannel) -> tuple[ClaimAudit, ...]:
             not across,
             "exact, supports compared",
             across,
-            float(across > 0),
+            differing=float(across > 0),
         ),
     )
 
@@ -204,7 +173,7 @@ def _lists(channel: CustomisedChannel) -> ClaimAudit:
         same == everything,
         "exact, supports compared",
         everything,
-        differing,
+        differing=differing,
     )
 
 
@@ -229,6 +198,7 @@ def _noise(channel: NoisyNearestChannel, rng: np.random.Generator, draws: int) -
         at_least <= channel.epsilon and not law.refuted(),
         f"epsilon of the noise at least, at {_CONFIDENCE:.1%} confidence; tests of radius and direction",
         count,
+        exact=False,
     )
 
 
@@ -247,6 +217,7 @@ def _closest(channel: NoisyNearestChannel, rng: np.random.Generator, inputs: int
         not bound.refuted,
         f"distinguishing game, at least at {_CONFIDENCE:.1%} confidence",
         draws,
+        exact=False,
     )
 
 
@@ -267,7 +238,8 @@ def _random_lists(channel: RandomListChannel, rng: np.random.Generator, inputs: 
         not bound.refuted,
         f"distinguishing game, at least at {_CONFIDENCE:.1%} confidence; a draw of each list",
         draws,
-        float(differing),
+        exact=False,
+        differing=float(differing),
     )
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from smd_research.core.claim_audit import ClaimAudit
 from smd_research.core.errors import ConfigError
 from smd_research.core.guarantee import Guarantee
 
@@ -70,3 +71,18 @@ class RandomisedResponse:
             verified="closed form",
             source="Warner 1965; DP-Forward, arXiv 2309.06746, on labels",
         )
+
+
+def audit_response(response: RandomisedResponse) -> ClaimAudit:
+    """The largest log ratio of an answer's probability between two classes, exactly."""
+    logs = np.log(response.probabilities)
+    measured = float((logs.max(axis=0) - logs.min(axis=0)).max())
+    return ClaimAudit(
+        "epsilon, between any two classes",
+        response.epsilon,
+        measured,
+        measured <= response.epsilon * (1 + 1e-9),
+        "exact, all answers",
+        response.classes * (response.classes - 1) // 2,
+        differing=0.0,
+    )

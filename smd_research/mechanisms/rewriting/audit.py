@@ -1,38 +1,20 @@
 """Audits of rewriters: the laws of every written token, compared between texts over the whole vocabulary."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from smd_research.core.claim_audit import ClaimAudit
 from smd_research.core.errors import ConfigError
 from smd_research.mechanisms.rewriting.base import Rewriter
 
 _SLACK = 1e-9
 
 
-@dataclass(frozen=True)
-class RewriteAudit:
-    """What a rewriter claims of one written token against what was measured.
-
-    Attributes:
-        claimed: epsilon of one token.
-        measured: largest ``|log p(y|x) - log p(y|x')|`` that was found; a lower bound of the true epsilon.
-        holds: whether no ratio exceeds the claim and every token is possible for every text.
-        how: in words.
-        n: log ratios compared.
-    """
-
-    claimed: float
-    measured: float
-    holds: bool
-    how: str
-    n: int
-
-
-def audit_rewriter(rewriter: Rewriter, texts: Tensor, sent: Sequence[int]) -> RewriteAudit:
+def audit_rewriter(rewriter: Rewriter, texts: Tensor, sent: Sequence[int]) -> ClaimAudit:
     """Compare the laws of all tokens between all pairs of texts, given what was written before.
 
     The claim is that of the bounds, ``2 (high - low) / T``, whether logits are clipped or not: released code that sets
@@ -59,16 +41,19 @@ def audit_rewriter(rewriter: Rewriter, texts: Tensor, sent: Sequence[int]) -> Re
     full = bool(least[:, possible].isfinite().all())
     measured = float((most - least)[:, possible].max()) if full else float("inf")
     claimed = rewriter.softmax.epsilon
-    return RewriteAudit(
+    return ClaimAudit(
+        claim="epsilon of one written token, between any two texts",
         claimed=claimed,
         measured=measured,
         holds=full and measured <= claimed * (1 + _SLACK),
         how="exact laws of every written token, all tokens, all pairs of the texts given",
         n=len(texts) * (len(texts) - 1) // 2 * places * int(possible.sum()),
+        exact=False,
+        differing=None if full else 1.0,
     )
 
 
-def hardest_audit(rewriter: Rewriter, texts: Tensor, passed: Collection[int], rng: np.random.Generator) -> RewriteAudit:
+def hardest_audit(rewriter: Rewriter, texts: Tensor, passed: Collection[int], rng: np.random.Generator) -> ClaimAudit:
     """The worst of several audits: between texts as people write them, and between those of one token over and over.
 
     A model that has read one token many times expects it with all its might: where a bound can be broken, it is there.

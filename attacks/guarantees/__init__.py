@@ -1,0 +1,1 @@
+"""Attacks on promises: two inputs that a mechanism's outputs tell apart better than was promised."""

@@ -1,0 +1,67 @@
+"""Canaries: texts that nobody writes, put into a training by coins and looked for in what was trained."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+from attacks.base import GuaranteeAttack
+from smd_research.core.claim_audit import ClaimAudit
+from smd_research.core.errors import NotApplicableError
+from smd_research.data.texts import Texts
+from smd_research.mechanisms.privacy.one_run_audit import audit_canaries
+from smd_research.training.canaries import drawn_canaries, play
+from smd_research.training.methods import Private
+
+
+class Canaries(GuaranteeAttack):
+    """Plays the published training once on public texts with canaries among them (Steinke et al., NeurIPS 2023).
+
+    Args:
+        canaries: how many, each put in by a fair coin.
+        tokens: of each.
+        texts: public ones to tune on besides, at least as many as a step's sample has on average.
+        classes: drawn for public texts and canaries; the head has so many.
+        confidence: of the bound.
+    """
+
+    def __init__(self, canaries: int, tokens: int, texts: int, classes: int, confidence: float) -> None:
+        self.canaries, self.tokens, self.texts, self.classes = canaries, tokens, texts, classes
+        self.confidence = confidence
+
+    def refute(self, rng: np.random.Generator) -> Sequence[ClaimAudit]:
+        tuning = self.public.published(Private)
+        if tuning is None:
+            raise NotApplicableError("audits DP-SGD: tune with it, tuning=dp_sgd or dp_lora")
+        bundle = self.public.before or self.public.bundle
+        seed, vocabulary = int(rng.integers(2**31)), len(bundle.embedding)
+        pool = [token for token in range(vocabulary) if token not in bundle.special_ids]
+        around = self._around(rng)
+        canaries = drawn_canaries(self.canaries, self.tokens, pool, self.classes, seed)
+        with TemporaryDirectory() as folder:
+            game = play(
+                bundle.model, around, around, canaries, tuning, classes=self.classes, seed=seed, folder=Path(folder)
+            )
+        found = audit_canaries(game.included, game.scores, game.epsilon, game.delta, self.confidence)
+        advantage = f"{found.advantage:+.2f} ({found.advantage_low:+.2f} to {found.advantage_high:+.2f})"
+        how = (
+            f"one run, {found.right} of {found.guesses} guesses right, at least at {found.confidence:.0%} confidence; "
+            f"advantage of guessing all {advantage}"
+        )
+        return [
+            ClaimAudit(
+                "epsilon of one text tuned on", found.claimed, found.measured, found.holds, how, found.n, exact=False
+            )
+        ]
+
+    def _around(self, rng: np.random.Generator) -> Texts:
+        """Public texts with classes drawn for them.
+
+        Raises:
+            NotApplicableError: where there are none.
+        """
+        ids = tuple(ids[: self.tokens] for ids in self.public.corpus if len(ids) >= self.tokens)[: self.texts]
+        if not ids:
+            raise NotApplicableError(f"no public text has {self.tokens} tokens: take fewer with attack.tokens")
+        return Texts(ids, tuple(rng.integers(0, self.classes, len(ids)).tolist()))

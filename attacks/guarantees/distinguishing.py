@@ -1,0 +1,99 @@
+"""The distinguishing game: a mechanism is played on pairs of inputs; what tells them apart is held to its claim."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from attacks.base import GuaranteeAttack, Public
+from smd_research.core.claim_audit import ClaimAudit
+from smd_research.core.errors import ConfigError, NotApplicableError
+from smd_research.mechanisms.privacy.channel_audit import audit_claims
+from smd_research.mechanisms.privacy.channels import TokenChannelParameters, published_channel
+from smd_research.mechanisms.privacy.randomised_response import RandomisedResponse, audit_response
+from smd_research.mechanisms.rewriting.audit import hardest_audit
+from smd_research.mechanisms.rewriting.parameters import RewriteParameters
+
+
+@dataclass(frozen=True)
+class AuditEffort:
+    """How hard is looked.
+
+    Attributes:
+        inputs: that are compared pairwise, where there are more.
+        draws: on each side of a game.
+        texts: that are compared pairwise.
+        text_tokens: of each.
+    """
+
+    inputs: int
+    draws: int
+    texts: int
+    text_tokens: int
+
+
+class Distinguishing(GuaranteeAttack):
+    """Audits a mechanism from its public parameters: exactly where its law is known, else by a game with confidence.
+
+    Args:
+        inputs: tokens that are compared pairwise, evenly spread over the vocabulary; all where there are fewer.
+        draws: of the mechanism on each side of a game.
+        texts: of public text that are compared pairwise, where a mechanism takes a whole text.
+        text_tokens: to which they are cut.
+    """
+
+    def __init__(self, inputs: int, draws: int, texts: int, text_tokens: int) -> None:
+        self.effort = AuditEffort(inputs, draws, texts, text_tokens)
+
+    def refute(self, rng: np.random.Generator) -> Sequence[ClaimAudit]:
+        found = [
+            claim
+            for kind, audit in AUDITS.items()
+            if (published := self.public.published(kind)) is not None
+            for claim in audit(published, self.public, self.effort, rng)
+        ]
+        if not found:
+            raise NotApplicableError(f"{self.public.defense} publishes no mechanism whose promise could be audited")
+        return found
+
+
+Found = Sequence[ClaimAudit]
+Audit = Callable[[Any, Public, AuditEffort, np.random.Generator], Found]
+"""Audits a mechanism by its public parameters."""
+
+
+def _tokens(known: TokenChannelParameters, public: Public, effort: AuditEffort, rng: np.random.Generator) -> Found:
+    return audit_claims(published_channel(known, public.bundle), rng, effort.inputs, effort.draws)
+
+
+def _rewriting(known: RewriteParameters, public: Public, effort: AuditEffort, rng: np.random.Generator) -> Found:
+    texts = _public_texts(public, effort)
+    return [hardest_audit(known.rewriter(public.bundle), texts, public.bundle.special_ids | {*known.passed}, rng)]
+
+
+def _labels(known: RandomisedResponse, public: Public, effort: AuditEffort, rng: np.random.Generator) -> Found:
+    return [audit_response(known)]
+
+
+AUDITS: Mapping[type, Audit] = {
+    TokenChannelParameters: _tokens,
+    RewriteParameters: _rewriting,
+    RandomisedResponse: _labels,
+}
+"""By the type of what is published."""
+
+
+def _public_texts(public: Public, effort: AuditEffort) -> Tensor:
+    """Openings of public documents of one length ``[texts, text_tokens]``.
+
+    Raises:
+        ConfigError: where fewer than two are long enough.
+    """
+    length = effort.text_tokens
+    long = [ids[:length] for ids in public.corpus if len(ids) >= length][: effort.texts]
+    if len(long) < 2:
+        raise ConfigError(f"attack.text_tokens={length}: {len(long)} public texts are that long, two are needed")
+    return torch.tensor(long, device=public.bundle.device)

@@ -1,0 +1,38 @@
+"""A claim of privacy and what became of it when it was audited."""
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class ClaimAudit:
+    """A claim and what became of it.
+
+    Attributes:
+        claim: in words, with the pairs of inputs that it is about.
+        claimed: epsilon, or what stands for it.
+        measured: what the mechanism costs there: exactly, or at least; infinite where an output tells inputs apart.
+        holds: whether it is no more than claimed (of a bound: whether it is not refuted).
+        how: it was measured.
+        n: pairs of inputs or log ratios compared, or draws on each side.
+        exact: whether ``measured`` is exact; else it is a lower bound, at the confidence that ``how`` names.
+        differing: share of pairs of inputs whose possible outputs differ; None where no such share was looked for.
+    """
+
+    claim: str
+    claimed: float
+    measured: float
+    holds: bool
+    how: str
+    n: int
+    exact: bool = True
+    differing: float | None = None
+
+    @property
+    def verdict(self) -> str:
+        """``holds``, or ``misses`` and by how much; of a bound, ``not refuted`` or ``refuted``."""
+        if self.holds:
+            return "holds" if self.exact else "not refuted"
+        over = self.measured - self.claimed
+        word = "misses" if self.exact else "refuted"
+        return f"{word} by {over:.3g}" if math.isfinite(over) else f"{word}: nothing bounds it"

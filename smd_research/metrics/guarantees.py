@@ -1,0 +1,46 @@
+"""What is claimed of a privacy mechanism, and what an audit finds: epsilons of one notion, never compared across."""
+
+import math
+from collections.abc import Sequence
+
+from smd_research.core.claim_audit import ClaimAudit
+from smd_research.metrics.card import Card
+from smd_research.metrics.estimate import Estimate
+
+CLAIMED_EPSILON = Card(
+    "claimed_epsilon", "claimed epsilon", "privacy", "", "lower", "", None, "known",
+    "of the pairs of inputs that the claim is about, in the notion of the mechanism's own guarantee",
+)  # fmt: skip
+
+MEASURED_EPSILON = Card(
+    "measured_epsilon", "measured epsilon", "privacy", "", "lower", "", None, "known",
+    "of the same pairs: exact where outputs can be counted, else a lower bound; absent where nothing bounds it",
+)  # fmt: skip
+
+CLAIM_HOLDS = Card.known("claim_holds", "claim holds", "1 where what is measured is no more than what is claimed")
+
+CLAIM_EXACT = Card.known("claim_exact", "exact", "1 where the measured epsilon is exact, 0 where it is a lower bound")
+
+SUPPORT_DIFFERS = Card.known(
+    "support_differs", "supports that differ", "pairs of inputs of which one can become what the other cannot"
+)
+
+AUDITED = Card.cost("audited", "audited", "pairs or draws", "pairs of inputs compared, or draws on each side")
+
+
+def audit_metrics(audit: ClaimAudit) -> dict[str, Estimate]:
+    """Metrics of one claim."""
+    found = {
+        "claimed_epsilon": audit.claimed,
+        "measured_epsilon": audit.measured,
+        "claim_holds": float(audit.holds),
+        "claim_exact": float(audit.exact),
+        "support_differs": math.nan if audit.differing is None else audit.differing,
+        "audited": float(audit.n),
+    }
+    return {name: Estimate(value) for name, value in found.items() if math.isfinite(value)}
+
+
+def weakest(audits: Sequence[ClaimAudit]) -> ClaimAudit:
+    """The claim that fails by most, or where none fails, the one that is nearest to it."""
+    return max(audits, key=lambda one: (not one.holds, one.measured - one.claimed))
