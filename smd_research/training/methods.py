@@ -12,7 +12,7 @@ from transformers.pytorch_utils import Conv1D
 
 from smd_research.core.errors import ConfigError
 from smd_research.core.guarantee import Guarantee
-from smd_research.training.accounting import Spending, check_opacus, planned_spending, usual_delta
+from smd_research.training.accounting import Spending, planned_spending, usual_delta
 from smd_research.training.classifier import Pooling
 
 Restore = Callable[[], PreTrainedModel]
@@ -125,7 +125,7 @@ class Private(Tuning):
         delta: of the same; None: ``n ** -1.1`` for ``n`` texts.
 
     Raises:
-        ConfigError: for a value out of range, or where opacus is not there.
+        ConfigError: for a value out of range.
     """
 
     epsilon: float
@@ -140,7 +140,6 @@ class Private(Tuning):
             raise ConfigError(f"tuning.epsilon={self.epsilon:g} is out of range: it must be positive")
         if self.delta is not None and not 0 < self.delta < 1:
             raise ConfigError(f"tuning.delta={self.delta:g} is out of range: it lies between 0 and 1")
-        check_opacus()
 
     def adapt(self, model: PreTrainedModel) -> Restore:
         restore = super().adapt(model)  # type: ignore[safe-super]  # of Full or Lora, which come after this class
@@ -156,7 +155,7 @@ class Private(Tuning):
         """What a run on so many texts spends, and the noise that it takes.
 
         Raises:
-            ConfigError: for a sample larger than the data, or a promise that cannot be kept.
+            ConfigError: for a sample larger than the data, or a promise that cannot be kept; without opacus.
         """
         if self.batch > texts:
             raise ConfigError(
@@ -188,7 +187,8 @@ class Private(Tuning):
             assumptions=(
                 f"Poisson samples at rate {spent.rate:.4g}, noise multiplier {spent.noise_multiplier:.4g}, composed by "
                 f"{spent.accountant}; protects from who gets the tuned model, not from the provider; the number of "
-                "texts is public; options chosen by looking at results cost more; noise of 32-bit floating point"
+                "texts is public; several texts of one user are promised less; options chosen by looking at results "
+                "cost more; noise of 32-bit floating point"
             ),
             verified="accountant against an oracle, gradients of single texts against a loop, canaries",
             source="Abadi et al., CCS 2016",

@@ -1,6 +1,6 @@
 """Canaries betray a training that promises nothing, and not one that keeps a small epsilon."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from smd_research.training.methods import Full, Tuning
 pytest.importorskip("opacus", reason="opacus is not installed: pip install 'smd-research[dp]'")
 
 OPEN = Full(
-    **{name: value for name, value in vars(SGD).items() if name not in ("epsilon", "delta")}
+    **{one.name: getattr(SGD, one.name) for one in fields(Full)}
     | {"steps": 160, "batch": 32, "learning_rate": 4e-3, "checks": 1}
 )
 CANARIES = drawn_canaries(160, 8, range(10, 90), 2, 0)
