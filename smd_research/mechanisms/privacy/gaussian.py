@@ -8,7 +8,7 @@ about 8.4 on at delta 1e-5).
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -19,6 +19,8 @@ from smd_research.core.errors import ConfigError
 from smd_research.core.guarantee import Guarantee
 
 Unit = Literal["token", "sequence"]
+Calibration = Literal["corrected", "released"]
+CALIBRATIONS: tuple[Calibration, ...] = get_args(Calibration)
 
 
 def log_delta(sigma: float, epsilon: float, sensitivity: float = 1.0) -> float:
@@ -106,6 +108,9 @@ def clip_frobenius(states: torch.Tensor, norm: float) -> torch.Tensor:
 class GaussianMechanism:
     """Clip to norm ``C``, add Gaussian noise for sensitivity ``2C`` (replacement: two clipped vectors differ by 2C).
 
+    The code of DP-Forward scales the noise for sensitivity one, whatever ``C`` is: ``calibration="released"`` does the
+    same, and its guarantee states what that gives, the epsilon of the same noise at ``2C``.
+
     Attributes:
         epsilon: of one release.
         delta: of one release.
@@ -113,16 +118,20 @@ class GaussianMechanism:
         unit: ``"token"``: each row is clipped to ``C = c`` and protected by itself, sound only where a row depends on
             one token alone (the embedding layer); ``"sequence"``: all ``n`` rows of a message are one vector, clipped
             to Frobenius norm ``C = c sqrt(n)`` (``n`` is public) and protected as one.
+        calibration: ``corrected`` for ``2C``, or ``released`` for one.
     """
 
     epsilon: float
     delta: float
     clip: float
     unit: Unit
+    calibration: Calibration = "corrected"
 
     def __post_init__(self) -> None:
         if self.unit not in ("token", "sequence"):
             raise ConfigError(f"unknown unit {self.unit!r}: choose 'token' or 'sequence'")
+        if self.calibration not in CALIBRATIONS:
+            raise ConfigError(f"unknown calibration {self.calibration!r}: choose {' or '.join(CALIBRATIONS)}")
         if not 0 < self.clip < math.inf:
             raise ConfigError(f"the clipping norm must be positive and finite, not {self.clip:g}")
         gaussian_sigma(self.epsilon, self.delta)
@@ -142,7 +151,16 @@ class GaussianMechanism:
 
     def sigma(self, rows: int) -> float:
         """Standard deviation of each coordinate in a message of this many rows."""
-        return self.noise_multiplier * self.sensitivity(rows)
+        return self.noise_multiplier * (1.0 if self.calibration == "released" else self.sensitivity(rows))
+
+    def true_epsilon(self, rows: int = 1, releases: int = 1) -> float:
+        """Exact epsilon, at the same delta, of so many releases of so many rows each, whatever the noise was made for.
+
+        Neighbours lie ``2C`` apart, and n releases are one of sqrt(n) times the sensitivity.
+        """
+        if self.calibration == "corrected":
+            return self.epsilon if releases == 1 else self.composed_epsilon(releases)
+        return gaussian_epsilon(self.sigma(rows), self.delta, self.sensitivity(rows) * math.sqrt(releases))
 
     def clipped(self, states: torch.Tensor) -> torch.Tensor:
         """The states ``[n, d]`` as released but for the noise."""
@@ -161,11 +179,14 @@ class GaussianMechanism:
     @property
     def parameters(self) -> "GaussianParameters":
         """As published."""
-        return GaussianParameters(self.unit, self.epsilon, self.delta, self.clip, self.sigma(1))
+        return GaussianParameters(self.unit, self.epsilon, self.delta, self.clip, self.sigma(1), self.calibration)
 
     def guarantee(self) -> Guarantee:
         """What one release is promised, and what a prompt costs."""
-        examples = ", ".join(f"n={n}: {self.composed_epsilon(n):.4g}" for n in (1, 16, 64))
+        examples = ", ".join(f"n={n}: {self.true_epsilon(releases=n):.4g}" for n in (1, 16, 64))
+        claim = "" if self.calibration == "corrected" else f"; the noise is for epsilon={self.epsilon:g} at C=1/2"
+        # noise that does not grow with the norm allowed protects longer messages less: nothing bounds all of them
+        bounded = self.calibration == "corrected" or self.unit == "token"
         counted = {
             "token": "a prompt of n tokens (every row one release)",
             "sequence": "n messages of one request (the prompt's states, then a row for each token but the last)",
@@ -174,14 +195,14 @@ class GaussianMechanism:
         return Guarantee(
             notion="(epsilon, delta)-LDP",
             unit=self.unit,
-            epsilon=self.epsilon,
+            epsilon=self.true_epsilon(),
             delta=self.delta,
             metric="Euclidean" if self.unit == "token" else "Frobenius",
             adjacency=adjacency[self.unit],
             sensitivity=self.sensitivity(1),
             clip=self.clip,
-            composition=f"{counted} costs, exactly and at the same delta, epsilon {examples}",
-            unit_epsilon=self.epsilon,
+            composition=f"{counted} costs, exactly and at the same delta, epsilon {examples}{claim}",
+            unit_epsilon=self.true_epsilon() if bounded else None,
             support="every vector, whatever the input",
             assumptions="clip norm chosen without seeing the prompt; length visible; sensitivity stated for one row",
             verified="exact delta at distance 2C, Monte-Carlo worst-pair bound (mechanisms.audit)",
@@ -199,6 +220,7 @@ class GaussianParameters:
         delta: of one release.
         clip: norm allowed to a row on average.
         sigma: standard deviation of each coordinate in a message of one row.
+        calibration: whether the noise grows with what is allowed to a message, as :class:`GaussianMechanism` has them.
     """
 
     unit: Unit
@@ -206,3 +228,9 @@ class GaussianParameters:
     delta: float
     clip: float
     sigma: float
+    calibration: Calibration = "corrected"
+
+    def sigma_of(self, rows: int) -> float:
+        """Standard deviation of each coordinate in a message of this many rows."""
+        grows = self.unit == "sequence" and self.calibration == "corrected"
+        return self.sigma * math.sqrt(rows) if grows else self.sigma
