@@ -1,8 +1,13 @@
-"""Split inference with clipped Gaussian noise on the hidden states (the shape of DP-Forward, CCS 2023).
+"""Split inference with noise on the hidden states.
 
-Noise is calibrated analytically for sensitivity ``2C`` (replacement). A row may be clipped and protected by itself only
-where it depends on one token alone, which is the embedding; deeper, causal attention spreads a token over all later
-rows, so the whole message is clipped and protected as one vector.
+``gaussian`` (the shape of DP-Forward, CCS 2023): clipped, with noise calibrated analytically for sensitivity ``2C``
+(replacement). A row may be clipped and protected by itself only where it depends on one token alone, which is the
+embedding; deeper, causal attention spreads a token over all later rows, so the whole message is clipped and protected
+as one vector.
+
+``dchi`` (token representation privatisation, Qu et al., CIKM 2021): radial noise on each row of the embedding, which
+is not clipped; two tokens are told apart the better the further apart they lie. There only, since deeper no distance of
+two tokens bounds that of the rows that depend on them.
 
 Rows of generated tokens: at the embedding they are functions of tokens that the provider itself chose, and cross
 without noise; deeper they depend on the prompt, and each is one more release, clipped and noised afresh.
@@ -11,6 +16,7 @@ without noise; deeper they depend on the prompt, and each is one more release, c
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 import torch
@@ -22,15 +28,29 @@ from smd_research.core.observable import Observable
 from smd_research.core.seeds import generator
 from smd_research.defenses.base import NO_TEXT, Defense, Prepared, PublicText
 from smd_research.defenses.split import SHOWS, SplitDeployment, check_cut, cut_after
-from smd_research.mechanisms.privacy.embedding_space import EmbeddingSpace
-from smd_research.mechanisms.privacy.gaussian import GaussianMechanism, Unit, clip_rows, gaussian_sigma
-from smd_research.mechanisms.privacy.survival import gaussian_epsilons, token_frequencies
+from smd_research.mechanisms.privacy.embedding_space import EmbeddingSpace, Floats
+from smd_research.mechanisms.privacy.gaussian import (
+    CALIBRATIONS,
+    Calibration,
+    GaussianMechanism,
+    Unit,
+    clip_rows,
+    gaussian_sigma,
+)
+from smd_research.mechanisms.privacy.noise import Sampler
+from smd_research.mechanisms.privacy.radial import RadialMechanism, check_epsilon
+from smd_research.mechanisms.privacy.survival import dchi_epsilons, gaussian_epsilons, token_frequencies
 from smd_research.mechanisms.split_inference import PermutationParameters, SplitParameters
 from smd_research.models.attention import LocalAttention
 from smd_research.models.bundle import Bundle
 from smd_research.models.extension import ExtensionEngine
 from smd_research.models.hooked import HookedModel
 from smd_research.models.sources import DTYPES
+
+Noise = Literal["gaussian", "dchi"]
+MECHANISMS: tuple[Noise, ...] = get_args(Noise)
+
+VectorMechanism: TypeAlias = GaussianMechanism | RadialMechanism
 
 _CALIBRATION_DOCUMENTS = 32
 _CALIBRATION_TOKENS = 64
@@ -43,12 +63,12 @@ class DpHiddenDeployment(SplitDeployment):
         bundle: the model.
         boundary: joins the parties.
         cut: where the model is cut.
-        mechanism: clips and noises.
+        mechanism: noises.
         seed: of the noise.
     """
 
     def __init__(
-        self, bundle: Bundle, boundary: Boundary, cut: SplitParameters, mechanism: GaussianMechanism, seed: int
+        self, bundle: Bundle, boundary: Boundary, cut: SplitParameters, mechanism: VectorMechanism, seed: int
     ) -> None:
         super().__init__(bundle, boundary, cut, PermutationParameters(), seed)
         self._mechanism = mechanism
@@ -72,11 +92,11 @@ class DpHiddenPrepared(Prepared):
 
     Attributes:
         cut: where.
-        mechanism: clips and noises.
+        mechanism: noises.
     """
 
     cut: SplitParameters
-    mechanism: GaussianMechanism
+    mechanism: VectorMechanism
 
     def deploy(self, boundary: Boundary) -> DpHiddenDeployment:
         """Start the two parties."""
@@ -84,35 +104,50 @@ class DpHiddenPrepared(Prepared):
 
 
 class DpHidden(Defense):
-    """Gaussian differential privacy on the states at the cut.
+    """Differential privacy of the states at the cut.
 
     Args:
+        mechanism: ``gaussian``, or ``dchi`` at layer 0.
         layer: how many blocks the client runs; 0 sends embeddings.
-        epsilon: of one release; wins over ``survival``.
+        epsilon: of one release, or with ``dchi`` of one row and unit of distance; wins over ``survival``.
         survival: choose epsilon so that for this share of tokens the nearest embedding row is still their own (layer 0
             only), on the frequencies of the public corpus.
-        delta: of one release.
+        delta: of one release; Gaussian noise alone has one.
         clip: norm allowed to a row on average; by default the median row norm, of the public embedding at layer 0, of
-            the public corpus's states deeper.
+            the public corpus's states deeper. Gaussian noise alone needs one.
         unit: ``token`` or ``sequence``; by default ``token`` at layer 0, ``sequence`` deeper.
+        calibration: of Gaussian noise: ``corrected`` for sensitivity ``2C``, or ``released`` for one, as DP-Forward's
+            code has it; the guarantee states what that gives.
         wire_dtype: type in which states cross.
 
     Raises:
-        ConfigError: for a value out of range, ``unit=token`` below the embedding, or no way to an epsilon.
+        ConfigError: for a value out of range, a mechanism or ``unit=token`` where their guarantees do not reach, or no
+            way to an epsilon.
     """
 
     def __init__(
         self,
+        mechanism: Noise = "gaussian",
         layer: int = 0,
         epsilon: float | None = None,
         survival: float | None = 0.5,
         delta: float = 1e-5,
         clip: float | None = None,
         unit: Unit | None = None,
+        calibration: Calibration = "corrected",
         wire_dtype: str = "fp32",
     ) -> None:
         self.cut = cut_after(layer, wire_dtype)
         self.unit: Unit = unit or ("token" if layer == 0 else "sequence")
+        if mechanism not in MECHANISMS:
+            raise ConfigError(f"defense.mechanism={mechanism} is unknown: use one of {', '.join(MECHANISMS)}")
+        if calibration not in CALIBRATIONS:
+            raise ConfigError(f"defense.calibration={calibration} is unknown: use one of {', '.join(CALIBRATIONS)}")
+        if mechanism == "dchi" and (layer > 0 or self.unit != "token"):
+            raise ConfigError(
+                f"defense.mechanism=dchi promises nothing at layer {layer} with unit={self.unit}: only a row of the "
+                "embedding is bounded by the distance of two tokens; use layer=0 and unit=token, or mechanism=gaussian"
+            )
         if layer > 0 and self.unit == "token":
             raise ConfigError(
                 f"defense.unit=token is unsound at layer {layer}: a row there depends on every earlier token; "
@@ -124,10 +159,14 @@ class DpHidden(Defense):
                 f"dp_hidden needs defense.epsilon=E at layer {layer} with unit={self.unit} "
                 "(defense.survival=S places it for unit=token only)"
             )
+        if not 0 < delta < 1:
+            raise ConfigError(f"defense.delta={delta:g} is out of range: it lies between 0 and 1")
         if epsilon is not None:
-            gaussian_sigma(epsilon, delta)
+            gaussian_sigma(epsilon, delta) if mechanism == "gaussian" else check_epsilon(epsilon)
         if clip is not None and clip <= 0:
             raise ConfigError(f"defense.clip={clip:g} is out of range: it must be positive")
+        self.noise = mechanism
+        self.calibration = calibration
         self.epsilon = epsilon
         self.survival = survival
         self.delta = delta
@@ -154,7 +193,7 @@ class DpHidden(Defense):
             mechanism=mechanism,
         )
 
-    def mechanism(self, bundle: Bundle, corpus: Sequence[Sequence[int]] = ()) -> GaussianMechanism:
+    def mechanism(self, bundle: Bundle, corpus: Sequence[Sequence[int]] = ()) -> VectorMechanism:
         """The mechanism for a model, with the defaults that depend on it filled in.
 
         Args:
@@ -164,18 +203,23 @@ class DpHidden(Defense):
         Raises:
             ConfigError: where there is neither a clipping norm nor text to set it.
         """
-        table = ExtensionEngine(bundle, 0).embedded(0).float().cpu() if self.cut.layer == 0 else None
+        table = embedding_rows(bundle) if self.cut.layer == 0 else None
+        if self.noise == "dchi":
+            assert table is not None
+            return radial_mechanism(bundle, table, self.epsilon, self.survival, corpus)
         clip = self.clip or self._median_norm(bundle, table, corpus)
         epsilon = self.epsilon
         if epsilon is None:
             assert table is not None
             assert self.survival is not None
-            epsilon = self._epsilon_of_survival(bundle, clip_rows(table, clip), clip, self.survival, corpus)
-        return GaussianMechanism(epsilon, self.delta, clip, self.unit)
+            space = EmbeddingSpace.of(clip_rows(table, clip), scale="raw")
+            frequencies = _frequencies(bundle, corpus)
+            (epsilon,) = gaussian_epsilons(space, frequencies, self.delta, 2.0 * clip, (self.survival,))
+        return GaussianMechanism(epsilon, self.delta, clip, self.unit, self.calibration)
 
     def _median_norm(self, bundle: Bundle, table: Tensor | None, corpus: Sequence[Sequence[int]]) -> float:
         if table is not None:
-            return float(table.norm(dim=-1).median())
+            return median_norm(table)
         if not corpus:
             raise ConfigError(f"dp_hidden at layer {self.cut.layer} needs defense.clip=C, or a public corpus to set it")
         model = HookedModel(bundle, None, self.cut.layer)
@@ -186,11 +230,45 @@ class DpHidden(Defense):
             norms.append(states.float().norm(dim=-1).cpu())
         return float(torch.cat(norms).median())
 
-    def _epsilon_of_survival(
-        self, bundle: Bundle, rows: Tensor, clip: float, share: float, corpus: Sequence[Sequence[int]]
-    ) -> float:
-        space = EmbeddingSpace.of(rows, scale="raw")
-        counted = token_frequencies(corpus, bundle.geometry.vocab)
-        frequencies = counted if counted.any() else np.ones(bundle.geometry.vocab)
-        (epsilon,) = gaussian_epsilons(space, frequencies, self.delta, 2.0 * clip, (share,))
-        return epsilon
+
+def embedding_rows(bundle: Bundle) -> Tensor:
+    """What the embedding makes of every vocabulary entry ``[vocab, width]``, on the CPU in fp32."""
+    return ExtensionEngine(bundle, 0).embedded(0).float().cpu()
+
+
+def median_norm(table: Tensor) -> float:
+    """The norm that half of a table's rows ``[vocab, width]`` reach."""
+    return float(table.norm(dim=-1).median())
+
+
+def radial_mechanism(
+    bundle: Bundle,
+    table: Tensor,
+    epsilon: float | None,
+    survival: float | None,
+    corpus: Sequence[Sequence[int]],
+    sampler: Sampler = "radial",
+    clip: float | None = None,
+) -> RadialMechanism:
+    """Radial noise on the rows of a model's embedding.
+
+    Args:
+        bundle: the model.
+        table: its rows ``[vocab, width]``.
+        epsilon: of a row and unit of distance; None places it by ``survival``.
+        survival: share of tokens that stay nearest to their noisy row, before it is clipped, under the radial law.
+        corpus: token ids of public text, whose frequencies weigh the tokens.
+        sampler: of the noise.
+        clip: norm of a noisy row.
+    """
+    space = EmbeddingSpace.of(table, scale="raw")
+    if epsilon is None:
+        assert survival is not None
+        (epsilon,) = dchi_epsilons(space, _frequencies(bundle, corpus), (survival,))
+    return RadialMechanism(epsilon, bundle.geometry.width, space.diameter_bound, sampler, clip)
+
+
+def _frequencies(bundle: Bundle, corpus: Sequence[Sequence[int]]) -> Floats:
+    """How often each token stands in public text ``[vocab]``; equal where there is none."""
+    counted = token_frequencies(corpus, bundle.geometry.vocab)
+    return counted if counted.any() else np.ones(bundle.geometry.vocab)

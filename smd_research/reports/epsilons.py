@@ -34,6 +34,7 @@ _OF_WORDS = {"santext_plus": SENSITIVE, "mahalanobis": MAHALANOBIS, "rantext": H
 _NOTIONS = {
     ("dp_rewrite", "epsilon"): WRITTEN,
     ("shaking", "fresh_epsilon"): METRIC,
+    ("split_denoise", "epsilon"): METRIC,
     ("smd", "noise_epsilon"): REPLY,
     ("po", "epsilon"): BIN,
 }
@@ -49,6 +50,8 @@ def notion(defense: str, option: str, options: Mapping[str, object]) -> Notion |
         options: all options of the defense, those left open filled with what was chosen, where that is known.
     """
     if (defense, option) == ("dp_hidden", "epsilon"):
+        if options.get("mechanism") == "dchi":
+            return METRIC
         unit = options.get("unit") or ("token" if not options.get("layer") else "sequence")
         return TOKEN if unit == "token" else WHOLE_TEXT
     if (defense, option) == ("dp_text", "epsilon"):

@@ -14,7 +14,7 @@ from smd_research.defenses.base import Defense
 from smd_research.defenses.dp_hidden import DpHidden
 from smd_research.defenses.dp_text import DpText
 from smd_research.mechanisms.privacy.channels import TOKEN_MECHANISMS, TokenMechanism
-from smd_research.mechanisms.privacy.gaussian import clip_rows, gaussian_delta
+from smd_research.mechanisms.privacy.gaussian import CALIBRATIONS, clip_rows, gaussian_delta
 from smd_research.models import Bundle, sources
 from smd_research.models.attention import LocalAttention
 from smd_research.models.decoding import plain_greedy, plain_logits
@@ -162,6 +162,49 @@ def test_the_share_of_surviving_rows_is_as_asked(llama: Bundle) -> None:
     assert float((found == torch.arange(len(table))).float().mean()) == pytest.approx(0.5, abs=0.04)
 
 
+def test_radial_noise_leaves_rows_unclipped_and_has_its_norm(llama: Bundle) -> None:
+    ids = _ids(llama, 8, 60)
+    defense = DpHidden("dchi", epsilon=30.0)
+    messages, _ = _messages(defense, llama, ids)
+    noise = messages[0] - ExtensionEngine(llama, 0).embedded(0)[list(ids)]
+    width = llama.geometry.width
+    assert float(noise.norm(dim=-1).mean()) == pytest.approx(width / 30.0, rel=0.1)
+    assert defense.prepare(llama).published()["epsilon"] == 30.0
+
+
+def test_noise_is_not_left_out_where_utility_is_measured(llama: Bundle) -> None:
+    """Flaw 9: a defense that evaluates without its noise looks better than it is."""
+    ids = _ids(llama, 9, 20)
+    for defense in (DpHidden(epsilon=5.0), DpHidden(layer=1, epsilon=5.0, clip=1.0), DpHidden("dchi", epsilon=5.0)):
+        with defense.prepare(llama).deploy(Boundary()) as deployment:
+            got = deployment.score(ids, (7, 8, 9))
+        assert float((got - plain_logits(llama, ids, (7, 8, 9))).abs().max()) > 1e-3
+
+
+def test_a_released_calibration_states_what_it_gives(llama: Bundle) -> None:
+    right, released = (DpHidden(epsilon=8.0, clip=1.0, calibration=how).prepare(llama) for how in CALIBRATIONS)
+    assert right.guarantee is not None
+    assert released.guarantee is not None
+    assert (right.guarantee.epsilon, round(released.guarantee.epsilon, 1)) == (8.0, 19.1)
+    assert released.mechanism.sigma(1) == pytest.approx(right.mechanism.sigma(1) / 2)
+    whole = DpHidden(layer=1, epsilon=8.0, clip=1.0, calibration="released").prepare(llama).guarantee
+    assert whole is not None
+    assert whole.unit_epsilon is None  # the noise does not grow with what longer messages are allowed
+
+
+def test_the_promise_of_radial_noise_grows_with_the_distance(llama: Bundle) -> None:
+    mechanism = DpHidden("dchi", survival=0.5).mechanism(llama)
+    promise = mechanism.guarantee()
+    assert (promise.notion, promise.epsilon) == ("metric-DP", mechanism.epsilon)
+    table = ExtensionEngine(llama, 0).embedded(0)
+    assert promise.unit_epsilon >= mechanism.epsilon * float(torch.cdist(table, table).max())
+    released = table + torch.from_numpy(
+        np.stack([mechanism.noise(1, np.random.default_rng(i))[0] for i in range(len(table))])
+    )
+    found = torch.cdist(released.float(), table).argmin(dim=1)
+    assert float((found == torch.arange(len(table))).float().mean()) == pytest.approx(0.5, abs=0.06)
+
+
 def test_the_promise_of_states(llama: Bundle) -> None:
     token, sequence = DpHidden(epsilon=8.0), DpHidden(layer=1, epsilon=8.0, clip=2.0)
     first, second = token.prepare(llama).guarantee, sequence.prepare(llama).guarantee
@@ -186,6 +229,12 @@ def test_the_promise_of_states(llama: Bundle) -> None:
         (lambda: DpHidden(layer=2), "needs defense.epsilon=E at layer 2"),
         (lambda: DpHidden(epsilon=-1.0), "epsilon > 0"),
         (lambda: DpHidden(epsilon=1.0, clip=0.0), "clip=0 is out of range"),
+        (lambda: DpHidden(epsilon=1.0, delta=1.0), "delta=1 is out of range"),
+        (lambda: DpHidden("snow"), "mechanism=snow is unknown"),
+        (lambda: DpHidden(epsilon=1.0, calibration="half"), "calibration=half is unknown"),
+        (lambda: DpHidden("dchi", layer=1, epsilon=1.0), "dchi promises nothing at layer 1"),
+        (lambda: DpHidden("dchi", unit="sequence", epsilon=1.0), "dchi promises nothing at layer 0 with unit=sequence"),
+        (lambda: DpHidden("dchi", epsilon=0.0), "epsilon > 0"),
     ],
 )
 def test_what_promises_nothing_is_refused(make, message: str) -> None:  # type: ignore[no-untyped-def]
