@@ -45,6 +45,7 @@ TOKENS, NEW = 10, 6
 QUICK = {
     "shaking": ["defense.awareness_steps=2", "defense.function_steps=1"],
     **{name: ["defense.steps=2"] for name in ("adversarial", "bottleneck", "sparsify", "obfuscator")},
+    "split_denoise": ["defense.steps=2", "defense.documents=8"],
 }
 SMALL = {"attack": ["experiment=smoke"]}
 """How well an attack does is asked by its own tests: here the least that makes a guess will do."""
