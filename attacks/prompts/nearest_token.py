@@ -2,7 +2,8 @@
 
 The table is what the public model itself produces for every vocabulary entry at the position in question, so scaled
 embeddings and learned positions are taken into account; where the defense clips rows, the table's rows are clipped
-too. Under Gaussian noise the nearest row is the most likely one.
+too. Under Gaussian and radial noise the nearest row is the most likely one. Where rows were clipped after the noise, or
+as one message, lengths say nothing, and directions are compared.
 """
 
 from typing import ClassVar
@@ -18,6 +19,7 @@ from smd_research.core.errors import NotApplicableError
 from smd_research.core.guess import Guess, Spent
 from smd_research.core.observable import Observable
 from smd_research.mechanisms.privacy.gaussian import GaussianParameters, clip_rows
+from smd_research.mechanisms.privacy.radial import RadialParameters
 from smd_research.mechanisms.releases import PlainRelease, ReleaseParameters
 from smd_research.mechanisms.split_inference import PermutationParameters, SplitParameters
 from smd_research.models.extension import ExtensionEngine
@@ -46,20 +48,22 @@ class NearestToken(PromptAttack):
             raise NotApplicableError(
                 f"nearest_token needs rows and features in order; here permute={permutation.permute}"
             )
-        noise = public.published(GaussianParameters)
+        noise, radial = public.published(GaussianParameters), public.published(RadialParameters)
         self._clip = noise.clip if noise and noise.unit == "token" else None
         released = public.published(ReleaseParameters)
         self._release = released.release if released else PlainRelease()
-        self._noisy = noise is not None or self._release.noisy
+        self._noisy = noise is not None or radial is not None or self._release.noisy
+        self._by_direction = bool(noise and noise.unit == "sequence") or bool(radial and radial.clip)
         self._engine = ExtensionEngine(public.bundle, 0)
         first, second = (self._engine.embedded(position) for position in (0, 1))
-        self._one_table = self._sent(first) if torch.equal(first, second) else None
+        self._one_table = self._compared(first) if torch.equal(first, second) else None
 
     def recover(self, view: AdversaryView, rng: np.random.Generator) -> Guess:
         states = view.of(HiddenStates)[0].hidden.to(self.public.bundle.device, torch.float32)
         ranked, ratios = [], []
         for position, state in enumerate(states):
-            table = self._one_table if self._one_table is not None else self._sent(self._engine.embedded(position))
+            table = self._one_table if self._one_table is not None else self._compared(self._engine.embedded(position))
+            state = torch.nn.functional.normalize(state, dim=-1) if self._by_direction else state
             distances = torch.linalg.vector_norm(table - state, dim=-1)
             nearest, order = distances.topk(RANKED, largest=False)
             ranked.append(tuple(order.tolist()))
@@ -73,7 +77,9 @@ class NearestToken(PromptAttack):
     def _vocab(self) -> int:
         return self.public.bundle.geometry.vocab
 
-    def _sent(self, table: Tensor) -> Tensor:
+    def _compared(self, table: Tensor) -> Tensor:
         """The table as it would be sent, but for noise."""
         sent = self._release.centre(table.float())
+        if self._by_direction:
+            return torch.nn.functional.normalize(sent, dim=-1)
         return clip_rows(sent, self._clip) if self._clip else sent

@@ -1,6 +1,7 @@
 """Hidden states are plaintext: every scheme, every cut; on another prompt's view nothing is learnt."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -11,10 +12,14 @@ from attacks.baselines.prior import Prior
 from attacks.baselines.random import Random
 from attacks.prompts.vocab_matching.attack import VocabMatching
 from smd_research.boundary import AdversaryView, Boundary
+from smd_research.core.errors import ConfigError
 from smd_research.data.prompts import Prompt
 from smd_research.data.synthetic import generate
 from smd_research.data.tokenise import prompts as tokenised
+from smd_research.defenses.base import Defense, PublicText
+from smd_research.defenses.dp_hidden import DpHidden
 from smd_research.defenses.split import PERMUTATIONS, Split
+from smd_research.defenses.split_denoise import SplitDenoise
 from smd_research.mechanisms.privacy.gaussian import GaussianParameters
 from smd_research.models import Bundle, sources
 
@@ -147,3 +152,55 @@ def test_the_prior_beats_chance(embedded: Bundle, secrets: list[Prompt], corpus:
         _hits(prior.recover(view, np.random.default_rng(0)).ids, p.ids) for view, p in zip(views, secrets, strict=True)
     ]
     assert np.mean(hits) > 0.01
+
+
+VECTORS: dict[str, tuple[Callable[[float], Defense], float, float]] = {
+    "radial noise": (lambda epsilon: DpHidden("dchi", epsilon=epsilon), 1e3, 1.0),
+    "rows clipped after the noise": (lambda epsilon: SplitDenoise(epsilon=epsilon, steps=0), 1e3, 1.0),
+    "what was released for it": (lambda epsilon: SplitDenoise(epsilon=epsilon, steps=0, sampler="released"), 1e4, 1.0),
+    "a message clipped as one": (lambda epsilon: DpHidden(unit="sequence", epsilon=epsilon), 1e6, 1.0),
+    "and deeper": (lambda epsilon: DpHidden(layer=2, epsilon=epsilon), 1e6, 1.0),
+}
+"""Defenses by their epsilon, one at which matching must succeed, and one at which it must be at chance."""
+
+
+@pytest.mark.parametrize("name", VECTORS)
+def test_matching_knows_every_channel_of_noise_on_vectors(
+    embedded: Bundle, corpus: tuple[tuple[int, ...], ...], name: str
+) -> None:
+    made, quiet, loud = VECTORS[name]
+    secrets = tokenised(generate("mixed", "validation", 2, 0), embedded.tokenizer, NOISED, 0)
+    scores = []
+    for epsilon in (quiet, loud):
+        prepared = made(epsilon).prepare(embedded, PublicText(corpus))
+        attack = VocabMatching(beam=2, shortlist=80)
+        attack.fit(Public(embedded, "noise", prepared.parameters, corpus))
+        hits = []
+        with prepared.deploy(Boundary()) as deployment:
+            for prompt in secrets:
+                deployment.generate(prompt, 1)
+                guess = attack.recover(deployment.boundary.view(deployment.shows), np.random.default_rng(0))
+                hits.append(_hits(guess.ids, prompt.ids))
+        scores.append(float(np.mean(hits)))
+    assert scores[0] > 0.95
+    assert scores[1] < 0.25  # what the language model expects anyway
+
+
+def test_a_shortlist_that_lacks_the_token_is_left_where_no_noise_explains_it(
+    embedded: Bundle, corpus: tuple[tuple[int, ...], ...]
+) -> None:
+    """Under little noise what the shortlist lacks is found; the candidates that this took are counted."""
+    (secret,) = tokenised(generate("mixed", "validation", 1, 0), embedded.tokenizer, NOISED, 0)
+    prepared = DpHidden(layer=1, epsilon=1e7).prepare(embedded, PublicText(corpus))
+    attack = VocabMatching(beam=1, shortlist=200)
+    attack.fit(Public(embedded, "dp_hidden", prepared.parameters, corpus))
+    with prepared.deploy(Boundary()) as deployment:
+        deployment.generate(secret, 1)
+        guess = attack.recover(deployment.boundary.view(deployment.shows), np.random.default_rng(0))
+    assert guess.ids == secret.ids
+    assert guess.spent.candidates >= 200 * (NOISED - 1)
+
+
+def test_a_shortlist_of_one_is_refused() -> None:
+    with pytest.raises(ConfigError, match="shortlist=1 is out of range"):
+        VocabMatching(shortlist=1)

@@ -8,8 +8,10 @@ no threshold has to be tuned per layer or scheme. (The gap alone is not enough u
 comes again further on is already much nearer to its later row than any other word.) Rows in secret order are matched
 to the nearest unused one, features in secret order by their sorted values.
 
-Where the defense adds noise of public scale, distances become Gaussian log likelihoods, joined with the language
-model's, and a beam carries the alternatives. Where the client sends what a public release makes of its states, so do
+Where the defense adds noise of a public law, distances become log likelihoods of that law, joined with the language
+model's, and a beam carries the alternatives: Gaussian noise on clipped rows or on a message clipped as a whole, whose
+factor is not known; radial noise on embeddings, as it should be drawn and as it was released; and what is left of a row
+that was clipped after the noise, its direction. Where the client sends what a public release makes of its states, so do
 candidates.
 """
 
@@ -22,16 +24,20 @@ import torch
 from torch import Tensor
 
 from attacks.base import PromptAttack, Public
+from attacks.prompts.vocab_matching.evidence import Evidence, RowEvidence, ScaledEvidence
 from attacks.prompts.vocab_matching.linear_inverse import LinearInverse
 from attacks.prompts.vocab_matching.noisy_states import NoisyStateSearch
-from attacks.prompts.vocab_matching.released_states import ReleasedStateSearch
+from attacks.prompts.vocab_matching.public_states import PublicStates
 from attacks.prompts.vocab_matching.row_order import states_after_first_block
 from smd_research.boundary import AdversaryView
 from smd_research.boundary.messages import HiddenStates
+from smd_research.core.errors import ConfigError
 from smd_research.core.guess import Guess, Spent
 from smd_research.core.observable import Observable
 from smd_research.mechanisms.privacy.gaussian import GaussianParameters
-from smd_research.mechanisms.releases import ReleaseParameters
+from smd_research.mechanisms.privacy.radial import RadialParameters
+from smd_research.mechanisms.privacy.vector_likelihood import likelihood_of
+from smd_research.mechanisms.releases import Release, ReleaseParameters
 from smd_research.mechanisms.split_inference import PermutationParameters, SplitParameters
 from smd_research.models.extension import Extension, ExtensionEngine, LanguagePrior, Prefix
 from smd_research.models.sources import DTYPES
@@ -61,11 +67,19 @@ class VocabMatching(PromptAttack):
         proposals: size of the first batch, in the language model's order.
         gap: accept when the best distance is below ``gap`` times the second best (of different tokens).
         beam: hypotheses carried where states are noisy.
+        shortlist: candidates whose states are computed for each of them, below a noisy embedding: two fifths resemble
+            the state, the language model expects the rest. At the embedding all are scored.
+
+    Raises:
+        ConfigError: for a shortlist of fewer than two.
     """
 
     needs: ClassVar[frozenset[Observable]] = frozenset({Observable.HIDDEN_STATES})
 
-    def __init__(self, proposals: int = 64, gap: float = 0.1, beam: int = 8) -> None:
+    def __init__(self, proposals: int = 64, gap: float = 0.1, beam: int = 8, shortlist: int = 320) -> None:
+        if shortlist < 2:
+            raise ConfigError(f"attack.shortlist={shortlist} is out of range: use 2 or more")
+        self._shortlist = shortlist
         self._proposals = proposals
         self._gap = gap
         self._beam = beam
@@ -76,19 +90,23 @@ class VocabMatching(PromptAttack):
         permutation = public.published(PermutationParameters) or PermutationParameters()
         self._layer = cut.layer
         self._rows_permuted, self._features_permuted = permutation.rows, permutation.features
-        self._noise = public.published(GaussianParameters)
-        released = public.published(ReleaseParameters)
-        self._release = released.release if released else None
+        self._noise = public.published(GaussianParameters) or public.published(RadialParameters)
         self._rounding = max(ROUNDING[DTYPES[cut.wire_dtype]], ROUNDING[public.bundle.dtype])
         self._engine = ExtensionEngine(public.bundle, self._layer)
-        self._inverse = None
-        if self._noise and self._layer > 0 and public.corpus:
-            self._inverse = LinearInverse(public, self._layer, self._noise.sigma)
-        if self._release and self._release.noisy and self._layer > 0 and public.corpus:
-            self._inverse = LinearInverse(public, self._layer, 0.0, self._release)
+        released = public.published(ReleaseParameters)
+        self._release = released.release if released else None
+        self._public_states = None
+        if self._learns() and public.corpus:
+            self._public_states = PublicStates.of(public, self._layer)
         self._ordered_by_contexts = self._layer == 0 and self._rows_permuted and self._engine.same_everywhere
         if self._ordered_by_contexts:
             self._engine = ExtensionEngine(public.bundle, 1)
+
+    def _learns(self) -> bool:
+        """Whether states of public text help: to propose candidates below the embedding, to guess how much was clipped."""
+        if isinstance(self._noise, GaussianParameters):
+            return self._layer > 0 or self._noise.unit == "sequence"
+        return self._release is not None and self._release.noisy and self._layer > 0
 
     def recover(self, view: AdversaryView, rng: np.random.Generator) -> Guess:
         states = view.of(HiddenStates)[0].hidden.to(self.public.bundle.device, torch.float32)
@@ -96,8 +114,7 @@ class VocabMatching(PromptAttack):
         if self._noise:
             return self._search(states, self._noise, known)
         if self._release and self._release.noisy:
-            search = ReleasedStateSearch(self.public, self._engine, self._release, self._beam, self._inverse)
-            return search.recover(states, known)
+            return self._search_released(states, self._release, known)
         self._engine.spent = Spent()
         sort = self._features_permuted
         if self._ordered_by_contexts:
@@ -105,12 +122,27 @@ class VocabMatching(PromptAttack):
             sort = False
         return self._match_all(states.sort(-1).values if sort else states, sort, known)
 
-    def _search(self, states: Tensor, noise: GaussianParameters, known: Mapping[int, int]) -> Guess:
+    def _search(self, states: Tensor, noise: GaussianParameters | RadialParameters, known: Mapping[int, int]) -> Guess:
         """Noisy states: a beam in place of exact matching."""
-        # clipped as a whole, a message's noise grows with the norm allowed to all of its rows
-        sigma = noise.sigma * len(states) ** 0.5 if noise.unit == "sequence" else noise.sigma
-        row_clip = noise.clip if noise.unit == "token" else None
-        search = NoisyStateSearch(self.public, self._engine, sigma, self._beam, self._inverse, row_clip)
+        evidence: Evidence = RowEvidence(likelihood_of(noise, len(states)))
+        inverse = None
+        if isinstance(noise, GaussianParameters):
+            factor, sigma, seen = 1.0, noise.sigma_of(len(states)), self._public_states
+            if noise.unit == "sequence":
+                factor, spread = seen.factor(noise.clip, len(states)) if seen else (1.0, 1.0)
+                evidence = ScaledEvidence(sigma, factor, spread)
+            if seen and self._layer > 0:
+                inverse = LinearInverse(seen, self.public.bundle.embedding, sigma, factor)
+        search = NoisyStateSearch(self.public, self._engine, evidence, self._beam, self._shortlist, inverse)
+        return search.recover(states, known)
+
+    def _search_released(self, states: Tensor, release: Release, known: Mapping[int, int]) -> Guess:
+        """The same for what a release with noise sent."""
+        inverse, seen = None, self._public_states
+        if seen:
+            inverse = LinearInverse(seen, self.public.bundle.embedding, 0.0, release=release)
+        evidence = RowEvidence(release.log_density)
+        search = NoisyStateSearch(self.public, self._engine, evidence, self._beam, self._shortlist, inverse)
         return search.recover(states, known)
 
     def _match_all(self, states: Tensor, sort: bool, known: Mapping[int, int]) -> Guess:

@@ -1,9 +1,9 @@
-"""Hidden states under Gaussian noise of public scale: maximum a posteriori by beam search.
+"""Hidden states under noise of a public law: maximum a posteriori by beam search.
 
-A hypothesis scores ``log p(prefix) - sum_t |h_t - s_t|^2 / (2 sigma^2)`` with the public language model as the prior
-(the idea of BeamClean, arXiv 2505.13758, carried to any layer). At the embedding every vocabulary entry is scored from
-one table; deeper, the language model and a linear inverse of the blocks propose the candidates whose states are
-computed.
+A hypothesis scores ``log p(prefix) + sum_t log p(s_t | h_t)``, with the public language model as the prior and the
+defense's own channel as the likelihood (the idea of BeamClean, arXiv 2505.13758, carried to any layer). At the
+embedding every vocabulary entry is scored from one table; deeper, the language model and a linear inverse of the blocks
+propose the candidates whose states are computed.
 """
 
 from collections.abc import Mapping
@@ -12,13 +12,20 @@ import torch
 from torch import Tensor
 
 from attacks.base import Public
+from attacks.prompts.vocab_matching.evidence import Evidence
 from attacks.prompts.vocab_matching.linear_inverse import LinearInverse
 from smd_research.core.guess import Guess, Spent
-from smd_research.mechanisms.privacy.gaussian import clip_rows
 from smd_research.models.extension import Extension, ExtensionEngine, LanguagePrior, Prefix
 
-EXPECTED = 192  # candidates proposed by the language model, for each hypothesis
-RESEMBLING = 128  # candidates proposed by the linear inverse, for each position
+RESEMBLING = 0.4
+"""Share of the shortlist that the linear inverse proposes, for each position; the language model proposes the rest."""
+
+MISFIT = 2.0
+"""Candidates none of which comes nearer than this, in multiples of the noise's variance, do not hold the right one."""
+
+WIDER = 32
+"""How many shortlists are then tried, in the order in which they resemble the state, until one fits."""
+
 RANKED = 10
 
 
@@ -28,27 +35,28 @@ class NoisyStateSearch:
     Args:
         public: what the adversary knows.
         engine: truncated at the observed layer.
-        sigma: standard deviation of the noise on each coordinate.
+        evidence: what the states say of the hypotheses.
         beam: hypotheses carried.
+        shortlist: candidates whose states are computed, for each hypothesis, below the embedding.
         inverse: proposes candidates by the state itself; None at the embedding, where all are scored.
-        clip: norm to which the defense clipped each row before the noise, where it did.
     """
 
     def __init__(
         self,
         public: Public,
         engine: ExtensionEngine,
-        sigma: float,
+        evidence: Evidence,
         beam: int,
+        shortlist: int,
         inverse: LinearInverse | None,
-        clip: float | None = None,
     ) -> None:
         self._public = public
         self._engine = engine
-        self._sigma = sigma
+        self._evidence = evidence
         self._beam = beam
         self._inverse = inverse
-        self._clip = clip
+        self._alike = min(round(RESEMBLING * shortlist), shortlist - 1) if inverse else 0
+        self._expected = shortlist - self._alike
 
     def recover(self, states: Tensor, known: Mapping[int, int]) -> Guess:
         """The most probable tokens for noisy states ``[n, width]``, given those of some positions."""
@@ -70,6 +78,7 @@ class NoisyStateSearch:
             values, flat = joint.reshape(-1).topk(min(self._beam, joint.numel()))
             parents, columns = flat // joint.shape[1], flat % joint.shape[1]
             tokens = candidates[parents, columns]
+            self._evidence.keep(parents, columns)
             hypotheses = [(*hypotheses[p], t) for p, t in zip(parents.tolist(), tokens.tolist(), strict=True)]
             prefixes = self._grow(prefixes, found, parents, columns, tokens)
             totals = values
@@ -97,27 +106,47 @@ class NoisyStateSearch:
         told = None if known is None else torch.full((len(prefixes), 1), known, device=state.device)
         if self._engine.upto == 0:
             table = self._engine.embedded(position).float()
-            vocabulary = torch.arange(len(table), device=table.device).expand(len(prefixes), -1)
             self._engine.spent += Spent(len(table))
-            scores = log_prior + self._likelihood(table, state)
-            return (scores, [], vocabulary) if told is None else (scores.gather(1, told), [], told)
-        proposals = self._propose(log_prior, state) if told is None else told
+            if told is not None:
+                return log_prior.gather(1, told) + self._evidence.gain(table[told], state), [], told
+            vocabulary = torch.arange(len(table), device=table.device).expand(len(prefixes), -1)
+            return log_prior + self._evidence.gain(table[None], state), [], vocabulary
+        if told is not None:
+            return self._extended(prefixes, log_prior, state, told)
+        proposals = self._propose(log_prior, state)
+        scored = self._extended(prefixes, log_prior, state, proposals)
+        if self._evidence.misfit > MISFIT and (better := self._elsewhere(prefixes[0], log_prior[0], state)) is not None:
+            proposals = torch.cat([better.expand(len(prefixes), 1), proposals], dim=1)
+            return self._extended(prefixes, log_prior, state, proposals)
+        return scored
+
+    def _extended(
+        self, prefixes: list[Prefix], log_prior: Tensor, state: Tensor, proposals: Tensor
+    ) -> tuple[Tensor, list[Extension], Tensor]:
+        """The same for proposals ``[beam, candidates]``, by running the blocks on them."""
         found = [self._engine.extend(prefix, row) for prefix, row in zip(prefixes, proposals, strict=True)]
-        likelihood = torch.stack([self._likelihood(extension.hidden.float(), state) for extension in found])
-        return log_prior.gather(1, proposals) + likelihood, found, proposals
+        states = torch.stack([extension.hidden.float() for extension in found])
+        return log_prior.gather(1, proposals) + self._evidence.gain(states, state), found, proposals
 
     def _propose(self, log_prior: Tensor, state: Tensor) -> Tensor:
         """Candidates ``[beam, c]``, none twice: those that look like the state, then those the prior expects."""
         if self._inverse is None:
-            return log_prior.topk(min(EXPECTED, log_prior.shape[1])).indices
-        alike = self._inverse.nearest(state, RESEMBLING)
+            return log_prior.topk(min(self._expected, log_prior.shape[1])).indices
+        alike = self._inverse.nearest(state, self._alike)
         rest = log_prior.index_fill(1, alike, float("-inf"))
-        expected = rest.topk(min(EXPECTED, log_prior.shape[1] - len(alike))).indices
+        expected = rest.topk(min(self._expected, log_prior.shape[1] - len(alike))).indices
         return torch.cat([alike.expand(len(log_prior), -1), expected], dim=1)
 
-    def _likelihood(self, states: Tensor, observed: Tensor) -> Tensor:
-        states = clip_rows(states, self._clip) if self._clip else states
-        return -((states - observed) ** 2).sum(-1) / (2 * self._sigma**2)
+    def _elsewhere(self, prefix: Prefix, log_prior: Tensor, state: Tensor) -> Tensor | None:
+        """A token ``[1]`` after the best hypothesis that the noise explains and nothing had proposed; None without."""
+        shortlist = self._expected + self._alike
+        most = min(WIDER * shortlist, len(log_prior))
+        order = self._inverse.nearest(state, most) if self._inverse else log_prior.topk(most).indices
+        for batch in self._engine.in_batches(order, shortlist):
+            gains = self._evidence.gain(self._engine.extend(prefix, batch).hidden.float()[None], state)[0]
+            if self._evidence.misfit <= MISFIT:
+                return batch[gains.argmax()][None]
+        return None
 
     def _top(self, joint: Tensor, candidates: Tensor) -> tuple[int, ...]:
         order = joint.reshape(-1).argsort(descending=True)[: RANKED * len(joint)]
