@@ -20,6 +20,7 @@ from smd_research.reports.figures.breakdown import breakdown
 from smd_research.reports.figures.decoys import judges
 from smd_research.reports.figures.epsilon import epsilon_sweep
 from smd_research.reports.figures.frontier import frontier
+from smd_research.reports.figures.heat_map import heat_map
 from smd_research.reports.figures.lines import lines
 from smd_research.reports.figures.overview import overview
 from smd_research.reports.figures.pareto import pareto
@@ -58,6 +59,7 @@ FIGURES: Mapping[str, Figure] = {
     "breakdown": breakdown,
     "epsilon_sweep": epsilon_sweep,
     "frontier": frontier,
+    "heat_map": heat_map,
     "judges": judges,
     "lines": lines,
     "overview": overview,
