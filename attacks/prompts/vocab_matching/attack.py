@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from attacks.base import PromptAttack, Public
-from attacks.prompts.vocab_matching.evidence import Evidence, RowEvidence, ScaledEvidence
+from attacks.prompts.vocab_matching.evidence import NoisyEvidence, RowEvidence, ScaledEvidence
 from attacks.prompts.vocab_matching.linear_inverse import LinearInverse
 from attacks.prompts.vocab_matching.noisy_states import NoisyStateSearch
 from attacks.prompts.vocab_matching.public_states import PublicStates
@@ -124,7 +124,7 @@ class VocabMatching(PromptAttack):
 
     def _search(self, states: Tensor, noise: GaussianParameters | RadialParameters, known: Mapping[int, int]) -> Guess:
         """Noisy states: a beam in place of exact matching."""
-        evidence: Evidence = RowEvidence(likelihood_of(noise, len(states)))
+        evidence: NoisyEvidence = RowEvidence(likelihood_of(noise, len(states)))
         inverse = None
         if isinstance(noise, GaussianParameters):
             factor, sigma, seen = 1.0, noise.sigma_of(len(states)), self._public_states

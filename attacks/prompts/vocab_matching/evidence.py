@@ -8,7 +8,7 @@ from torch import Tensor
 from smd_research.mechanisms.privacy.vector_likelihood import Likelihood
 
 
-class Evidence(Protocol):
+class NoisyEvidence(Protocol):
     """Log likelihood of a beam of hypotheses, row by row."""
 
     def gain(self, states: Tensor, observed: Tensor) -> Tensor:
@@ -41,7 +41,7 @@ class RowEvidence:
         self._likelihood = likelihood
 
     def gain(self, states: Tensor, observed: Tensor) -> Tensor:
-        """See ``Evidence``."""
+        """See ``NoisyEvidence``."""
         return self._likelihood(states, observed)
 
     def keep(self, parents: Tensor, columns: Tensor) -> None:
@@ -72,7 +72,7 @@ class ScaledEvidence:
         self._misfit = 0.0
 
     def gain(self, states: Tensor, observed: Tensor) -> Tensor:
-        """See ``Evidence``."""
+        """See ``NoisyEvidence``."""
         wide = states.double()
         before = [one.to(states.device)[:, None] for one in (self._along, self._energy)]
         products, squares = wide @ observed.double(), (wide**2).sum(-1)
@@ -84,12 +84,12 @@ class ScaledEvidence:
         return (self._value(along, energy) - self._value(*before)).float()
 
     def keep(self, parents: Tensor, columns: Tensor) -> None:
-        """See ``Evidence``."""
+        """See ``NoisyEvidence``."""
         self._along, self._energy = (one[parents, columns] for one in self._candidates)
 
     @property
     def misfit(self) -> float:
-        """See ``Evidence``."""
+        """See ``NoisyEvidence``."""
         return self._misfit
 
     def _factor(self, along: Tensor, energy: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from attacks.base import Public
-from attacks.prompts.vocab_matching.evidence import Evidence
+from attacks.prompts.vocab_matching.evidence import NoisyEvidence
 from attacks.prompts.vocab_matching.linear_inverse import LinearInverse
 from smd_research.core.guess import Guess, Spent
 from smd_research.models.extension import Extension, ExtensionEngine, LanguagePrior, Prefix
@@ -45,7 +45,7 @@ class NoisyStateSearch:
         self,
         public: Public,
         engine: ExtensionEngine,
-        evidence: Evidence,
+        evidence: NoisyEvidence,
         beam: int,
         shortlist: int,
         inverse: LinearInverse | None,
