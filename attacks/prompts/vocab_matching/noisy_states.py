@@ -20,7 +20,7 @@ from smd_research.models.extension import Extension, ExtensionEngine, LanguagePr
 RESEMBLING = 0.4
 """Share of the shortlist that the linear inverse proposes, for each position; the language model proposes the rest."""
 
-MISFIT = 2.0
+MISFIT = 1.4
 """Candidates none of which comes nearer than this, in multiples of the noise's variance, do not hold the right one."""
 
 WIDER = 32
