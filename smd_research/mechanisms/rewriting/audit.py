@@ -12,6 +12,7 @@ from smd_research.core.errors import ConfigError
 from smd_research.mechanisms.rewriting.base import Rewriter
 
 _SLACK = 1e-9
+_REPEATED, _PREFIXES = 24, 12
 
 
 def audit_rewriter(rewriter: Rewriter, texts: Tensor, sent: Sequence[int]) -> ClaimAudit:
@@ -57,20 +58,25 @@ def hardest_audit(rewriter: Rewriter, texts: Tensor, passed: Collection[int], rn
     """The worst of several audits: between texts as people write them, and between those of one token over and over.
 
     A model that has read one token many times expects it with all its might: where a bound can be broken, it is there.
+    The longer the texts, the more so: 20 tokens find what 10 do not.
 
     Args:
         rewriter: what is audited.
         texts: token ids ``[texts, n]`` of public text, special tokens in the same places.
         passed: tokens that stay in their places.
-        rng: draws the tokens that are repeated, as many as there are texts from each of the texts and the vocabulary.
+        rng: draws the tokens that are repeated, from the texts and from the vocabulary.
     """
     own = sorted(set(texts.flatten().tolist()) - set(passed))
-    repeated = {*rng.choice(own, min(len(own), len(texts)), replace=False).tolist()}
+    repeated = {*rng.choice(own, min(len(own), _REPEATED), replace=False).tolist()}
     drawable = sorted(set(range(rewriter.vocab)) - set(rewriter.softmax.barred.tolist()))
-    repeated |= {*rng.choice(drawable, len(texts), replace=False).tolist()}
+    repeated |= {*rng.choice(drawable, _REPEATED, replace=False).tolist()}
     stays = torch.isin(texts[0], torch.tensor(sorted(passed), dtype=texts.dtype, device=texts.device))
-    monotonous = torch.where(stays, texts[0], torch.tensor(sorted(repeated), device=texts.device)[:, None])
+    monotonous = torch.where(
+        stays, texts[0], torch.tensor(rng.permutation(sorted(repeated)), device=texts.device)[:, None]
+    )
     everything = torch.cat([texts, monotonous])
-    found = [audit_rewriter(rewriter, everything, sent) for sent in (*texts[:1].tolist(), *monotonous.tolist())]
+    found = [
+        audit_rewriter(rewriter, everything, sent) for sent in (*texts[:1].tolist(), *monotonous[:_PREFIXES].tolist())
+    ]
     worst = max(found, key=lambda audit: audit.measured)
     return replace(worst, holds=all(audit.holds for audit in found), n=sum(audit.n for audit in found))
