@@ -43,7 +43,7 @@ class LearnedInversion(PromptAttack):
 
     def __init__(
         self,
-        length: int = 32,
+        length: int,
         width: int = 128,
         layers: int = 2,
         steps: int = 300,
@@ -53,10 +53,6 @@ class LearnedInversion(PromptAttack):
     ) -> None:
         if min(length, width, steps, batch) < 1 or layers < 0 or not learning_rate > 0:
             raise ConfigError("attack: length, width, steps and batch are at least 1, layers 0, learning_rate above 0")
-        if width > 32 and width % 32:
-            raise ConfigError(f"attack.width={width} does not divide into heads: use a multiple of 32")
-        if width % 2:
-            raise ConfigError(f"attack.width={width} is odd: positions need pairs")
         self._training = Training(length, width, layers, steps, batch, learning_rate)
         self._seed = seed
 

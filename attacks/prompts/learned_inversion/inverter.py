@@ -30,7 +30,7 @@ from smd_research.training.quiet import StepBar, quietly
 FULL_LENGTH = 0.75
 # So many texts have so many of their tokens replaced by any of the vocabulary: secrets are rare words.
 SCRAMBLED, STRANGE = 0.25, 0.5
-_HEAD_WIDTH = 32
+_HEAD_WIDTH = 32  # or the next wider one that divides the width
 _HELD_OUT = 32
 """At least one document in so many is held out."""
 _FIRST_BATCHES, _LAST_BATCHES = 16, 4
@@ -93,7 +93,7 @@ class StateInverter(lightning.LightningModule):  # type: ignore[misc]  # Lightni
         self.enter, self.leave = nn.Linear(sent.shape[1], width), nn.Linear(width, table.shape[1])
         nn.init.zeros_(self.leave.weight)
         nn.init.zeros_(self.leave.bias)
-        heads = max(1, width // _HEAD_WIDTH)
+        heads = next(count for count in range(max(1, width // _HEAD_WIDTH), 0, -1) if width % count == 0)
         blocks = [
             nn.TransformerEncoderLayer(width, heads, 4 * width, 0.0, "gelu", batch_first=True, norm_first=True)
             for _ in range(training.layers)
