@@ -13,7 +13,10 @@ from smd_research.core.claim_audit import ClaimAudit
 from smd_research.core.errors import ConfigError, NotApplicableError
 from smd_research.mechanisms.privacy.channel_audit import audit_claims
 from smd_research.mechanisms.privacy.channels import TokenChannelParameters, published_channel
+from smd_research.mechanisms.privacy.gaussian import GaussianMechanism, GaussianParameters
+from smd_research.mechanisms.privacy.radial import RadialMechanism, RadialParameters
 from smd_research.mechanisms.privacy.randomised_response import RandomisedResponse, audit_response
+from smd_research.mechanisms.privacy.vector_audits import audit_calibration, audit_radial
 from smd_research.mechanisms.rewriting.audit import hardest_audit
 from smd_research.mechanisms.rewriting.parameters import RewriteParameters
 
@@ -69,6 +72,17 @@ def _tokens(known: TokenChannelParameters, public: Public, effort: AuditEffort, 
     return audit_claims(published_channel(known, public.bundle), rng, effort.inputs, effort.draws)
 
 
+def _gaussian(known: GaussianParameters, public: Public, effort: AuditEffort, rng: np.random.Generator) -> Found:
+    mechanism = GaussianMechanism(known.epsilon, known.delta, known.clip, known.unit, known.calibration)
+    return [audit_calibration(mechanism)]
+
+
+def _radial(known: RadialParameters, public: Public, effort: AuditEffort, rng: np.random.Generator) -> Found:
+    width = public.bundle.embedding.shape[1]
+    mechanism = RadialMechanism(known.epsilon, width, sampler=known.sampler, clip=known.clip)
+    return [audit_radial(mechanism, rng, effort.draws)]
+
+
 def _rewriting(known: RewriteParameters, public: Public, effort: AuditEffort, rng: np.random.Generator) -> Found:
     texts = _public_texts(public, effort)
     return [hardest_audit(known.rewriter(public.bundle), texts, public.bundle.special_ids | {*known.passed}, rng)]
@@ -80,6 +94,8 @@ def _labels(known: RandomisedResponse, public: Public, effort: AuditEffort, rng:
 
 AUDITS: Mapping[type, Audit] = {
     TokenChannelParameters: _tokens,
+    GaussianParameters: _gaussian,
+    RadialParameters: _radial,
     RewriteParameters: _rewriting,
     RandomisedResponse: _labels,
 }

@@ -103,7 +103,7 @@ class VocabMatching(PromptAttack):
             self._engine = ExtensionEngine(public.bundle, 1)
 
     def _learns(self) -> bool:
-        """Whether states of public text help: to propose candidates below the embedding, to guess how much was clipped."""
+        """Whether states of public text help: to propose candidates, or to guess how much was clipped."""
         if isinstance(self._noise, GaussianParameters):
             return self._layer > 0 or self._noise.unit == "sequence"
         return self._release is not None and self._release.noisy and self._layer > 0

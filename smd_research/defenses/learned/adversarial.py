@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from smd_research.core.errors import ConfigError
 from smd_research.defenses.learned.base import Learned
-from smd_research.defenses.learned.lessons import Lesson, Penalty, PublicStates, Schedule
+from smd_research.defenses.learned.lessons import Lesson, Penalty, StatesOfText, Schedule
 from smd_research.mechanisms.releases import AdaptedRelease, Release
 
 
@@ -27,7 +27,7 @@ class Opponent(nn.Module):
     scale: Tensor
     table: Tensor
 
-    def __init__(self, sample: PublicStates) -> None:
+    def __init__(self, sample: StatesOfText) -> None:
         super().__init__()
         table = sample.bundle.embedding.float()
         width = len(sample.moments.mean)
@@ -83,7 +83,7 @@ class AdversarialLesson(Lesson):
 
     strength: float
 
-    def begin(self, sample: PublicStates) -> tuple[Release, Penalty]:
+    def begin(self, sample: StatesOfText) -> tuple[Release, Penalty]:
         """An adapter that leaves states as they are, and an opponent that reads nothing yet."""
         confusion = Confusion(Opponent(sample), sample.frequency, self.strength)
         return AdaptedRelease(sample.moments), confusion

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from smd_research.core.errors import ConfigError
 from smd_research.defenses.learned.base import Learned
-from smd_research.defenses.learned.lessons import Lesson, Penalty, PublicStates, Schedule
+from smd_research.defenses.learned.lessons import Lesson, Penalty, StatesOfText, Schedule
 from smd_research.mechanisms.releases import BottleneckRelease
 
 
@@ -43,7 +43,7 @@ class BottleneckLesson(Lesson):
 
     beta: float
 
-    def begin(self, sample: PublicStates) -> tuple[BottleneckRelease, Penalty]:
+    def begin(self, sample: StatesOfText) -> tuple[BottleneckRelease, Penalty]:
         """States as they are with a little noise."""
         release = BottleneckRelease(sample.moments)
         return release, Price(release, self.beta)

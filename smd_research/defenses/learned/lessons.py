@@ -60,7 +60,7 @@ class Schedule:
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class PublicStates:
+class StatesOfText:
     """States at the cut of public text, before anything is learnt.
 
     Attributes:
@@ -96,7 +96,7 @@ class Lesson(ABC):
     """What is learnt: a frozen dataclass of its options, which are public."""
 
     @abstractmethod
-    def begin(self, sample: PublicStates) -> tuple[Release, Penalty | None]:
+    def begin(self, sample: StatesOfText) -> tuple[Release, Penalty | None]:
         """The release before training, and what is asked of it."""
 
 
@@ -191,14 +191,14 @@ def taught(
     return Taught(release.eval().requires_grad_(False), losses)
 
 
-def _sample(bundle: Bundle, layer: int, rows: Tensor, corpus: Sequence[Sequence[int]], seed: int) -> PublicStates:
+def _sample(bundle: Bundle, layer: int, rows: Tensor, corpus: Sequence[Sequence[int]], seed: int) -> StatesOfText:
     client = SimulatedClient(bundle, SplitParameters(layer), PlainRelease())
     chosen = rows[generator(seed, "lesson", "sample").permutation(len(rows))[:_MEASURED]]
     states = client.states(chosen.to(bundle.device)).flatten(0, 1)
     counts = torch.ones(bundle.geometry.vocab)
     counts += torch.bincount(torch.tensor([i for text in corpus for i in text]), minlength=len(counts))
     rng = generator(seed, "lesson", "begin")
-    return PublicStates(bundle, states, Moments.of(states), (counts / counts.sum()).to(bundle.device), rng)
+    return StatesOfText(bundle, states, Moments.of(states), (counts / counts.sum()).to(bundle.device), rng)
 
 
 def _train(

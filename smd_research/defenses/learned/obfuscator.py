@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from smd_research.core.errors import ConfigError
 from smd_research.defenses.learned.base import Learned
-from smd_research.defenses.learned.lessons import Lesson, Penalty, PublicStates, Schedule
+from smd_research.defenses.learned.lessons import Lesson, Penalty, StatesOfText, Schedule
 from smd_research.mechanisms.releases import ClusteredRelease, Moments
 
 _ROUNDS = 10
@@ -87,7 +87,7 @@ class ObfuscatorLesson(Lesson):
     pull: float
     apart: float
 
-    def begin(self, sample: PublicStates) -> tuple[ClusteredRelease, Penalty]:
+    def begin(self, sample: StatesOfText) -> tuple[ClusteredRelease, Penalty]:
         """States as they are with noise, and prototypes at the centres of clusters."""
         count = min(self.clusters, len(sample.states))
         first = torch.from_numpy(sample.rng.permutation(len(sample.states))[:count]).to(sample.states.device)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from smd_research.core.errors import ConfigError
 from smd_research.defenses.learned.base import Learned
-from smd_research.defenses.learned.lessons import Lesson, PublicStates, Schedule
+from smd_research.defenses.learned.lessons import Lesson, StatesOfText, Schedule
 from smd_research.mechanisms.releases import Release, SparseRelease
 
 
@@ -21,7 +21,7 @@ class SparsityLesson(Lesson):
 
     share: float
 
-    def begin(self, sample: PublicStates) -> tuple[Release, None]:
+    def begin(self, sample: StatesOfText) -> tuple[Release, None]:
         """An adapter that leaves states as they are, and the largest coordinates of what it makes."""
         return SparseRelease(self.share, sample.moments), None
 

@@ -1,10 +1,10 @@
 """Audits of mechanisms on vectors: what each claims, what it gives, and whether the one covers the other."""
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 
+from smd_research.core.claim_audit import ClaimAudit
 from smd_research.mechanisms.privacy.audit import audit_radial_noise
 from smd_research.mechanisms.privacy.gaussian import GaussianMechanism, gaussian_epsilon
 from smd_research.mechanisms.privacy.noise import log_upper_gamma
@@ -12,28 +12,10 @@ from smd_research.mechanisms.privacy.radial import RadialMechanism
 
 _EXACT = 1e-9
 _FAR = 1e4
+RADIAL = "epsilon of a unit of Euclidean distance"
 
 
-@dataclass(frozen=True)
-class AuditResult:
-    """A claim beside what was found.
-
-    Attributes:
-        claimed: epsilon that the mechanism states, of its own notion and unit.
-        measured: epsilon found: exact, or of best fit to samples.
-        holds: whether the claim survives.
-        how: what was computed or tested, in words.
-        n: samples drawn; 0 where the law is known.
-    """
-
-    claimed: float
-    measured: float
-    holds: bool
-    how: str
-    n: int = 0
-
-
-def audit_calibration(mechanism: GaussianMechanism, rows: int = 1) -> AuditResult:
+def audit_calibration(mechanism: GaussianMechanism, rows: int = 1) -> ClaimAudit:
     """The epsilon for which Gaussian noise was scaled, against the exact one at distance ``2C``.
 
     Args:
@@ -42,10 +24,10 @@ def audit_calibration(mechanism: GaussianMechanism, rows: int = 1) -> AuditResul
     """
     measured = gaussian_epsilon(mechanism.sigma(rows), mechanism.delta, mechanism.sensitivity(rows))
     how = f"exact delta of Gaussian noise at distance 2C, C={mechanism.norm(rows):.4g}, delta={mechanism.delta:g}"
-    return AuditResult(mechanism.epsilon, measured, measured <= mechanism.epsilon * (1 + _EXACT), how)
+    return _exact("epsilon of one release, at its delta", mechanism.epsilon, measured, how)
 
 
-def audit_radial(mechanism: RadialMechanism, rng: np.random.Generator, draws: int = 4000) -> AuditResult:
+def audit_radial(mechanism: RadialMechanism, rng: np.random.Generator, draws: int = 4000) -> ClaimAudit:
     """Epsilon of a unit of Euclidean distance for which noise on a row was scaled, against what its law gives.
 
     The density of radial noise falls by exactly its epsilon a unit, so what is tested is that samples have that law;
@@ -60,13 +42,12 @@ def audit_radial(mechanism: RadialMechanism, rng: np.random.Generator, draws: in
     if mechanism.sampler == "released":
         measured = _released_slope(mechanism)
         how = f"exact ratio of densities along a diagonal of {mechanism.width} dimensions"
-        return AuditResult(mechanism.epsilon, measured, measured <= mechanism.epsilon * (1 + _EXACT), how)
+        return _exact(RADIAL, mechanism.epsilon, measured, how)
     noise = mechanism.noise(draws, rng).numpy()
     measured = mechanism.width / float(np.linalg.norm(noise, axis=1).mean())
     how = "norms against Gamma (Kolmogorov-Smirnov), directions against the uniform law; epsilon of best fit"
-    return AuditResult(
-        mechanism.epsilon, measured, not audit_radial_noise(noise, mechanism.epsilon).refuted(), how, draws
-    )
+    refuted = audit_radial_noise(noise, mechanism.epsilon).refuted()
+    return ClaimAudit(RADIAL, mechanism.epsilon, measured, not refuted, how, draws, exact=False)
 
 
 def _released_slope(mechanism: RadialMechanism) -> float:
@@ -77,7 +58,7 @@ def _released_slope(mechanism: RadialMechanism) -> float:
     return float(width * (nearer - further) * epsilon / math.sqrt(width))
 
 
-def audit_clipped_laplace(epsilon: float, clip: float, width: int) -> AuditResult:
+def audit_clipped_laplace(epsilon: float, clip: float, width: int) -> ClaimAudit:
     """Laplace noise on a vector clipped in the L2 norm, scaled as if ``2C`` were its L1 sensitivity (ADePT's flaw).
 
     Two vectors of norm ``C`` lie up to ``2C sqrt(d)`` apart in the L1 norm, and outputs beyond both on a diagonal tell
@@ -93,4 +74,8 @@ def audit_clipped_laplace(epsilon: float, clip: float, width: int) -> AuditResul
     output = 2 * corner
     measured = float((np.abs(output + corner) - np.abs(output - corner)).sum() / scale)
     how = f"exact log ratio of the worst pair on a sphere of {width} dimensions"
-    return AuditResult(epsilon, measured, measured <= epsilon * (1 + _EXACT), how)
+    return _exact("epsilon of one release", epsilon, measured, how)
+
+
+def _exact(claim: str, claimed: float, measured: float, how: str) -> ClaimAudit:
+    return ClaimAudit(claim, claimed, measured, measured <= claimed * (1 + _EXACT), how, 1)
