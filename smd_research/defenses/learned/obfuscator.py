@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from smd_research.core.errors import ConfigError
 from smd_research.defenses.learned.base import Learned
-from smd_research.defenses.learned.lessons import Lesson, Penalty, StatesOfText, Schedule
+from smd_research.defenses.learned.lessons import Lesson, Penalty, Schedule, StatesOfText
 from smd_research.mechanisms.releases import ClusteredRelease, Moments
 
 _ROUNDS = 10

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from smd_research.core.errors import ConfigError
 from smd_research.defenses.learned.base import Learned
-from smd_research.defenses.learned.lessons import Lesson, StatesOfText, Schedule
+from smd_research.defenses.learned.lessons import Lesson, Schedule, StatesOfText
 from smd_research.mechanisms.releases import Release, SparseRelease
 
 
