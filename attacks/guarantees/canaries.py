@@ -1,4 +1,7 @@
-"""Canaries: texts that nobody writes, put into a training by coins and looked for in what was trained."""
+"""Canaries: texts that nobody writes, put into a training by coins and looked for in what was trained.
+
+A training that promises nothing is the control: it shows what the game finds where there is something to find.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +15,7 @@ from smd_research.core.errors import NotApplicableError
 from smd_research.data.texts import Texts
 from smd_research.mechanisms.privacy.one_run_audit import audit_canaries
 from smd_research.training.canaries import drawn_canaries, play
-from smd_research.training.methods import Private
+from smd_research.training.methods import Tuning
 
 
 class Canaries(GuaranteeAttack):
@@ -31,9 +34,9 @@ class Canaries(GuaranteeAttack):
         self.confidence = confidence
 
     def refute(self, rng: np.random.Generator) -> Sequence[ClaimAudit]:
-        tuning = self.public.published(Private)
+        tuning = self.public.published(Tuning)  # type: ignore[type-abstract]  # any of its kinds
         if tuning is None:
-            raise NotApplicableError("audits DP-SGD: tune with it, tuning=dp_sgd or dp_lora")
+            raise NotApplicableError("audits a training: give a task, and tuning=dp_sgd or dp_lora")
         bundle = self.public.before or self.public.bundle
         seed, vocabulary = int(rng.integers(2**31)), len(bundle.embedding)
         pool = [token for token in range(vocabulary) if token not in bundle.special_ids]
@@ -44,14 +47,17 @@ class Canaries(GuaranteeAttack):
                 bundle.model, around, around, canaries, tuning, classes=self.classes, seed=seed, folder=Path(folder)
             )
         found = audit_canaries(game.included, game.scores, game.epsilon, game.delta, self.confidence)
-        advantage = f"{found.advantage:+.2f} ({found.advantage_low:+.2f} to {found.advantage_high:+.2f})"
-        how = (
-            f"one run, {found.right} of {found.guesses} guesses right, at least at {found.confidence:.0%} confidence; "
-            f"advantage of guessing all {advantage}"
-        )
+        how = f"one run, {found.right} of {found.guesses} guesses right, at least at {found.confidence:.0%} confidence"
         return [
             ClaimAudit(
-                "epsilon of one text tuned on", found.claimed, found.measured, found.holds, how, found.n, exact=False
+                "epsilon of one text tuned on",
+                found.claimed,
+                found.measured,
+                found.holds,
+                how,
+                found.n,
+                exact=False,
+                advantage=(found.advantage, found.advantage_low, found.advantage_high),
             )
         ]
 

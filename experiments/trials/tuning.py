@@ -105,7 +105,7 @@ def live(plan: Plan, workbench: Workbench, prepared: Prepared) -> Seen:
         utility(texts, predicted, scored),
         Cost(means={name: Estimate(float(value)) for name, value in taken.items()}),
         _promised(tuning, texts, int(outcome["steps"])),
-        (*_responses(tuning, texts), *([tuning] if isinstance(tuning, Private) else [])),
+        (*_responses(tuning, texts), tuning),
     )
 
 

@@ -16,6 +16,8 @@ class ClaimAudit:
         how: it was measured.
         n: pairs of inputs or log ratios compared, or draws on each side.
         exact: whether ``measured`` is exact; else it is a lower bound, at the confidence that ``how`` names.
+        advantage: of who guesses which of two inputs it was: share right minus share wrong, and its 95 % interval; None
+            where nobody guesses.
         differing: share of pairs of inputs whose possible outputs differ; None where no such share was looked for.
     """
 
@@ -26,6 +28,7 @@ class ClaimAudit:
     how: str
     n: int
     exact: bool = True
+    advantage: tuple[float, float, float] | None = None
     differing: float | None = None
 
     @property

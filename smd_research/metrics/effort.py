@@ -1,13 +1,13 @@
 """How long an attack took, and which of its stages did what; the candidates tried are counted with its guess."""
 
-from smd_research.metrics.card import Card
+from smd_research.metrics.card import PRIOR, Card
 
 ATTACK_S = Card(
     "attack_s", "attack time", "privacy", "s", "higher", "", None, "positive", "seconds the attack took a prompt"
 )
 
 INVERTER_ACCURACY = Card(
-    "inverter_accuracy", "inverter, held out", "privacy", "", "lower", "", 1.0, "rate",
+    "inverter_accuracy", "inverter, held out", "privacy", "", "lower", PRIOR, 1.0, "rate",
     "tokens that a learned inverter reads of public text which it was not trained on: how far its training came",
 )  # fmt: skip
 

@@ -25,6 +25,11 @@ SUPPORT_DIFFERS = Card.known(
     "support_differs", "supports that differ", "pairs of inputs of which one can become what the other cannot"
 )
 
+CANARY_ADVANTAGE = Card(
+    "canary_advantage", "canary advantage", "privacy", "", "lower", "0: half of the guesses are right", 1.0, "excess",
+    "share of canaries that are guessed right, in or out, minus share guessed wrong",
+)  # fmt: skip
+
 AUDITED = Card.cost("audited", "audited", "pairs or draws", "pairs of inputs compared, or draws on each side")
 
 
@@ -38,7 +43,8 @@ def audit_metrics(audit: ClaimAudit) -> dict[str, Estimate]:
         "support_differs": math.nan if audit.differing is None else audit.differing,
         "audited": float(audit.n),
     }
-    return {name: Estimate(value) for name, value in found.items() if math.isfinite(value)}
+    known = {name: Estimate(value) for name, value in found.items() if math.isfinite(value)}
+    return known | ({"canary_advantage": Estimate(*audit.advantage, n=audit.n)} if audit.advantage else {})
 
 
 def weakest(audits: Sequence[ClaimAudit]) -> ClaimAudit:

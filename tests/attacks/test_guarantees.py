@@ -86,5 +86,6 @@ def test_canaries_do_not_refute_a_training_that_keeps_its_promise(bundle: Bundle
     tuning = DpSgd(**options, pooling="last", head="linear", checks=1, epsilon=1.0, delta=1e-3)  # type: ignore[arg-type]
     (found,) = refuted(Canaries(32, 8, 24, 2, 0.95), tuning, bundle=bundle)
     assert found.holds
+    assert audit_metrics(found)["canary_advantage"].low <= 0
     assert (found.exact, found.n, found.verdict) == (False, 32, "not refuted")
     assert 0.9 < found.claimed <= 1
