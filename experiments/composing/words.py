@@ -17,6 +17,7 @@ from smd_research.core.errors import ConfigError
 from smd_research.reports import claims, pooling
 from smd_research.reports.claims import Rule
 from smd_research.reports.figures.breakdown import breakdown
+from smd_research.reports.figures.curves import curves
 from smd_research.reports.figures.decoys import judges
 from smd_research.reports.figures.epsilon import epsilon_sweep
 from smd_research.reports.figures.frontier import frontier
@@ -30,6 +31,7 @@ from smd_research.reports.tables.by_secret import by_secret
 from smd_research.reports.tables.exactness import exactness
 from smd_research.reports.tables.layout import layout
 from smd_research.reports.tables.leak_matrix import leak_matrix
+from smd_research.reports.tables.matched import matched
 from smd_research.reports.tables.secret_types import secrets_by_type
 from smd_research.reports.tables.summary import summary
 from smd_research.reports.tables.table import Table
@@ -51,12 +53,14 @@ VIEWS: Mapping[str, View] = {
     "exactness": exactness,
     "layout": layout,
     "leak_matrix": leak_matrix,
+    "matched": matched,
     "secrets_by_type": secrets_by_type,
     "summary": summary,
 }
 
 FIGURES: Mapping[str, Figure] = {
     "breakdown": breakdown,
+    "curves": curves,
     "epsilon_sweep": epsilon_sweep,
     "frontier": frontier,
     "heat_map": heat_map,

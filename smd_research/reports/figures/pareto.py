@@ -24,8 +24,9 @@ from smd_research.reports.figures.style import (
     percent_axis,
     save,
 )
-from smd_research.reports.points import Point, Series, Source, Where, fits, points, rest
+from smd_research.reports.points import Point, Series, Source, Where, fits, points
 from smd_research.reports.render import numbers
+from smd_research.reports.tradeoffs import Setting, paired, undominated
 
 _SPOT = 10.0
 """Typographic points within which marks hide each other."""
@@ -42,19 +43,6 @@ class Group:
 
     title: str
     where: Where = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What one setting leaks and keeps."""
-
-    leak: Point
-    utility: Point
-
-    @property
-    def place(self) -> tuple[float, float]:
-        """Leak and utility."""
-        return self.leak.value, self.utility.value
 
 
 def pareto(
@@ -138,25 +126,6 @@ def pareto_figure(
         texts = [_name(one, names) + _crowd(axes, one, settings) for one in best]
         place_labels(axes, places, texts, avoid=[around(axes, one.place) for one in settings])
         return figure
-
-
-def paired(found: Sequence[Point], leak: str, utility: str) -> list[Setting]:
-    """Settings with both figures; of those that differ in the attack alone, the one whose attack finds most."""
-    kept = {point.id: point for point in Series(utility).points(found)}
-    best: dict[object, Setting] = {}
-    for point in sorted(Series(leak).points(found), key=lambda one: one.value):
-        if point.id in kept:
-            best[rest(point, ["attack"])] = Setting(point, kept[point.id])
-    return list(best.values())
-
-
-def undominated(settings: Sequence[Setting]) -> list[Setting]:
-    """Settings that no other one equals or beats on both and beats on one, the least leak first."""
-    best: list[Setting] = []
-    for one in sorted(settings, key=lambda each: (each.leak.value, -each.utility.value)):
-        if not best or one.utility.value > best[-1].utility.value:
-            best.append(one)
-    return best
 
 
 def _group(one: Setting, groups: Sequence[Group]) -> Group | None:

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from smd_research.core.errors import RecordError
 from smd_research.reports.designs import Label
-from smd_research.reports.figures.pareto import Group, Setting, paired, pareto_figure, undominated
+from smd_research.reports.figures.pareto import Group, pareto_figure
 from smd_research.reports.figures.style import save
 from smd_research.reports.points import Point
+from smd_research.reports.tradeoffs import Setting, paired, undominated
 
 NAMES = {"defense.gaussian": "noise", "defense.tilt": "tilt"}
 GROUPS = [Group("noise", {"defense.tilt": 0}), Group("all the rest")]
