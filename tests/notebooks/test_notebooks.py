@@ -123,3 +123,15 @@ def test_keyed_shaking_on_the_sample() -> None:
 @pytest.mark.skipif(not SHAKING.is_dir(), reason="results/sample/keyed_shaking is not in this checkout")
 def test_the_sample_of_keyed_shaking_is_small() -> None:
     assert sum(path.stat().st_size for path in SHAKING.rglob("*")) < 1_500_000
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_checkout")
+def test_dp_noise_runs_a_small_attack() -> None:
+    """No records: model, channel, attack and audit are run, and the promise is seen to hold."""
+    shown = outputs(execute(ROOT / "notebooks" / "05_dp_noise.ipynb"))
+    assert shown.count("image/png") == 1
+    assert "metric-DP: epsilon=" in shown
+    assert all(f"{mode}, " in shown for mode in ("nearest", "bayes", "beam"))
+    assert "epsilon that would have done" in shown
+    assert ": holds" in shown
