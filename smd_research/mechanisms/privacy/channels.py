@@ -171,7 +171,7 @@ def token_channel(
     """The channel of a mechanism.
 
     Args:
-        mechanism: one of :data:`TOKEN_MECHANISMS`.
+        mechanism: one of :data:`~smd_research.mechanisms.privacy.channels.TOKEN_MECHANISMS`.
         space: the metric space.
         epsilon: privacy parameter.
         options: what some take besides.
