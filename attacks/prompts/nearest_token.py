@@ -18,9 +18,9 @@ from smd_research.boundary.messages import HiddenStates
 from smd_research.core.errors import NotApplicableError
 from smd_research.core.guess import Guess, Spent
 from smd_research.core.observable import Observable
-from smd_research.mechanisms.privacy.gaussian import GaussianParameters, clip_rows
+from smd_research.mechanisms.privacy.gaussian import GaussianParameters
 from smd_research.mechanisms.privacy.radial import RadialParameters
-from smd_research.mechanisms.releases import PlainRelease, ReleaseParameters
+from smd_research.mechanisms.releases import release_of
 from smd_research.mechanisms.split_inference import PermutationParameters, SplitParameters
 from smd_research.models.extension import ExtensionEngine
 
@@ -49,10 +49,7 @@ class NearestToken(PromptAttack):
                 f"nearest_token needs rows and features in order; here permute={permutation.permute}"
             )
         noise, radial = public.published(GaussianParameters), public.published(RadialParameters)
-        self._clip = noise.clip if noise and noise.unit == "token" else None
-        released = public.published(ReleaseParameters)
-        self._release = released.release if released else PlainRelease()
-        self._noisy = noise is not None or radial is not None or self._release.noisy
+        self._release = release_of(public.parameters)
         self._by_direction = bool(noise and noise.unit == "sequence") or bool(radial and radial.clip)
         self._engine = ExtensionEngine(public.bundle, 0)
         first, second = (self._engine.embedded(position) for position in (0, 1))
@@ -69,7 +66,7 @@ class NearestToken(PromptAttack):
             ranked.append(tuple(order.tolist()))
             ratios.append(float(nearest[0] / nearest[1].clamp_min(1e-30)))
         worst = max(ratios)
-        certified = None if self._noisy else worst < GAP
+        certified = None if self._release.noisy else worst < GAP
         ids = tuple(candidates[0] for candidates in ranked)
         return Guess(ids, tuple(ranked), certified, worst, Spent(candidates=len(states) * self._vocab))
 
@@ -80,6 +77,4 @@ class NearestToken(PromptAttack):
     def _compared(self, table: Tensor) -> Tensor:
         """The table as it would be sent, but for noise."""
         sent = self._release.centre(table.float())
-        if self._by_direction:
-            return torch.nn.functional.normalize(sent, dim=-1)
-        return clip_rows(sent, self._clip) if self._clip else sent
+        return torch.nn.functional.normalize(sent, dim=-1) if self._by_direction else sent

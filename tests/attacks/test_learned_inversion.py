@@ -20,6 +20,7 @@ from smd_research.defenses.base import Defense, Prepared, PublicText
 from smd_research.defenses.dp_hidden import DpHidden
 from smd_research.defenses.learned import Adversarial, InformationBottleneck, Obfuscator, Sparsify
 from smd_research.defenses.split import Split
+from smd_research.defenses.split_denoise import SplitDenoise
 from smd_research.models import Bundle, sources
 
 TOKENS = 16
@@ -91,9 +92,10 @@ def test_states_without_noise_are_read_behind_a_block(embedded: Bundle, corpus: 
     [
         DpHidden(epsilon=0.01),
         DpHidden(layer=1, epsilon=0.01, survival=None),
+        DpHidden(mechanism="dchi", epsilon=0.1),
         Obfuscator(layer=0, noise=1e4, **BRIEF),
     ],
-    ids=["row by row", "as a whole", "clusters"],
+    ids=["row by row", "as a whole", "radial", "clusters"],
 )
 def test_noise_that_drowns_the_states_leaves_chance(
     embedded: Bundle, corpus: Corpus, secrets: list[Prompt], defense: Defense
@@ -112,10 +114,12 @@ def test_noise_that_drowns_the_states_leaves_chance(
         InformationBottleneck(layer=0, **BRIEF),
         Sparsify(layer=0, share=0.5, **BRIEF),
         Obfuscator(layer=0, noise=0.1, **BRIEF),
+        DpHidden(mechanism="dchi", epsilon=1e4),
+        SplitDenoise(epsilon=1e4, steps=0),
     ],
-    ids=["adversarial", "bottleneck", "sparsify", "obfuscator"],
+    ids=["adversarial", "bottleneck", "sparsify", "obfuscator", "radial", "clipped after the noise"],
 )
-def test_each_attack_reads_a_client_that_has_hardly_learned(
+def test_each_attack_reads_a_client_that_hides_hardly_anything(
     embedded: Bundle, corpus: Corpus, secrets: list[Prompt], defense: Defense
 ) -> None:
     prepared, views = seen(defense, embedded, corpus, secrets[:2])

@@ -120,7 +120,7 @@ def test_noise_of_known_scale_is_searched_with_the_language_model(
         for view, prompt in zip(views, secrets, strict=True):
             states = view.messages[0][1].hidden  # type: ignore[attr-defined]
             noisy = states + sigma * torch.randn(states.shape, generator=generator)
-            guess = attack._search(noisy, noise, {})
+            guess = attack._search(noisy, {})
             hits.append(_hits(guess.ids, prompt.ids))
         scores[share] = np.mean(hits)
     assert scores[0.5] > 0.9

@@ -9,7 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from smd_research.mechanisms.privacy.gaussian import GaussianMechanism
+from smd_research.mechanisms.privacy.gaussian import CALIBRATIONS, Calibration, GaussianMechanism
+from smd_research.mechanisms.privacy.noise import SAMPLERS, Sampler
+from smd_research.mechanisms.privacy.radial import RadialMechanism
 from smd_research.mechanisms.releases import (
     AdaptedRelease,
     BottleneckRelease,
@@ -110,14 +112,32 @@ def test_a_code_that_is_the_prior_says_nothing() -> None:
 
 
 @pytest.mark.parametrize("unit", ["token", "sequence"])
-def test_gaussian_noise_is_that_of_the_mechanism(unit: str) -> None:
-    mechanism = GaussianMechanism(4.0, 1e-5, 3.0, unit)  # type: ignore[arg-type]
+@pytest.mark.parametrize("calibration", CALIBRATIONS)
+def test_gaussian_noise_is_that_of_the_mechanism(unit: str, calibration: Calibration) -> None:
+    mechanism = GaussianMechanism(4.0, 1e-5, 3.0, unit, calibration)  # type: ignore[arg-type]
     release = release_of((SplitParameters(0), mechanism.parameters))
     assert isinstance(release, GaussianRelease)
     rows = states(12)
     expected = mechanism.release(rows, np.random.default_rng(3))
     torch.testing.assert_close(release.release(rows, np.random.default_rng(3)), expected, rtol=1e-4, atol=1e-3)
     torch.testing.assert_close(release.centre(rows), mechanism.clipped(rows))
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("clip", [None, 2.0])
+def test_radial_noise_is_that_of_the_mechanism(sampler: Sampler, clip: float | None) -> None:
+    mechanism = RadialMechanism(4.0, WIDTH, sampler=sampler, clip=clip)
+    release, rows = release_of((SplitParameters(0), mechanism.parameters)), states(12)
+    assert release.noisy
+    expected = mechanism.release(rows, np.random.default_rng(3))
+    torch.testing.assert_close(release.release(rows, np.random.default_rng(3)), expected)
+    assert clip is None or float(release.centre(rows).norm(dim=-1).max()) <= clip * (1 + 1e-6)
+
+
+def test_a_row_that_was_clipped_with_its_message_has_no_density_of_its_own() -> None:
+    release = release_of((GaussianMechanism(4.0, 1e-5, 3.0, "sequence").parameters,))
+    with pytest.raises(NotImplementedError, match="GaussianRelease"):
+        release.log_density(states(1), states(1)[0])
 
 
 def test_a_release_is_found_among_what_is_published() -> None:

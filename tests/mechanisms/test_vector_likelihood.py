@@ -9,7 +9,8 @@ from smd_research.core.seeds import generator
 from smd_research.mechanisms.privacy.gaussian import GaussianMechanism
 from smd_research.mechanisms.privacy.noise import SAMPLERS, Sampler, released_log_density
 from smd_research.mechanisms.privacy.radial import RadialMechanism
-from smd_research.mechanisms.privacy.vector_likelihood import RadialLikelihood, likelihood_of
+from smd_research.mechanisms.privacy.vector_likelihood import RadialLikelihood
+from smd_research.mechanisms.releases import release_of
 
 ROWS, WIDTH, DRAWS = 30, 12, 200
 
@@ -24,7 +25,7 @@ def hits(mechanism: RadialMechanism | GaussianMechanism, table: Tensor) -> tuple
     rng = generator(1, "draws")
     truth = torch.from_numpy(rng.integers(ROWS, size=DRAWS))
     seen = torch.cat([mechanism.release(table[one][None], rng) for one in truth])
-    likelihood = likelihood_of(mechanism.parameters, 1)
+    likelihood = release_of((mechanism.parameters,)).log_density
     best = torch.stack([likelihood(table, one).argmax() for one in seen])
     nearest = torch.cdist(seen, table).argmin(1)
     return float((best == truth).float().mean()), float((nearest == truth).float().mean())
@@ -63,7 +64,7 @@ def test_a_clipped_rows_likelihood_is_that_of_its_direction(table: Tensor) -> No
     mechanism = RadialMechanism(2.0, 3, clip=0.5)
     rows = torch.tensor([[0.4, 0.0, 0.0], [0.0, 0.6, 0.0]])
     observed = torch.tensor([0.5, 0.0, 0.0])
-    found = likelihood_of(mechanism.parameters, 1)(rows, observed)
+    found = release_of((mechanism.parameters,)).log_density(rows, observed)
     noise, shares = mechanism.noise(400_000, generator(3, "cone")), []
     for row in rows:
         ended = noise + row
@@ -72,7 +73,7 @@ def test_a_clipped_rows_likelihood_is_that_of_its_direction(table: Tensor) -> No
     # the cone is wide enough to have samples, so the ratio is compared with the likelihood's mean over it
     aimed = torch.nn.functional.normalize(torch.randn(2000, 3, generator=torch.Generator().manual_seed(0)), dim=-1)
     aimed = aimed[aimed[:, 0] > 0.9] * 0.5
-    over = torch.stack([likelihood_of(mechanism.parameters, 1)(rows, one) for one in aimed]).exp().mean(0)
+    over = torch.stack([release_of((mechanism.parameters,)).log_density(rows, one) for one in aimed]).exp().mean(0)
     assert float(over[0] / over[1]) == pytest.approx(shares[0] / shares[1], rel=0.1)
     assert float(found[0]) > float(found[1])
 

@@ -35,9 +35,7 @@ from smd_research.core.errors import ConfigError
 from smd_research.core.guess import Guess, Spent
 from smd_research.core.observable import Observable
 from smd_research.mechanisms.privacy.gaussian import GaussianParameters
-from smd_research.mechanisms.privacy.radial import RadialParameters
-from smd_research.mechanisms.privacy.vector_likelihood import likelihood_of
-from smd_research.mechanisms.releases import Release, ReleaseParameters
+from smd_research.mechanisms.releases import release_of
 from smd_research.mechanisms.split_inference import PermutationParameters, SplitParameters
 from smd_research.models.extension import Extension, ExtensionEngine, LanguagePrior, Prefix
 from smd_research.models.sources import DTYPES
@@ -90,31 +88,24 @@ class VocabMatching(PromptAttack):
         permutation = public.published(PermutationParameters) or PermutationParameters()
         self._layer = cut.layer
         self._rows_permuted, self._features_permuted = permutation.rows, permutation.features
-        self._noise = public.published(GaussianParameters) or public.published(RadialParameters)
+        noise = public.published(GaussianParameters)
+        self._scaled = noise if noise and noise.unit == "sequence" else None
+        self._release = release_of(public.parameters)
         self._rounding = max(ROUNDING[DTYPES[cut.wire_dtype]], ROUNDING[public.bundle.dtype])
         self._engine = ExtensionEngine(public.bundle, self._layer)
-        released = public.published(ReleaseParameters)
-        self._release = released.release if released else None
         self._public_states = None
-        if self._learns() and public.corpus:
+        # to guess how much was clipped of a message, and below the embedding to propose candidates
+        if (self._scaled or (self._release.noisy and self._layer > 0)) and public.corpus:
             self._public_states = PublicStates.of(public, self._layer)
         self._ordered_by_contexts = self._layer == 0 and self._rows_permuted and self._engine.same_everywhere
         if self._ordered_by_contexts:
             self._engine = ExtensionEngine(public.bundle, 1)
 
-    def _learns(self) -> bool:
-        """Whether states of public text help: to propose candidates, or to guess how much was clipped."""
-        if isinstance(self._noise, GaussianParameters):
-            return self._layer > 0 or self._noise.unit == "sequence"
-        return self._release is not None and self._release.noisy and self._layer > 0
-
     def recover(self, view: AdversaryView, rng: np.random.Generator) -> Guess:
         states = view.of(HiddenStates)[0].hidden.to(self.public.bundle.device, torch.float32)
         known = view.wrapper.known(len(states))
-        if self._noise:
-            return self._search(states, self._noise, known)
-        if self._release and self._release.noisy:
-            return self._search_released(states, self._release, known)
+        if self._release.noisy:
+            return self._search(states, known)
         self._engine.spent = Spent()
         sort = self._features_permuted
         if self._ordered_by_contexts:
@@ -122,26 +113,18 @@ class VocabMatching(PromptAttack):
             sort = False
         return self._match_all(states.sort(-1).values if sort else states, sort, known)
 
-    def _search(self, states: Tensor, noise: GaussianParameters | RadialParameters, known: Mapping[int, int]) -> Guess:
+    def _search(self, states: Tensor, known: Mapping[int, int]) -> Guess:
         """Noisy states: a beam in place of exact matching."""
-        evidence: NoisyEvidence = RowEvidence(likelihood_of(noise, len(states)))
-        inverse = None
-        if isinstance(noise, GaussianParameters):
-            factor, sigma, seen = 1.0, noise.sigma_of(len(states)), self._public_states
-            if noise.unit == "sequence":
-                factor, spread = seen.factor(noise.clip, len(states)) if seen else (1.0, 1.0)
-                evidence = ScaledEvidence(sigma, factor, spread)
+        evidence: NoisyEvidence = RowEvidence(self._release.log_density)
+        seen, table, inverse = self._public_states, self.public.bundle.embedding, None
+        if self._scaled:
+            sigma = self._scaled.sigma_of(len(states))
+            factor, spread = seen.factor(self._scaled.clip, len(states)) if seen else (1.0, 1.0)
+            evidence = ScaledEvidence(sigma, factor, spread)
             if seen and self._layer > 0:
-                inverse = LinearInverse(seen, self.public.bundle.embedding, sigma, factor)
-        search = NoisyStateSearch(self.public, self._engine, evidence, self._beam, self._shortlist, inverse)
-        return search.recover(states, known)
-
-    def _search_released(self, states: Tensor, release: Release, known: Mapping[int, int]) -> Guess:
-        """The same for what a release with noise sent."""
-        inverse, seen = None, self._public_states
-        if seen:
-            inverse = LinearInverse(seen, self.public.bundle.embedding, 0.0, release=release)
-        evidence = RowEvidence(release.log_density)
+                inverse = LinearInverse(seen, table, sigma, factor)
+        elif seen:
+            inverse = LinearInverse(seen, table, release=self._release)
         search = NoisyStateSearch(self.public, self._engine, evidence, self._beam, self._shortlist, inverse)
         return search.recover(states, known)
 
@@ -187,9 +170,7 @@ class VocabMatching(PromptAttack):
         return best
 
     def _nearest(self, found: Extension, batch: Tensor, seen: Tensor, rows: Tensor, sort: bool) -> _Match:
-        candidates = found.hidden.float()
-        if self._release:
-            candidates = self._release.centre(candidates)
+        candidates = self._release.centre(found.hidden.float())
         if sort:
             candidates = candidates.sort(-1).values
         distances = torch.cdist(candidates, seen, compute_mode="donot_use_mm_for_euclid_dist")

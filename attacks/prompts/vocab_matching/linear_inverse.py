@@ -24,7 +24,7 @@ class LinearInverse:
     """
 
     def __init__(
-        self, seen: PublicStates, table: Tensor, sigma: float, factor: float = 1.0, release: Release | None = None
+        self, seen: PublicStates, table: Tensor, sigma: float = 0.0, factor: float = 1.0, release: Release | None = None
     ) -> None:
         self._table, self._factor = table.float(), factor
         states, targets = torch.cat(seen.states), self._table[torch.cat(seen.ids)]

@@ -4,14 +4,14 @@ Constants that do not depend on the row are left out: likelihoods of one observa
 """
 
 from collections.abc import Callable
-from functools import cached_property
+from functools import lru_cache
 from typing import TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from smd_research.mechanisms.privacy.gaussian import GaussianParameters, clip_rows
+from smd_research.mechanisms.privacy.gaussian import clip_rows
 from smd_research.mechanisms.privacy.noise import log_upper_gamma
 from smd_research.mechanisms.privacy.radial import RadialParameters
 
@@ -32,33 +32,20 @@ _KNOTS = 8192
 _ELEMENTS = 2**24
 
 
-def likelihood_of(noise: GaussianParameters | RadialParameters, rows: int) -> Likelihood:
-    """The likelihood that goes with what a defense publishes, for rows that are noised by themselves.
-
-    Args:
-        noise: what is published.
-        rows: of the message.
-    """
-    if isinstance(noise, GaussianParameters):
-        return GaussianLikelihood(noise.sigma_of(rows), noise.clip if noise.unit == "token" else None)
-    return RadialLikelihood(noise)
-
-
 class GaussianLikelihood:
     """Clip, then add Gaussian noise.
 
     Args:
         sigma: standard deviation of each coordinate.
-        clip: norm to which each row was clipped before; None where none was.
+        clip: norm to which each row was clipped before.
     """
 
-    def __init__(self, sigma: float, clip: float | None) -> None:
+    def __init__(self, sigma: float, clip: float) -> None:
         self._sigma, self._clip = sigma, clip
 
     def __call__(self, rows: Tensor, observed: Tensor) -> Tensor:
         """See ``Likelihood``."""
-        rows = rows if self._clip is None else clip_rows(rows, self._clip)
-        return -((rows - observed) ** 2).sum(-1) / (2 * self._sigma**2)
+        return -((clip_rows(rows, self._clip) - observed) ** 2).sum(-1) / (2 * self._sigma**2)
 
 
 class RadialLikelihood:
@@ -126,7 +113,7 @@ class RadialLikelihood:
         if self._noise.sampler == "radial":
             distances: Tensor = noise.norm(dim=-1)
             return -self._noise.epsilon * distances
-        knots, values = self._coordinate
+        knots, values = _coordinate(self._width)
         step = float(knots[1])
         place = (noise.abs() * (self._noise.epsilon / step)).clamp_max(_KNOTS - 1.001)
         left = place.long()
@@ -134,9 +121,9 @@ class RadialLikelihood:
         density: Tensor = torch.lerp(table[left], table[left + 1], place - left).sum(-1)
         return density
 
-    @cached_property
-    def _coordinate(self) -> tuple[Tensor, Tensor]:
-        """``log Q(d - 1, x)`` at equal steps, up to where no coordinate comes."""
-        width = self._width
-        knots = np.linspace(0.0, 4.0 * width + 40.0 * width**0.5, _KNOTS)
-        return torch.from_numpy(knots), torch.from_numpy(log_upper_gamma(width - 1, knots))
+
+@lru_cache(maxsize=4)
+def _coordinate(width: int) -> tuple[Tensor, Tensor]:
+    """``log Q(d - 1, x)`` at equal steps, up to where no coordinate comes."""
+    knots = np.linspace(0.0, 4.0 * width + 40.0 * width**0.5, _KNOTS)
+    return torch.from_numpy(knots), torch.from_numpy(log_upper_gamma(width - 1, knots))

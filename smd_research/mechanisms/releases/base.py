@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from smd_research.mechanisms.privacy.gaussian import GaussianParameters, clip_frobenius, clip_rows
+from smd_research.mechanisms.privacy.radial import RadialMechanism, RadialParameters
+from smd_research.mechanisms.privacy.vector_likelihood import GaussianLikelihood, RadialLikelihood
 
 
 class Release(nn.Module, ABC):
@@ -31,7 +33,7 @@ class Release(nn.Module, ABC):
         return self.centre(states)
 
     def log_density(self, states: Tensor, sent: Tensor) -> Tensor:
-        """Log density ``[c]``, up to a constant, of a row sent ``[width]`` given its state, for states ``[c, width]``.
+        """Log density ``[...]``, up to a constant, of a row sent ``[width]`` given its state, for ``[..., width]``.
 
         Raises:
             NotImplementedError: where there is no noise, or a row's depends on the others of its message.
@@ -68,9 +70,44 @@ class GaussianRelease(Release):
 
     def release(self, states: Tensor, rng: np.random.Generator) -> Tensor:
         """Clipped states and noise, which grows with the norm allowed to a whole message."""
-        scale = 1.0 if self._published.unit == "token" else len(states) ** 0.5
         noise = drawn(rng.standard_normal(tuple(states.shape)), states)
-        return self.centre(states) + self._published.sigma * scale * noise
+        return self.centre(states) + self._published.sigma_of(len(states)) * noise
+
+    def log_density(self, states: Tensor, sent: Tensor) -> Tensor:
+        """Of the Gaussian law around the clipped row; there is none of a row that was clipped with its message."""
+        if self._published.unit == "sequence":
+            return super().log_density(states, sent)
+        return GaussianLikelihood(self._published.sigma, self._published.clip)(states, sent)
+
+
+class RadialRelease(Release):
+    """Radial noise, or what was released in its place, then the clip, as published parameters have them.
+
+    Args:
+        parameters: epsilon, sampler and clipping norm.
+    """
+
+    noisy = True
+
+    def __init__(self, parameters: RadialParameters) -> None:
+        super().__init__()
+        self._published, self._likelihood = parameters, RadialLikelihood(parameters)
+
+    def centre(self, states: Tensor) -> Tensor:
+        """The states clipped, where what is sent is."""
+        clip = self._published.clip
+        return states if clip is None else clip_rows(states, clip)
+
+    def release(self, states: Tensor, rng: np.random.Generator) -> Tensor:
+        """Noisy states, clipped."""
+        known = self._published
+        return RadialMechanism(known.epsilon, states.shape[-1], sampler=known.sampler, clip=known.clip).release(
+            states, rng
+        )
+
+    def log_density(self, states: Tensor, sent: Tensor) -> Tensor:
+        """Of the noise, or where the row was clipped of its direction."""
+        return self._likelihood(states, sent)
 
 
 def drawn(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]], like: Tensor) -> Tensor:
@@ -96,7 +133,10 @@ def release_of(parameters: Sequence[object]) -> Release:
             return one.release
         if isinstance(one, GaussianParameters):
             return _gaussian(one)
+        if isinstance(one, RadialParameters):
+            return _radial(one)
     return _plain()
 
 
-_gaussian, _plain = lru_cache(maxsize=16)(GaussianRelease), lru_cache(maxsize=1)(PlainRelease)
+_gaussian, _radial = lru_cache(maxsize=16)(GaussianRelease), lru_cache(maxsize=16)(RadialRelease)
+_plain = lru_cache(maxsize=1)(PlainRelease)
