@@ -6,17 +6,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smd_research.core.errors import ConfigError
-from smd_research.mechanisms.privacy.randomised_response import RandomisedResponse
+from smd_research.mechanisms.privacy.randomised_response import RandomisedResponse, audit_response
 
 
-@given(epsilon=st.floats(0.01, 20), classes=st.integers(2, 12))
+@given(epsilon=st.floats(0.01, 500), classes=st.integers(2, 12))
 def test_the_bound_is_reached_and_never_passed(epsilon: float, classes: int) -> None:
     law = RandomisedResponse(epsilon, classes).probabilities
     assert np.allclose(law.sum(1), 1)
     assert (law > 0).all()
-    ratios = np.log(law[:, None] / law[None]).max()
+    ratios = (np.log(law[:, None]) - np.log(law[None])).max()
+    assert audit_response(RandomisedResponse(epsilon, classes)).holds
     assert ratios == pytest.approx(epsilon, rel=1e-6)
-    keep = np.exp(epsilon) / (np.exp(epsilon) + classes - 1)
+    keep = 1 / (1 + (classes - 1) * np.exp(-epsilon))
     assert np.allclose(np.diag(law), keep)
 
 
@@ -34,5 +35,7 @@ def test_what_is_promised() -> None:
 def test_what_makes_no_sense_is_refused() -> None:
     with pytest.raises(ConfigError, match="must be positive"):
         RandomisedResponse(0.0, 2)
+    with pytest.raises(ConfigError, match="positive and finite"):
+        RandomisedResponse(np.inf, 2)
     with pytest.raises(ConfigError, match="two classes or more"):
         RandomisedResponse(1.0, 0)

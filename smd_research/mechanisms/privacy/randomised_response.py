@@ -27,8 +27,10 @@ class RandomisedResponse:
     classes: int
 
     def __post_init__(self) -> None:
-        if not self.epsilon > 0:
-            raise ConfigError(f"randomised response: epsilon={self.epsilon:g} is out of range: it must be positive")
+        if not 0 < self.epsilon < math.inf:
+            raise ConfigError(
+                f"randomised response: epsilon={self.epsilon:g} is out of range: it must be positive and finite"
+            )
         if self.classes < 2:
             raise ConfigError(
                 f"randomised response of labels hides one of two classes or more, here are {self.classes}: take a task "
@@ -43,7 +45,7 @@ class RandomisedResponse:
     @property
     def probabilities(self) -> NDArray[np.float64]:
         """Of each answer (column) given each class (row) ``[k, k]``."""
-        other = (1 - self.keep) / (self.classes - 1)
+        other = self.keep * math.exp(-self.epsilon)
         return np.full((self.classes, self.classes), other) + np.eye(self.classes) * (self.keep - other)
 
     def sample(self, label: int, rng: np.random.Generator) -> int:
