@@ -13,7 +13,7 @@ from smd_research.core.claim_audit import ClaimAudit
 from smd_research.core.errors import ConfigError, NotApplicableError
 from smd_research.mechanisms.privacy.channel_audit import audit_claims
 from smd_research.mechanisms.privacy.channels import TokenChannelParameters, published_channel
-from smd_research.mechanisms.privacy.gaussian import GaussianMechanism, GaussianParameters
+from smd_research.mechanisms.privacy.gaussian import GaussianParameters
 from smd_research.mechanisms.privacy.radial import RadialMechanism, RadialParameters
 from smd_research.mechanisms.privacy.randomised_response import RandomisedResponse, audit_response
 from smd_research.mechanisms.privacy.vector_audits import audit_calibration, audit_radial
@@ -45,7 +45,7 @@ class Distinguishing(GuaranteeAttack):
         inputs: tokens that are compared pairwise, evenly spread over the vocabulary; all where there are fewer.
         draws: of the mechanism on each side of a game.
         texts: of public text that are compared pairwise, where a mechanism takes a whole text.
-        text_tokens: to which they are cut.
+        text_tokens: to which they are cut, and rows of a message that is noised as one.
     """
 
     def __init__(self, inputs: int, draws: int, texts: int, text_tokens: int) -> None:
@@ -73,8 +73,7 @@ def _tokens(known: TokenChannelParameters, public: Public, effort: AuditEffort, 
 
 
 def _gaussian(known: GaussianParameters, public: Public, effort: AuditEffort, rng: np.random.Generator) -> Found:
-    mechanism = GaussianMechanism(known.epsilon, known.delta, known.clip, known.unit, known.calibration)
-    return [audit_calibration(mechanism)]
+    return [audit_calibration(known, effort.text_tokens if known.unit == "sequence" else 1)]
 
 
 def _radial(known: RadialParameters, public: Public, effort: AuditEffort, rng: np.random.Generator) -> Found:

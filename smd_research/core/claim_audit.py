@@ -38,4 +38,6 @@ class ClaimAudit:
             return "holds" if self.exact else "not refuted"
         over = self.measured - self.claimed
         word = "misses" if self.exact else "refuted"
+        if over <= 0:
+            return f"{word}: not the law that is claimed"
         return f"{word} by {over:.3g}" if math.isfinite(over) else f"{word}: nothing bounds it"

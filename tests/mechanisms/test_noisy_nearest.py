@@ -9,6 +9,7 @@ from smd_research.mechanisms.privacy import channel_estimate
 from smd_research.mechanisms.privacy.audit import audit_radial_noise, audit_token_pair, closest_pair, pair_lower_bound
 from smd_research.mechanisms.privacy.channel_estimate import estimate_channel
 from smd_research.mechanisms.privacy.embedding_space import EmbeddingSpace
+from smd_research.mechanisms.privacy.mahalanobis import MahalanobisChannel
 from smd_research.mechanisms.privacy.noise import radial_noise
 from smd_research.mechanisms.privacy.noisy_nearest import NoisyNearestChannel
 
@@ -70,6 +71,13 @@ def test_monte_carlo_judges_the_token_channel_from_its_outputs_alone() -> None:
     far = (int(here.private_ids[0]), int(here.private_ids[np.argmax(here.distances([here.private_ids[0]])[0])]))
     assert not audit_token_pair(NoisyNearestChannel(here, 2.0), far, 20_000, generator(0, "honest")).refuted
     assert audit_token_pair(_TwiceTheEpsilon(here, 2.0), far, 20_000, generator(0, "flawed")).refuted
+
+
+def test_what_is_allowed_on_a_pair_is_measured_in_the_mechanisms_own_metric() -> None:
+    here = MahalanobisChannel(space(30, 2), 2.0, 0.9)
+    first, second = closest_pair(here.metric)
+    allowed = 2.0 * float(np.linalg.norm(here.metric.rows[first] - here.metric.rows[second]))
+    assert audit_token_pair(here, (first, second), 200, generator(0, "pair")).claimed == pytest.approx(allowed)
 
 
 def test_survival_from_critical_epsilons_matches_sampling() -> None:

@@ -1,6 +1,7 @@
 """What mechanisms on vectors claim is what they give; released variants are shown to miss it, with the number."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -19,7 +20,9 @@ from smd_research.mechanisms.privacy.vector_audits import audit_calibration, aud
 @pytest.mark.parametrize(("epsilon", "really"), [(1.0, 2.15), (3.0, 6.71), (8.0, 19.12)])
 def test_noise_for_sensitivity_one_misses_what_it_claims(epsilon: float, really: float) -> None:
     """Flaw 5: at C=1 two clipped vectors lie 2 apart."""
-    right, released = (audit_calibration(GaussianMechanism(epsilon, 1e-5, 1.0, "token", how)) for how in CALIBRATIONS)
+    right, released = (
+        audit_calibration(GaussianMechanism(epsilon, 1e-5, 1.0, "token", how).parameters) for how in CALIBRATIONS
+    )
     assert right.holds
     assert right.measured == pytest.approx(epsilon)
     assert not released.holds
@@ -32,9 +35,24 @@ def test_corrected_noise_has_its_delta_exactly_at_2c(epsilon: float, clip: float
     mechanism = GaussianMechanism(epsilon, 1e-5, clip, "sequence")
     exact = gaussian_delta(mechanism.sigma(rows), epsilon, 2 * clip * math.sqrt(rows))
     assert exact == pytest.approx(1e-5, rel=1e-6)
-    assert audit_calibration(mechanism, rows).holds
+    assert audit_calibration(mechanism.parameters, rows).holds
     released = GaussianMechanism(epsilon, 1e-5, clip, "sequence", "released")
-    assert audit_calibration(released, rows).holds == (clip * math.sqrt(rows) <= 0.5)
+    assert audit_calibration(released.parameters, rows).holds == (clip * math.sqrt(rows) <= 0.5)
+
+
+def test_noise_that_does_not_grow_with_a_message_protects_longer_ones_less() -> None:
+    released = GaussianMechanism(1.0, 1e-5, 1.0, "sequence", "released")
+    one, many = (audit_calibration(released.parameters, rows).measured for rows in (1, 16))
+    assert many > 2 * one
+    promised = released.guarantee()
+    assert promised.epsilon == pytest.approx(one)
+    assert f"of 16 rows {many:.4g}" in promised.composition
+    assert promised.unit_epsilon is None
+
+
+def test_what_is_audited_is_the_noise_that_is_published() -> None:
+    known = GaussianMechanism(1.0, 1e-5, 1.0, "token").parameters
+    assert not audit_calibration(replace(known, sigma=known.sigma * 0.9)).holds
 
 
 @pytest.mark.parametrize("epsilon", [0.5, 1.0, 4.0, 16.0])
@@ -56,6 +74,7 @@ def test_radial_noise_has_the_law_that_is_claimed() -> None:
     found = audit_radial(mechanism, generator(0, "audit"), 3000)
     assert found.holds
     assert found.measured == pytest.approx(7.0, rel=0.02)
+    assert found.measured < 7.0, "a lower bound"
     assert found.n == 3000
 
 

@@ -10,7 +10,6 @@ from scipy.stats import beta, chi2, chisquare, gamma, kstest
 
 from smd_research.core.errors import ConfigError
 from smd_research.mechanisms.privacy.embedding_space import EmbeddingSpace, Floats, Ids
-from smd_research.mechanisms.privacy.gaussian import GaussianMechanism, gaussian_delta
 from smd_research.mechanisms.privacy.token_channel import FiniteChannel, TokenChannel
 
 
@@ -154,25 +153,6 @@ def audit_radial_noise(noise: Floats, epsilon: float) -> RadialAudit:
 
 
 @dataclass(frozen=True)
-class GaussianAudit:
-    """Nominal against exact delta of Gaussian noise at the largest distance of two clipped vectors."""
-
-    claimed_delta: float
-    exact_delta: float
-
-    @property
-    def holds(self) -> bool:
-        """True when the noise gives what it claims."""
-        return self.exact_delta <= self.claimed_delta * (1 + 1e-9)
-
-
-def audit_gaussian(mechanism: GaussianMechanism, sigma: float | None = None) -> GaussianAudit:
-    """Exact delta of a one-row release at distance ``2C``, for its own deviation or another (an implementation's)."""
-    used = mechanism.sigma(1) if sigma is None else sigma
-    return GaussianAudit(mechanism.delta, gaussian_delta(used, mechanism.epsilon, 2.0 * mechanism.norm(1)))
-
-
-@dataclass(frozen=True)
 class PairBound:
     """A lower bound on epsilon from samples on one pair of neighbours.
 
@@ -261,10 +241,10 @@ def audit_token_pair(
     """Monte-Carlo bound for two tokens from outputs alone; works for channels without a closed form.
 
     The score of an output is how much closer it lies to the first token than to the second, with the tokens themselves
-    at the ends.
+    at the ends; what the promise allows is measured in the mechanism's own metric.
     """
     gap = channel.space.distances([pair[1]])[0] - channel.space.distances([pair[0]])[0]
-    columns = channel.space.column
+    columns, metric = channel.space.column, channel.metric
     scores = [gap[columns[channel.sample(np.full(draws, token), rng)]] for token in pair]
-    claimed = channel.epsilon * float(channel.space.distances([pair[0]])[0, columns[pair[1]]])
+    claimed = channel.epsilon * float(metric.distances([pair[0]])[0, metric.column[pair[1]]])
     return pair_lower_bound(scores[0], scores[1], claimed, confidence=confidence)

@@ -3,26 +3,25 @@
 import math
 
 import numpy as np
-from scipy.stats import chi2
 
 from smd_research.core.claim_audit import ClaimAudit
 from smd_research.mechanisms.privacy.audit import (
     audit_log_ratio,
-    audit_radial_noise,
+    audit_token_pair,
     closest_pair,
     log_ratios,
     pair_lower_bound,
 )
 from smd_research.mechanisms.privacy.customised_sets import CustomisedChannel, OwnListsChannel
-from smd_research.mechanisms.privacy.embedding_space import EmbeddingSpace, Ids
+from smd_research.mechanisms.privacy.embedding_space import Ids
 from smd_research.mechanisms.privacy.noisy_nearest import NoisyNearestChannel
 from smd_research.mechanisms.privacy.random_lists import RandomListChannel
 from smd_research.mechanisms.privacy.sensitive_words import SensitiveWordsChannel
 from smd_research.mechanisms.privacy.token_channel import ExponentialChannel, TokenChannel
 from smd_research.mechanisms.privacy.unknown_tokens import UniformUnknown
+from smd_research.mechanisms.privacy.vector_audits import CONFIDENCE, radial_law
 
 INPUTS = 1024  # compared pairwise where there are more
-_CONFIDENCE = 0.999
 _SLACK = 1e-6
 
 
@@ -184,38 +183,23 @@ def _groups(members: Ids) -> tuple[Ids, Ids]:
 
 
 def _noise(channel: NoisyNearestChannel, rng: np.random.Generator, draws: int) -> ClaimAudit:
-    """The law of the noise where it has to be radial: its scale by the law of the summed norms, and its directions."""
+    """The law of the noise where it has to be radial."""
     width = channel.space.width
     count = max(2_000, min(draws, 2_000_000 // width))
     noise = channel.whitened(channel.standard_noise(count, width, rng)) / channel.epsilon
-    total = float(np.linalg.norm(noise, axis=1).sum())
-    at_least = float(chi2.ppf(1 - _CONFIDENCE, 2 * count * width)) / (2 * total)
-    law = audit_radial_noise(noise, channel.epsilon)
-    return ClaimAudit(
-        "noise of density exp(-epsilon * norm)",
-        channel.epsilon,
-        at_least,
-        at_least <= channel.epsilon and not law.refuted(),
-        f"epsilon of the noise at least, at {_CONFIDENCE:.1%} confidence; tests of radius and direction",
-        count,
-        exact=False,
-    )
+    return radial_law("noise of density exp(-epsilon * norm)", noise, channel.epsilon)
 
 
 def _closest(channel: NoisyNearestChannel, rng: np.random.Generator, inputs: int, draws: int) -> ClaimAudit:
     """A distinguishing game on the two tokens that lie closest, where the promise is hardest to keep."""
-    first, second = closest_pair(channel.metric, _spread(channel.space.private_ids, inputs))
-    allowed = channel.epsilon * _distance(channel.metric, first, second)
-    gap = channel.space.distances([second])[0] - channel.space.distances([first])[0]
-    column = channel.space.column
-    near, far = (gap[column[channel.sample(np.full(draws, token), rng)]] for token in (first, second))
-    bound = pair_lower_bound(near, far, allowed, confidence=_CONFIDENCE)
+    pair = closest_pair(channel.metric, _spread(channel.space.private_ids, inputs))
+    bound = audit_token_pair(channel, pair, draws, rng, CONFIDENCE)
     return ClaimAudit(
         "epsilon times distance, between the two closest tokens looked at",
-        allowed,
+        bound.claimed,
         bound.epsilon_lower,
         not bound.refuted,
-        f"distinguishing game, at least at {_CONFIDENCE:.1%} confidence",
+        f"distinguishing game, at least at {CONFIDENCE:.1%} confidence",
         draws,
         exact=False,
     )
@@ -228,7 +212,7 @@ def _random_lists(channel: RandomListChannel, rng: np.random.Generator, inputs: 
     first, second = (int(ids[place]) for place in np.unravel_index(int(np.argmax(between)), between.shape))
     law = np.maximum(channel.log_prob([first, second]), -50.0)
     likelier, rarer = ((law[0] - law[1])[channel.sample(np.full(draws, token), rng)] for token in (first, second))
-    bound = pair_lower_bound(likelier, rarer, channel.epsilon, confidence=_CONFIDENCE)
+    bound = pair_lower_bound(likelier, rarer, channel.epsilon, confidence=CONFIDENCE)
     lists = channel.lists(ids, rng)
     differing = np.mean([(lists[i] != lists[i + 1 :]).any(axis=1).mean() for i in range(len(ids) - 1)])
     return ClaimAudit(
@@ -236,12 +220,8 @@ def _random_lists(channel: RandomListChannel, rng: np.random.Generator, inputs: 
         channel.epsilon,
         bound.epsilon_lower,
         not bound.refuted,
-        f"distinguishing game, at least at {_CONFIDENCE:.1%} confidence; a draw of each list",
+        f"distinguishing game, at least at {CONFIDENCE:.1%} confidence; a draw of each list",
         draws,
         exact=False,
         differing=float(differing),
     )
-
-
-def _distance(space: EmbeddingSpace, first: int, second: int) -> float:
-    return float(space.distances([first])[0, space.column[second]])

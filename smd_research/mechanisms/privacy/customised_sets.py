@@ -154,7 +154,7 @@ class SharedSetsChannel(CustomisedChannel):
                 f"a prompt of n tokens n*{self.epsilon:.4g} against prompts whose tokens come from the same sets; "
                 "infinite across sets"
             ),
-            unit_epsilon=float("inf"),
+            unit_epsilon=None,
             support=f"the {self.size} tokens or more of the input's set, the same for all of them; sets are disjoint",
             assumptions="public embedding table, vocabulary and sets; which set a token is in is not hidden",
             verified="exact: log ratios within sets, supports across them (mechanisms.channel_audit)",

@@ -187,6 +187,9 @@ class GaussianMechanism:
         claim = "" if self.calibration == "corrected" else f"; the noise is for epsilon={self.epsilon:g} at C=1/2"
         # noise that does not grow with the norm allowed protects longer messages less: nothing bounds all of them
         bounded = self.calibration == "corrected" or self.unit == "token"
+        if not bounded:
+            longer = ", ".join(f"of {rows} rows {self.true_epsilon(rows):.4g}" for rows in (16, 64))
+            claim += f"; of one row, and a message {longer}"
         counted = {
             "token": "a prompt of n tokens (every row one release)",
             "sequence": "n messages of one request (the prompt's states, then a row for each token but the last)",

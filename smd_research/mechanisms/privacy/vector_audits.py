@@ -3,36 +3,39 @@
 import math
 
 import numpy as np
+from scipy.stats import chi2
 
 from smd_research.core.claim_audit import ClaimAudit
 from smd_research.mechanisms.privacy.audit import audit_radial_noise
-from smd_research.mechanisms.privacy.gaussian import GaussianMechanism, gaussian_epsilon
+from smd_research.mechanisms.privacy.embedding_space import Floats
+from smd_research.mechanisms.privacy.gaussian import GaussianMechanism, GaussianParameters, gaussian_epsilon
 from smd_research.mechanisms.privacy.noise import log_upper_gamma
 from smd_research.mechanisms.privacy.radial import RadialMechanism
 
+CONFIDENCE = 0.999
 _EXACT = 1e-9
 _FAR = 1e4
 RADIAL = "epsilon of a unit of Euclidean distance"
 
 
-def audit_calibration(mechanism: GaussianMechanism, rows: int = 1) -> ClaimAudit:
-    """The epsilon for which Gaussian noise was scaled, against the exact one at distance ``2C``.
+def audit_calibration(known: GaussianParameters, rows: int = 1) -> ClaimAudit:
+    """The epsilon that is claimed of Gaussian noise, against the exact one of the published deviation at ``2C``.
 
     Args:
-        mechanism: clips to ``C`` and noises.
+        known: as published.
         rows: of a message.
     """
-    measured = gaussian_epsilon(mechanism.sigma(rows), mechanism.delta, mechanism.sensitivity(rows))
-    how = f"exact delta of Gaussian noise at distance 2C, C={mechanism.norm(rows):.4g}, delta={mechanism.delta:g}"
-    return _exact("epsilon of one release, at its delta", mechanism.epsilon, measured, how)
+    mechanism = GaussianMechanism(known.epsilon, known.delta, known.clip, known.unit, known.calibration)
+    measured = gaussian_epsilon(known.sigma_of(rows), known.delta, mechanism.sensitivity(rows))
+    how = f"exact delta of Gaussian noise at distance 2C, C={mechanism.norm(rows):.4g}, delta={known.delta:g}"
+    return _exact("epsilon of one release, at its delta", known.epsilon, measured, how)
 
 
 def audit_radial(mechanism: RadialMechanism, rng: np.random.Generator, draws: int = 4000) -> ClaimAudit:
     """Epsilon of a unit of Euclidean distance for which noise on a row was scaled, against what its law gives.
 
-    The density of radial noise falls by exactly its epsilon a unit, so what is tested is that samples have that law;
-    the epsilon measured is the one that explains their norms best. The law that was released has a density, whose ratio
-    is computed far out along a diagonal, where it is largest.
+    The density of radial noise falls by exactly its epsilon a unit, so what is tested is that samples have that law.
+    The law that was released has a density, whose ratio is computed far out along a diagonal, where it is largest.
 
     Args:
         mechanism: audited before its clipping, which is post-processing.
@@ -43,11 +46,28 @@ def audit_radial(mechanism: RadialMechanism, rng: np.random.Generator, draws: in
         measured = _released_slope(mechanism)
         how = f"exact ratio of densities along a diagonal of {mechanism.width} dimensions"
         return _exact(RADIAL, mechanism.epsilon, measured, how)
-    noise = mechanism.noise(draws, rng).numpy()
-    measured = mechanism.width / float(np.linalg.norm(noise, axis=1).mean())
-    how = "norms against Gamma (Kolmogorov-Smirnov), directions against the uniform law; epsilon of best fit"
-    refuted = audit_radial_noise(noise, mechanism.epsilon).refuted()
-    return ClaimAudit(RADIAL, mechanism.epsilon, measured, not refuted, how, draws, exact=False)
+    return radial_law(RADIAL, mechanism.noise(draws, rng).numpy(), mechanism.epsilon)
+
+
+def radial_law(claim: str, noise: Floats, epsilon: float) -> ClaimAudit:
+    """Whether samples have the density ``exp(-epsilon * norm)``: its scale by their summed norms, and its directions.
+
+    Args:
+        claim: in words.
+        noise: independent samples ``[n, d]``.
+        epsilon: of the claim.
+    """
+    twice = 2 * float(np.linalg.norm(noise, axis=1).sum())  # times epsilon a chi-square of 2 n d
+    at_least = float(chi2.ppf(1 - CONFIDENCE, 2 * noise.size)) / twice
+    return ClaimAudit(
+        claim,
+        epsilon,
+        at_least,
+        at_least <= epsilon and not audit_radial_noise(noise, epsilon).refuted(),
+        f"epsilon of the noise at least, at {CONFIDENCE:.1%} confidence; tests of radius and direction",
+        len(noise),
+        exact=False,
+    )
 
 
 def _released_slope(mechanism: RadialMechanism) -> float:
