@@ -11,9 +11,9 @@ import numpy as np
 
 from attacks.base import GuaranteeAttack
 from smd_research.core.claim_audit import ClaimAudit
-from smd_research.core.errors import NotApplicableError
+from smd_research.core.errors import ConfigError, NotApplicableError
 from smd_research.data.texts import Texts
-from smd_research.mechanisms.privacy.one_run_audit import audit_canaries
+from smd_research.mechanisms.privacy.one_run_audit import FEWEST, audit_canaries
 from smd_research.training.canaries import drawn_canaries, play
 from smd_research.training.methods import Tuning
 
@@ -27,9 +27,17 @@ class Canaries(GuaranteeAttack):
         texts: public ones to tune on besides, at least as many as a step's sample has on average.
         classes: drawn for public texts and canaries; the head has so many.
         confidence: of the bound.
+
+    Raises:
+        ConfigError: for a value out of range.
     """
 
     def __init__(self, canaries: int, tokens: int, texts: int, classes: int, confidence: float) -> None:
+        if canaries < FEWEST or tokens < 2 or texts < 1 or classes < 2 or not 0 < confidence < 1:
+            raise ConfigError(
+                f"attack: canaries are {FEWEST} or more, tokens and classes 2 or more, texts 1 or more, confidence "
+                f"between 0 and 1, not {canaries}, {tokens}, {classes}, {texts}, {confidence:g}"
+            )
         self.canaries, self.tokens, self.texts, self.classes = canaries, tokens, texts, classes
         self.confidence = confidence
 

@@ -20,6 +20,9 @@ from smd_research.mechanisms.privacy.vector_audits import audit_calibration, aud
 from smd_research.mechanisms.rewriting.audit import hardest_audit
 from smd_research.mechanisms.rewriting.parameters import RewriteParameters
 
+LEAST_DRAWS = 1000
+"""Of a game: fewer bound nothing."""
+
 
 @dataclass(frozen=True)
 class AuditEffort:
@@ -30,12 +33,22 @@ class AuditEffort:
         draws: on each side of a game.
         texts: that are compared pairwise.
         text_tokens: of each.
+
+    Raises:
+        ConfigError: for a value out of range.
     """
 
     inputs: int
     draws: int
     texts: int
     text_tokens: int
+
+    def __post_init__(self) -> None:
+        if min(self.inputs, self.texts, self.text_tokens) < 2 or self.draws < LEAST_DRAWS:
+            raise ConfigError(
+                f"attack: inputs, texts and text_tokens are 2 or more, draws {LEAST_DRAWS} or more; not {self.inputs}, "
+                f"{self.texts}, {self.text_tokens} and {self.draws}"
+            )
 
 
 class Distinguishing(GuaranteeAttack):
@@ -46,6 +59,9 @@ class Distinguishing(GuaranteeAttack):
         draws: of the mechanism on each side of a game.
         texts: of public text that are compared pairwise, where a mechanism takes a whole text.
         text_tokens: to which they are cut, and rows of a message that is noised as one.
+
+    Raises:
+        ConfigError: for a value out of range.
     """
 
     def __init__(self, inputs: int, draws: int, texts: int, text_tokens: int) -> None:

@@ -12,8 +12,10 @@ from attacks.guarantees.distinguishing import Distinguishing
 from smd_research.core.claim_audit import ClaimAudit
 from smd_research.core.errors import ConfigError, NotApplicableError
 from smd_research.defenses.base import Defense, PublicText
+from smd_research.defenses.dp_hidden import DpHidden
 from smd_research.defenses.dp_rewrite import DpRewrite
 from smd_research.defenses.dp_text import DpText
+from smd_research.defenses.split_denoise import SplitDenoise
 from smd_research.mechanisms.privacy.randomised_response import RandomisedResponse
 from smd_research.mechanisms.rewriting.parameters import RewriteParameters
 from smd_research.metrics.guarantees import audit_metrics, weakest
@@ -67,6 +69,33 @@ def test_the_answers_of_randomised_response_cost_their_epsilon(bundle: Bundle) -
     (found,) = refuted(Distinguishing(**EFFORT), RandomisedResponse(1.5, 4), bundle=bundle)
     assert found.measured == pytest.approx(1.5)
     assert (found.holds, found.exact, found.n) == (True, True, 6)
+
+
+@pytest.mark.parametrize(
+    ("kept", "broken"),
+    [
+        (DpHidden(epsilon=2.0, clip=1.0), DpHidden(epsilon=2.0, clip=1.0, calibration="released")),
+        (DpHidden(layer=1, epsilon=2.0, clip=0.4), DpHidden(layer=1, epsilon=2.0, clip=0.4, calibration="released")),
+        (SplitDenoise(epsilon=2.0, steps=0), SplitDenoise(epsilon=2.0, steps=0, sampler="released")),
+    ],
+    ids=["a row", "a message", "radial"],
+)
+def test_noise_on_vectors_is_held_to_what_is_claimed_of_it(bundle: Bundle, kept: Defense, broken: Defense) -> None:
+    """A message of one row, at this clip, would not show it: its norms are below one half."""
+    for defense, holds in ((kept, True), (broken, False)):
+        (found,) = refuted(Distinguishing(**EFFORT), *prepared(defense, bundle), bundle=bundle)
+        assert found.holds is holds
+
+
+@pytest.mark.parametrize("options", [{"inputs": 1}, {"draws": 999}, {"texts": 0}, {"text_tokens": 1}])
+def test_an_audit_of_nothing_is_refused(options: dict[str, int]) -> None:
+    with pytest.raises(ConfigError, match="attack: inputs"):
+        Distinguishing(**{**EFFORT, **options})
+
+
+def test_a_game_of_few_canaries_is_refused() -> None:
+    with pytest.raises(ConfigError, match="canaries are 16 or more"):
+        Canaries(15, 8, 8, 2, 0.95)
 
 
 def test_without_a_promise_there_is_nothing_to_refute(bundle: Bundle) -> None:

@@ -20,6 +20,8 @@ GUESSED = ((1 / 16, 1 / 16), (1 / 8, 1 / 8), (1 / 4, 1 / 4), (1 / 2, 1 / 2), (0,
 
 Of a canary with a class, a model may be right that never saw it: then only those it is wrong about tell anything.
 """
+FEWEST = 16
+"""Canaries of an audit."""
 _LARGEST = 50.0  # epsilon beyond which nothing is measured
 
 
@@ -74,9 +76,9 @@ def audit_canaries(
     """
     truth, order = np.asarray(included, dtype=bool), np.argsort(-np.asarray(scores, dtype=float), kind="stable")
     n = len(truth)
-    if n < 16 or len(order) != n:
+    if n < FEWEST or len(order) != n:
         raise ConfigError(
-            f"an audit by canaries needs 16 or more, each with a score: {n} canaries, {len(order)} scores"
+            f"an audit by canaries needs {FEWEST} or more, each with a score: {n} canaries, {len(order)} scores"
         )
     if not 0 < confidence < 1 or not 0 <= delta < 1:
         raise ConfigError("an audit by canaries: confidence lies between 0 and 1, delta from 0 to below 1")
