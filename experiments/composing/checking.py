@@ -103,7 +103,7 @@ def check_part(kind: str, node: Mapping[str, Any], known: Bounds) -> None:
         UsageError: naming an option, its value and how to mend it.
     """
     taken = _taken(kind, node)
-    siblings = {name.upper(): value for name, value in node.items() if isinstance(value, int)}
+    siblings = {name.upper(): value for name, value in node.items() if isinstance(value, int | float)}
     for name, value in options_of(node).items():
         if name.startswith("_"):
             continue

@@ -4,6 +4,7 @@ A range is one or more of these, joined by commas; ``LAYERS`` and ``CONTEXT`` st
 another option's name in capitals for its value::
 
     1 or more    above 0    at most 1    below 1    other than 0    1 to STEPS    between 0 and 1 (neither of them)
+    multiple of 4
 
 Anything else is one of a few patterns (``32 hexadecimal digits``), or a choice of words or numbers between bars.
 """
@@ -20,7 +21,7 @@ from experiments.composing.signatures import ValueKind, kind_of
 
 OF_THE_MODEL = ("LAYERS", "CONTEXT")
 
-Bounds = Mapping[str, int]
+Bounds = Mapping[str, float]
 """What a word of a range stands for, where it is known."""
 
 _NUMBER = r"([-+.\de]+|[A-Z_]+)"
@@ -33,10 +34,12 @@ _FORMS: Sequence[tuple[re.Pattern[str], _Test]] = [
     (re.compile(f"other than {_NUMBER}"), (operator.ne,)),
     (re.compile(f"{_NUMBER} to {_NUMBER}"), (operator.ge, operator.le)),
     (re.compile(f"between {_NUMBER} and {_NUMBER}"), (operator.gt, operator.lt)),
+    (re.compile(f"multiple of {_NUMBER}"), (lambda value, of: value % of == 0,)),
 ]
 _PATTERNS = {
     "32 hexadecimal digits": re.compile("[0-9a-fA-F]{32}"),
     "HOST:PORT, or the path of a socket": re.compile(r".*/.*|.+:\d{1,5}"),
+    "text with {text} in it once": re.compile(r"((?!\{text\}).)*\{text\}((?!\{text\}).)*", re.DOTALL),
 }
 _NOUNS = {"int": "whole number", "float": "number", "str": "text", "bool": "true or false", "list": "list"}
 

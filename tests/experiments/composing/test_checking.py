@@ -38,6 +38,13 @@ WRONG = [
     ("defense=split defense.layer=99", "defense.layer=99: give a whole number, 0 to 5 (the model's layers)"),
     ("defense=slip defense.blocks=[0,9]", "defense.blocks=[0,9]: give a whole number, 0 or more, below 5"),
     ("attack=prior attack.trials=0", "attack.trials=0: give a whole number, 1 or more"),
+    ("defense=dp_rewrite defense.low=2 defense.high=1", "defense.low=2: give a number below 1 (high), or null"),
+    ("defense=dp_rewrite defense.low=2", "defense.low given needs defense.high given, which is null here"),
+    ("defense=dp_rewrite defense.template=Say", "defense.template=Say: give text with {text} in it once, or null"),
+    (
+        "defense=dp_rewrite defense.reader_width=30",
+        "defense.reader_width=30: give a whole number, 4 or more, multiple of 4",
+    ),
     ("address=host:7000", "address given needs transport=tcp, which is inproc here"),
     ("defense=slip defense.field=narrow", "defense.field=narrow needs defense.bits=8 or 4, which is 16 here"),
     ("data.chat=true", "data.chat=true: the model's tokenizer has no chat template: leave data.chat=false"),
@@ -130,7 +137,7 @@ def test_what_a_constructor_refuses_is_refused_before(name: str, node: dict[str,
             changed = {**node, option: value}
             with contextlib.suppress(UsageError):
                 check_part("part", changed, {})
-                if "tokens" in changed and changed["tokens"] < 2 * changed["row_tokens"]:
+                if {"tokens", "row_tokens"} <= set(changed) and changed["tokens"] < 2 * changed["row_tokens"]:
                     continue  # two rows at least: said by the constructor alone
                 build(**{key: one for key, one in options_of(changed).items() if key != "_target_"})
                 passed += 1

@@ -7,7 +7,7 @@ import pytest
 
 from experiments.composing.values import shown, takes
 
-LAYERS = {"LAYERS": 5}
+LAYERS = {"LAYERS": 5, "HIGH": 0.75}
 
 
 @pytest.mark.parametrize(
@@ -30,6 +30,9 @@ LAYERS = {"LAYERS": 5}
         ("bool", "", [True, False], [1, "yes", None]),
         ("str | None", "32 hexadecimal digits", [None, "0aF" * 10 + "12"], ["0a", "g" * 32, 12]),
         ("str | None", "HOST:PORT, or the path of a socket", ["h:7", "[::1]:7000", "./s"], ["host", "h:port", 7]),
+        ("str | None", "text with {text} in it once", [None, "{text}", "a\n{text}."], ["", "text", "{text} {text}", 3]),
+        ("int", "4 or more, multiple of 4", [4, 128], [0, 2, 30]),
+        ("float | None", "below HIGH", [None, 0.5, -3], [0.75, 2]),
         ("str | int", "", ["a", 0], [None, True, 1.5]),
         ("Literal['a', 'b'] | None", "", ["a", None], ["c"]),
         ("Unheard", "", [None, 1, "x"], []),
