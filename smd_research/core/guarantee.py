@@ -1,8 +1,9 @@
 """What a defense promises, stated so that it can be checked and composed."""
 
+import math
 from dataclasses import dataclass
 
-import numpy as np
+from smd_research.core.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -47,8 +48,22 @@ class Guarantee:
         Args:
             units: of which it consists, 0 or more; delta adds up with them.
         """
-        return np.inf if self.unit_epsilon is None else units * self.unit_epsilon
+        return math.inf if self.unit_epsilon is None else units * self.unit_epsilon
 
     def __str__(self) -> str:
         delta = f", delta={self.delta:g}" if self.delta else ""
         return f"{self.notion}: epsilon={self.epsilon:g}{delta} per {self.unit}; {self.composition}"
+
+
+def check_epsilon(epsilon: float, name: str = "epsilon") -> None:
+    """Refuse an epsilon that is none.
+
+    Args:
+        epsilon: of any notion.
+        name: what the user calls it.
+
+    Raises:
+        ConfigError: unless it is positive and finite.
+    """
+    if not 0 < epsilon < math.inf:
+        raise ConfigError(f"{name}={epsilon:g} is out of range: it must be positive and finite")

@@ -13,6 +13,7 @@ Rows of generated tokens: at the embedding they are functions of tokens that the
 without noise; deeper they depend on the prompt, and each is one more release, clipped and noised afresh.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from torch import Tensor
 
 from smd_research.boundary import Boundary
 from smd_research.core.errors import ConfigError
+from smd_research.core.guarantee import check_epsilon
 from smd_research.core.observable import Observable
 from smd_research.core.seeds import generator
 from smd_research.defenses.base import NO_TEXT, Defense, Prepared, PublicText
@@ -35,11 +37,10 @@ from smd_research.mechanisms.privacy.gaussian import (
     GaussianMechanism,
     Unit,
     clip_rows,
-    gaussian_sigma,
 )
 from smd_research.mechanisms.privacy.noise import Sampler
-from smd_research.mechanisms.privacy.radial import RadialMechanism, check_epsilon
-from smd_research.mechanisms.privacy.survival import dchi_epsilons, gaussian_epsilons, token_frequencies
+from smd_research.mechanisms.privacy.radial import RadialMechanism
+from smd_research.mechanisms.privacy.survival import check_share, dchi_epsilons, gaussian_epsilons, token_frequencies
 from smd_research.mechanisms.split_inference import PermutationParameters, SplitParameters
 from smd_research.models.attention import LocalAttention
 from smd_research.models.bundle import Bundle
@@ -162,9 +163,10 @@ class DpHidden(Defense):
         if not 0 < delta < 1:
             raise ConfigError(f"defense.delta={delta:g} is out of range: it lies between 0 and 1")
         if epsilon is not None:
-            gaussian_sigma(epsilon, delta) if mechanism == "gaussian" else check_epsilon(epsilon)
-        if clip is not None and clip <= 0:
-            raise ConfigError(f"defense.clip={clip:g} is out of range: it must be positive")
+            check_epsilon(epsilon, "defense.epsilon")
+        if survival is not None:
+            check_share(survival, "defense.survival")
+        check_clip(clip)
         self.noise = mechanism
         self.calibration = calibration
         self.epsilon = epsilon
@@ -214,7 +216,8 @@ class DpHidden(Defense):
             assert self.survival is not None
             space = EmbeddingSpace.of(clip_rows(table, clip), scale="raw")
             frequencies = _frequencies(bundle, corpus)
-            (epsilon,) = gaussian_epsilons(space, frequencies, self.delta, 2.0 * clip, (self.survival,))
+            assumed = 1.0 if self.calibration == "released" else 2.0 * clip  # the sensitivity that noise is scaled for
+            (epsilon,) = gaussian_epsilons(space, frequencies, self.delta, assumed, (self.survival,))
         return GaussianMechanism(epsilon, self.delta, clip, self.unit, self.calibration)
 
     def _median_norm(self, bundle: Bundle, table: Tensor | None, corpus: Sequence[Sequence[int]]) -> float:
@@ -234,6 +237,16 @@ class DpHidden(Defense):
 def embedding_rows(bundle: Bundle) -> Tensor:
     """What the embedding makes of every vocabulary entry ``[vocab, width]``, on the CPU in fp32."""
     return ExtensionEngine(bundle, 0).embedded(0).float().cpu()
+
+
+def check_clip(clip: float | None) -> None:
+    """Refuse a norm that nothing, or everything, is clipped to.
+
+    Raises:
+        ConfigError: unless it is None, or positive and finite.
+    """
+    if clip is not None and not 0 < clip < math.inf:
+        raise ConfigError(f"defense.clip={clip:g} is out of range: it must be positive and finite")
 
 
 def median_norm(table: Tensor) -> float:

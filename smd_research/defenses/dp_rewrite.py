@@ -14,6 +14,7 @@ import torch
 
 from smd_research.boundary import Boundary
 from smd_research.core.errors import ConfigError
+from smd_research.core.guarantee import check_epsilon
 from smd_research.core.observable import Observable
 from smd_research.core.seeds import generator
 from smd_research.defenses.base import NO_TEXT, Defense, Prepared, PublicText
@@ -118,8 +119,7 @@ class DpRewrite(Defense):
             raise ConfigError(f"defense.mechanism={mechanism} is unknown: use one of {', '.join(REWRITE_MECHANISMS)}")
         if keep not in KEEPS:
             raise ConfigError(f"defense.keep={keep} is unknown: use one of {', '.join(KEEPS)}")
-        if not 0 < epsilon < float("inf"):
-            raise ConfigError(f"defense.epsilon={epsilon:g} is out of range: it is positive and finite")
+        check_epsilon(epsilon, "defense.epsilon")
         if (low is None) != (high is None):
             raise ConfigError("defense.low and defense.high go together: give both, or neither")
         if length is not None and length < 1:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from smd_research.boundary import Boundary
 from smd_research.core.errors import ConfigError
+from smd_research.core.guarantee import check_epsilon
 from smd_research.core.observable import Observable
 from smd_research.core.seeds import generator
 from smd_research.defenses.base import NO_TEXT, PublicText
@@ -32,7 +33,7 @@ from smd_research.mechanisms.privacy.channels import (
 from smd_research.mechanisms.privacy.customised_sets import Mapping
 from smd_research.mechanisms.privacy.embedding_space import Scale
 from smd_research.mechanisms.privacy.random_lists import released_divisor
-from smd_research.mechanisms.privacy.survival import token_frequencies
+from smd_research.mechanisms.privacy.survival import check_share, token_frequencies
 from smd_research.mechanisms.privacy.token_channel import TokenChannel
 from smd_research.mechanisms.privacy.unknown_tokens import UNKNOWN, Unknown
 from smd_research.mechanisms.privacy.word_vectors import token_vectors
@@ -141,10 +142,10 @@ class DpText(Tunable):
             raise ConfigError(f"defense.mechanism={mechanism} is unknown: use one of {', '.join(TOKEN_MECHANISMS)}")
         if epsilon is None and survival is None:
             raise ConfigError("dp_text needs defense.epsilon=E, or defense.survival=S (a share between 0 and 1)")
-        if epsilon is not None and epsilon <= 0:
-            raise ConfigError(f"defense.epsilon={epsilon:g} is out of range: it must be positive")
-        if survival is not None and not 0 < survival < 1:
-            raise ConfigError(f"defense.survival={survival:g} is out of range: it lies between 0 and 1")
+        if epsilon is not None:
+            check_epsilon(epsilon, "defense.epsilon")
+        if survival is not None:
+            check_share(survival, "defense.survival")
         if mechanism == "rantext":
             if epsilon is None:
                 raise ConfigError(

@@ -21,14 +21,15 @@ from torch import Tensor
 from smd_research.boundary import Boundary, Channel
 from smd_research.boundary.messages import HiddenStates, Message
 from smd_research.core.errors import ConfigError, ProtocolError
-from smd_research.core.guarantee import Guarantee
+from smd_research.core.guarantee import Guarantee, check_epsilon
 from smd_research.core.observable import Observable
 from smd_research.core.seeds import generator
 from smd_research.defenses.base import NO_TEXT, Client, Defense, Deployment, Memory, Prepared, PublicText
-from smd_research.defenses.dp_hidden import embedding_rows, median_norm, radial_mechanism
+from smd_research.defenses.dp_hidden import check_clip, embedding_rows, median_norm, radial_mechanism
 from smd_research.defenses.split import SplitProvider, cut_after
 from smd_research.mechanisms.privacy.noise import SAMPLERS, Sampler
-from smd_research.mechanisms.privacy.radial import RadialMechanism, check_epsilon
+from smd_research.mechanisms.privacy.radial import RadialMechanism
+from smd_research.mechanisms.privacy.survival import check_share
 from smd_research.mechanisms.split_inference import SplitParameters
 from smd_research.models.attention import LocalAttention
 from smd_research.models.bundle import Bundle
@@ -313,9 +314,10 @@ class SplitDenoise(Defense):
         if epsilon is None and survival is None:
             raise ConfigError("split_denoise needs defense.epsilon=E, or defense.survival=S to place it")
         if epsilon is not None:
-            check_epsilon(epsilon)
-        if clip is not None and clip <= 0:
-            raise ConfigError(f"defense.clip={clip:g} is out of range: it must be positive")
+            check_epsilon(epsilon, "defense.epsilon")
+        if survival is not None:
+            check_share(survival, "defense.survival")
+        check_clip(clip)
         self.cut = cut_after(0, wire_dtype)
         self.epsilon, self.survival, self.clip, self.sampler = epsilon, survival, clip, sampler
         self.recipe = DenoiserRecipe(steps, documents, draws, layers, width)

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from smd_research.core.errors import ConfigError
-from smd_research.core.guarantee import Guarantee
+from smd_research.core.guarantee import Guarantee, check_epsilon
 from smd_research.training.accounting import Spending, planned_spending, usual_delta
 from smd_research.training.classifier import Pooling
 
@@ -65,8 +65,8 @@ class Tuning(ABC):
             raise ConfigError(f"tuning.patience={self.patience}: one or more, or null for none")
         if self.clip <= 0:
             raise ConfigError(f"tuning.clip={self.clip:g} is out of range: it must be positive")
-        if self.label_epsilon is not None and self.label_epsilon <= 0:
-            raise ConfigError(f"tuning.label_epsilon={self.label_epsilon:g} is out of range: it must be positive")
+        if self.label_epsilon is not None:
+            check_epsilon(self.label_epsilon, "tuning.label_epsilon")
 
     @abstractmethod
     def adapt(self, model: PreTrainedModel) -> Restore:
@@ -136,8 +136,7 @@ class Private(Tuning):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.epsilon <= 0:
-            raise ConfigError(f"tuning.epsilon={self.epsilon:g} is out of range: it must be positive")
+        check_epsilon(self.epsilon, "tuning.epsilon")
         if self.delta is not None and not 0 < self.delta < 1:
             raise ConfigError(f"tuning.delta={self.delta:g} is out of range: it lies between 0 and 1")
 

@@ -1,5 +1,7 @@
 """Noised text and noised states: what crosses, what is promised, and what does not move."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -192,6 +194,13 @@ def test_a_released_calibration_states_what_it_gives(llama: Bundle) -> None:
     assert whole.unit_epsilon is None  # the noise does not grow with what longer messages are allowed
 
 
+def test_survival_places_the_noise_and_not_the_number_that_is_claimed(llama: Bundle) -> None:
+    right, released = (DpHidden(survival=0.5, clip=3.0, calibration=how).mechanism(llama) for how in CALIBRATIONS)
+    assert released.sigma(1) == pytest.approx(right.sigma(1), rel=1e-6)
+    assert released.true_epsilon() == pytest.approx(right.epsilon, rel=1e-6)
+    assert released.epsilon < right.epsilon
+
+
 def test_the_promise_of_radial_noise_grows_with_the_distance(llama: Bundle) -> None:
     mechanism = DpHidden("dchi", survival=0.5).mechanism(llama)
     promise = mechanism.guarantee()
@@ -227,14 +236,17 @@ def test_the_promise_of_states(llama: Bundle) -> None:
         (lambda: DpText("santext_plus", resampled=0.0), r"defense\.resampled=0 is out of range"),
         (lambda: DpHidden(layer=2, epsilon=1.0, unit="token"), "unsound at layer 2"),
         (lambda: DpHidden(layer=2), "needs defense.epsilon=E at layer 2"),
-        (lambda: DpHidden(epsilon=-1.0), "epsilon > 0"),
+        (lambda: DpHidden(epsilon=-1.0), "defense.epsilon=-1 .*positive"),
+        (lambda: DpText(epsilon=math.nan), "must be positive"),
+        (lambda: DpHidden(survival=2.0), "defense.survival=2 .*between 0 and 1"),
+        (lambda: DpHidden(clip=math.inf), "defense.clip=inf .*positive and finite"),
         (lambda: DpHidden(epsilon=1.0, clip=0.0), "clip=0 is out of range"),
         (lambda: DpHidden(epsilon=1.0, delta=1.0), "delta=1 is out of range"),
         (lambda: DpHidden("snow"), "mechanism=snow is unknown"),
         (lambda: DpHidden(epsilon=1.0, calibration="half"), "calibration=half is unknown"),
         (lambda: DpHidden("dchi", layer=1, epsilon=1.0), "dchi promises nothing at layer 1"),
         (lambda: DpHidden("dchi", unit="sequence", epsilon=1.0), "dchi promises nothing at layer 0 with unit=sequence"),
-        (lambda: DpHidden("dchi", epsilon=0.0), "epsilon > 0"),
+        (lambda: DpHidden("dchi", epsilon=0.0), "defense.epsilon=0 .*positive"),
     ],
 )
 def test_what_promises_nothing_is_refused(make, message: str) -> None:  # type: ignore[no-untyped-def]

@@ -128,7 +128,7 @@ def test_the_guarantee_is_of_the_noise_that_is_drawn(llama: Bundle) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"epsilon": 0.0}, "epsilon > 0"),
+        ({"epsilon": 0.0}, "defense.epsilon=0 .*positive"),
         ({"survival": None}, r"defense\.epsilon=E, or defense\.survival=S"),
         ({"epsilon": 1.0, "clip": 0.0}, "clip=0 is out of range"),
         ({"sampler": "other"}, "sampler=other is unknown"),

@@ -136,8 +136,8 @@ def test_a_radial_mechanism_clips_after_the_noise() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: RadialMechanism(0.0, 8), "epsilon > 0"),
-        (lambda: RadialMechanism(math.nan, 8), "epsilon > 0"),
+        (lambda: RadialMechanism(0.0, 8), "epsilon=.*positive and finite"),
+        (lambda: RadialMechanism(math.nan, 8), "epsilon=.*positive and finite"),
         (lambda: RadialMechanism(1.0, 8, clip=0.0), "positive and finite"),
         (lambda: RadialMechanism(1.0, 8, sampler="other"), "unknown sampler"),
         (lambda: GaussianMechanism(1.0, 1e-5, 1.0, "token", "half"), "unknown calibration"),  # type: ignore[arg-type]

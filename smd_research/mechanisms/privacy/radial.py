@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from smd_research.core.errors import ConfigError
-from smd_research.core.guarantee import Guarantee
+from smd_research.core.guarantee import Guarantee, check_epsilon
 from smd_research.mechanisms.privacy.gaussian import clip_rows
 from smd_research.mechanisms.privacy.noise import SAMPLERS, Sampler, radial_noise, released_noise
 
@@ -91,16 +91,6 @@ class RadialMechanism:
             verified="radius law and isotropy of the noise, exact ratio of densities (mechanisms.audit)",
             source="token representation privatisation, Qu et al., CIKM 2021; Split-and-Denoise, ICML 2024",
         )
-
-
-def check_epsilon(epsilon: float) -> None:
-    """Refuse an epsilon that scales no noise.
-
-    Raises:
-        ConfigError: unless it is positive and finite.
-    """
-    if not 0 < epsilon < math.inf:
-        raise ConfigError(f"radial noise needs epsilon > 0 and finite, not {epsilon:g}")
 
 
 @dataclass(frozen=True)

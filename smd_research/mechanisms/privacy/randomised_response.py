@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from smd_research.core.claim_audit import ClaimAudit
 from smd_research.core.errors import ConfigError
-from smd_research.core.guarantee import Guarantee
+from smd_research.core.guarantee import Guarantee, check_epsilon
 
 
 @dataclass(frozen=True)
@@ -27,10 +27,7 @@ class RandomisedResponse:
     classes: int
 
     def __post_init__(self) -> None:
-        if not 0 < self.epsilon < math.inf:
-            raise ConfigError(
-                f"randomised response: epsilon={self.epsilon:g} is out of range: it must be positive and finite"
-            )
+        check_epsilon(self.epsilon, "randomised response: epsilon")
         if self.classes < 2:
             raise ConfigError(
                 f"randomised response of labels hides one of two classes or more, here are {self.classes}: take a task "

@@ -149,7 +149,7 @@ def santext_plus_epsilons(
     sensitive = outputs.is_private[ids]
     passing, weight = float(weights[~sensitive].sum()) * (1.0 - resampled), float(weights[sensitive].sum())
     for share in shares:
-        _check_share(share)
+        check_share(share)
         if not passing < share < passing + weight:
             raise ConfigError(
                 f"santext_plus cannot let a share of {share:g} survive: on public text it lies between {passing:.3g} "
@@ -218,7 +218,7 @@ def _scales(
     ascending = thresholds.reshape(-1)[order]
     found = []
     for share in shares:
-        _check_share(share)
+        check_share(share)
         index = int(np.searchsorted(reached, share))
         if index >= len(ascending) or not 0 < ascending[index] < np.inf:
             raise _unreachable(share)
@@ -235,7 +235,7 @@ def _mean_survival(rows: Floats, weights: Floats, scores: Callable[[Floats], Flo
 
 
 def _solve(survival: Callable[[float], float], share: float) -> float:
-    _check_share(share)
+    check_share(share)
     high = 1.0
     while survival(high) < share:
         high *= 2
@@ -246,9 +246,18 @@ def _solve(survival: Callable[[float], float], share: float) -> float:
     return float(brentq(lambda epsilon: survival(epsilon) - share, 0.0, high, rtol=1e-9))
 
 
-def _check_share(share: float) -> None:
+def check_share(share: float, name: str = "a survival share") -> None:
+    """Refuse what is no share.
+
+    Args:
+        share: of tokens that survive.
+        name: what the user calls it.
+
+    Raises:
+        ConfigError: unless it lies between 0 and 1.
+    """
     if not 0 < share < 1:
-        raise ConfigError(f"a survival share lies between 0 and 1, not {share:g}")
+        raise ConfigError(f"{name}={share:g} is out of range: it lies between 0 and 1")
 
 
 def _unreachable(share: float) -> ConfigError:

@@ -8,8 +8,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from smd_research.core.errors import ConfigError
-from smd_research.core.guarantee import Guarantee
+from smd_research.core.guarantee import Guarantee, check_epsilon
 from smd_research.mechanisms.privacy.embedding_space import EmbeddingSpace, Floats, Ids
 from smd_research.mechanisms.privacy.normalisers import Likelihood, Normalisers, log_sums
 
@@ -204,16 +203,6 @@ def scatter(space: EmbeddingSpace, given: Ids, values: Floats) -> Floats:
     public = np.flatnonzero(~private)
     full[public, given[public]] = 0.0
     return full
-
-
-def check_epsilon(epsilon: float) -> None:
-    """Checks that epsilon is a positive finite number.
-
-    Raises:
-        ConfigError: with the value and how to mend it.
-    """
-    if not (np.isfinite(epsilon) and epsilon > 0):
-        raise ConfigError(f"epsilon must be positive and finite, not {epsilon:g}")
 
 
 def metric_guarantee(

@@ -7,8 +7,7 @@ import torch
 from torch import Tensor
 
 from smd_research.core.errors import ConfigError
-from smd_research.core.guarantee import Guarantee
-from smd_research.mechanisms.privacy.token_channel import check_epsilon
+from smd_research.core.guarantee import Guarantee, check_epsilon
 
 FLOOR, CEILING = 0.95, 0.5
 """Public bounds: this quantile of all logits, and this of each place's largest. What lies beyond is clipped."""
