@@ -22,6 +22,7 @@ MAHALANOBIS = Notion("mahalanobis", "per token and unit of Mahalanobis distance"
 SENSITIVE = Notion("sensitive", "per sensitive token and unit of distance")
 SET = Notion("set", "per token, within its set")
 HEURISTIC = Notion("heuristic", "a setting, nothing is promised")
+RELEASED = Notion("released", "for which noise was scaled, not what it gives")
 TOKEN = Notion("token", "(epsilon, delta) per token")
 WHOLE_TEXT = Notion("whole-text", "(epsilon, delta) per message")
 WRITTEN = Notion("written", "per token written, of the whole text")
@@ -49,6 +50,10 @@ def notion(defense: str, option: str, options: Mapping[str, object]) -> Notion |
         option: name of the option, without its part.
         options: all options of the defense, those left open filled with what was chosen, where that is known.
     """
+    if option == "epsilon" and "released" in (options.get("calibration"), options.get("sampler")):
+        return RELEASED
+    if (defense, option) == ("dp_rewrite", "epsilon") and options.get("clipped") is False:
+        return HEURISTIC
     if (defense, option) == ("dp_hidden", "epsilon"):
         if options.get("mechanism") == "dchi":
             return METRIC

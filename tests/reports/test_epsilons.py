@@ -25,6 +25,7 @@ from smd_research.reports.epsilons import (
     HEURISTIC,
     MAHALANOBIS,
     METRIC,
+    RELEASED,
     REPLY,
     SENSITIVE,
     SET,
@@ -93,6 +94,21 @@ def test_a_setting_that_promises_nothing_is_no_epsilon_of_the_others(changed: di
     assert promise is not None
     assert promise.notion == "heuristic"
     assert notion("dp_text", "epsilon", changed) == HEURISTIC
+
+
+@pytest.mark.parametrize(
+    ("defense", "changed", "expected"),
+    [
+        ("dp_hidden", {"calibration": "released", "layer": 0}, RELEASED),
+        ("split_denoise", {"sampler": "released"}, RELEASED),
+        ("dp_rewrite", {"clipped": False}, HEURISTIC),
+    ],
+)
+def test_what_released_code_claims_stands_in_no_column_of_what_is_promised(
+    defense: str, changed: dict[str, Any], expected: Notion
+) -> None:
+    held = {**options(defense), "epsilon": 8.0}
+    assert notion(defense, "epsilon", {**held, **changed}) == expected != notion(defense, "epsilon", held)
 
 
 def records() -> list[Any]:
