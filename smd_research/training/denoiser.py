@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from smd_research.core.errors import ConfigError
 from smd_research.training.causal_lm import Optimisation, optimizers
 from smd_research.training.choice import KeepBest
 from smd_research.training.quiet import StepBar, quietly
@@ -141,7 +142,12 @@ def train_denoiser(
 
     Returns:
         The state of the smallest error on texts held back, the untrained one included; on the CPU, in evaluation mode.
+
+    Raises:
+        ConfigError: for a single row, of which none could be held back.
     """
+    if len(rows.mask) < 2:
+        raise ConfigError("a denoiser learns from two noisy texts or more: raise defense.documents or defense.draws")
     training, validation = rows.split()
     there = rows.target[rows.mask.bool()]
     best = KeepBest()

@@ -125,6 +125,11 @@ def test_the_guarantee_is_of_the_noise_that_is_drawn(llama: Bundle) -> None:
     assert "generated token" in str(right)
 
 
+def test_a_single_noisy_text_teaches_nothing(embedded: Bundle, corpus: Corpus) -> None:
+    with pytest.raises(ConfigError, match="two noisy texts or more"):
+        SplitDenoise(epsilon=50.0, steps=1, documents=1, draws=1).prepare(embedded, PublicText(corpus))
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -58,11 +58,11 @@ class NoisyNearestChannel(TokenChannel):
         )
 
 
-Sampler = Callable[[int, int, np.random.Generator], Floats]
+StandardNoise = Callable[[int, int, np.random.Generator], Floats]
 
 
 def critical_scales(
-    space: EmbeddingSpace, ids: Ids, draws: int, rng: np.random.Generator, noise: Sampler = standard_radial_noise
+    space: EmbeddingSpace, ids: Ids, draws: int, rng: np.random.Generator, noise: StandardNoise = standard_radial_noise
 ) -> Floats:
     """For each private token and noise draw, the smallest factor by which the noise has to shrink for it to survive.
 

@@ -17,7 +17,7 @@ from smd_research.mechanisms.privacy.embedding_space import EmbeddingSpace, Floa
 from smd_research.mechanisms.privacy.gaussian import gaussian_epsilon
 from smd_research.mechanisms.privacy.mahalanobis import MahalanobisChannel
 from smd_research.mechanisms.privacy.noise import standard_radial_noise
-from smd_research.mechanisms.privacy.noisy_nearest import Sampler, critical_scales
+from smd_research.mechanisms.privacy.noisy_nearest import StandardNoise, critical_scales
 from smd_research.mechanisms.privacy.normalisers import log_sums
 from smd_research.mechanisms.privacy.truncated_exponential import truncation
 
@@ -203,7 +203,7 @@ def _standard_gaussian(count: int, width: int, rng: np.random.Generator) -> Floa
 
 
 def _scales(
-    space: EmbeddingSpace, frequencies: npt.ArrayLike, shares: Sequence[float], noise: Sampler
+    space: EmbeddingSpace, frequencies: npt.ArrayLike, shares: Sequence[float], noise: StandardNoise
 ) -> tuple[float, ...]:
     """Inverse noise scales at which these shares survive.
 
