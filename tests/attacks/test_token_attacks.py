@@ -1,13 +1,16 @@
 """Sanitised text and noised embeddings: recovered where the noise is small, not where the view is another's."""
 
 from collections.abc import Sequence
+from itertools import pairwise, product
 
 import numpy as np
 import pytest
 import torch
 
 from attacks.base import Attack, Public
-from attacks.prompts.bayes_token import BayesToken, _best
+from attacks.prompts.bayes_token import BayesToken
+from attacks.prompts.bayes_token.attack import Lattice, _best
+from attacks.prompts.bayes_token.context import Context, Pairs, weights
 from attacks.prompts.nearest_token import NearestToken
 from attacks.prompts.vocab_matching.attack import VocabMatching
 from smd_research.boundary import AdversaryView, Boundary
@@ -117,6 +120,57 @@ def test_the_best_of_bounds_are_the_best_of_all_and_few_inputs_are_settled(embed
         assert torch.allclose(values, expected.values, rtol=1e-12)
         assert torch.equal(places, expected.indices)
     assert likelihood.settled.mean() < 0.5
+
+
+def test_pairs_are_a_law_and_a_pair_left_out_is_judged_by_all_the_rest() -> None:
+    corpus, vocab = [(1, 2, 3, 2, 3), (4, 2, 5), (2, 3, 0)], 7
+    pairs = Pairs(corpus, vocab)
+    for token in range(vocab):
+        assert pairs.after(token).sum() == pytest.approx(1)
+    assert pairs.after(2).argmax() == 3
+    np.testing.assert_array_equal(pairs.after(6), pairs.single)
+    found, single = pairs.left_out(np.array([2, 1]), np.array([3, 2]))
+    # after 2 stand 3, 3 (one of three left out) and 5: two kinds; token 3 is left in the corpus twice of ten
+    assert single[0] == pytest.approx((3 - 1 + 1) / (11 - 1 + vocab))
+    assert found[0] == pytest.approx((2 + 2 * single[0]) / (3 + 2))
+    assert found[1] == single[1], "nothing else follows 1"
+
+
+def test_weights_are_those_of_what_explains_best() -> None:
+    rng = generator(0, "weights")
+    good, bad = rng.uniform(0.3, 0.9, 200), np.full(200, 1e-4)
+    assert weights(np.stack([bad, good, bad]), None)[1] > 0.99
+    given = weights(np.stack([good, bad, bad / 2]), 0.25)
+    assert given[0] == 0.25
+    assert given[1] > given[2]
+    assert sum(given) == pytest.approx(1)
+
+
+def test_a_model_made_for_other_text_is_not_trusted(embedded: Bundle, corpus: Corpus) -> None:
+    shuffled = [tuple(generator(0, "order", i).permutation(one[:48]).tolist()) for i, one in enumerate(corpus)]
+    own, other = Context(embedded, corpus), Context(embedded, shuffled)
+    assert own.weights[0] > 0.5 > 0.2 > other.weights[0]
+    tokens = torch.tensor([7, 900])
+    model = torch.log_softmax(torch.zeros(2, embedded.geometry.vocab), dim=-1)
+    assert torch.allclose(own.following(tokens, model).exp().sum(1), torch.ones(2), atol=1e-4)
+    assert Context(embedded, ()).weights == (0.5, 0.0, 0.5)
+
+
+def test_places_are_decided_by_all_readings_forwards_and_backwards() -> None:
+    """Beside every reading of a hidden chain of five tokens, summed one by one."""
+    rng = generator(0, "chain")
+    start, step, seen = (np.log(rng.dirichlet(np.ones(5), size=n)) for n in (1, 5, 4))
+    every, lattice, prior = torch.arange(5), Lattice(torch.zeros(1)), torch.from_numpy(start)
+    for row in torch.from_numpy(seen):
+        totals = torch.logsumexp(lattice.totals[:, None] + prior, 0) + row
+        lattice.extend(every, totals, row, prior)
+        prior = torch.from_numpy(step)
+    shares = np.zeros((4, 5))
+    for reading in product(range(5), repeat=4):
+        steps = sum(step[a, b] for a, b in pairwise(reading))
+        weight = np.exp(start[0, reading[0]] + steps + sum(seen[i, token] for i, token in enumerate(reading)))
+        shares[range(4), reading] += weight
+    assert lattice.likeliest() == np.argsort(-shares, axis=1).tolist()
 
 
 @pytest.mark.slow

@@ -2,9 +2,11 @@
 
 ``nearest`` reads the sanitised text as it stands. ``bayes`` takes, token by token, ``argmax_x p(y|x) p(x)`` with
 unigram frequencies of a public corpus: no context-free attack does better on average (Tong et al., NAACL 2025).
-``beam`` puts the public language model in the place of the unigram and searches for the best whole sequence,
-``argmax sum_t log p(y_t|x_t) + log p(x_t|x_<t)``; the most probable sequence is not the one with the most tokens right,
-so where hardly any token survives ``bayes`` recovers more: a battery runs both.
+``beam`` reads what stands before as well: it carries the likeliest last tokens from left to right,
+``sum_t log p(y_t|x_t) + log p(x_t|x_<t)``, with the public language model and the public corpus as the prior
+(:mod:`attacks.prompts.bayes_token.context`). Readings that end in the same token are joined, and at each place it takes
+the token that has most of their probability, forwards and backwards: that recovers more tokens than the likeliest
+whole text.
 """
 
 from collections.abc import Sequence
@@ -15,6 +17,7 @@ import torch
 from torch import Tensor
 
 from attacks.base import PromptAttack, Public
+from attacks.prompts.bayes_token.context import Context
 from smd_research.boundary import AdversaryView
 from smd_research.boundary.messages import PromptIds
 from smd_research.core.errors import ConfigError, NotApplicableError
@@ -38,8 +41,8 @@ class BayesToken(PromptAttack):
     Args:
         mode: ``nearest``, ``bayes`` or ``beam``.
         beam: hypotheses carried.
-        lm_share: weight of the language model in the prior of ``beam``; the rest goes to the unigram, which keeps a
-            name alive that the model did not expect.
+        lm_share: weight of the language model in the prior of ``beam``, the rest is the public corpus; None: what
+            explains the corpus best.
         draws: for a channel without closed form, runs of the mechanism for each token of the vocabulary.
 
     Raises:
@@ -48,10 +51,10 @@ class BayesToken(PromptAttack):
 
     needs: ClassVar[frozenset[Observable]] = frozenset({Observable.SANITISED_IDS})
 
-    def __init__(self, mode: str = "beam", beam: int = 32, lm_share: float = 0.5, draws: int = 16) -> None:
+    def __init__(self, mode: str = "beam", beam: int = 32, lm_share: float | None = None, draws: int = 16) -> None:
         if mode not in MODES:
             raise ConfigError(f"attack.mode={mode} is unknown: use one of {', '.join(MODES)}")
-        if beam < 1 or draws < 1 or not 0 <= lm_share <= 1:
+        if beam < 1 or draws < 1 or not (lm_share is None or 0 <= lm_share <= 1):
             raise ConfigError("bayes_token needs attack.beam >= 1, attack.draws >= 1 and attack.lm_share within [0, 1]")
         self._mode = mode
         self._beam = beam
@@ -75,6 +78,8 @@ class BayesToken(PromptAttack):
         opening = token_frequencies([document[:1] for document in public.corpus], vocab) + counts / counts.sum()
         self._unigram = np.log(counts / counts.sum())
         self._opening = np.log(opening / opening.sum())
+        if self._mode == "beam":
+            self._context = Context(public.bundle, public.corpus, self._lm_share)
 
     def recover(self, view: AdversaryView, rng: np.random.Generator) -> Guess:
         sent, wrapper = view.of(PromptIds)[0].ids.tolist(), view.wrapper
@@ -104,7 +109,7 @@ class BayesToken(PromptAttack):
     def _decode(
         self, likelihood: Likelihood, alone: tuple[tuple[int, ...], ...], spent: Spent, before: Sequence[int]
     ) -> Guess:
-        """Beam search for the best sequence.
+        """Beam search for the likeliest readings, and at each place the token likeliest among them.
 
         Args:
             likelihood: ``log p(y_t|x)``.
@@ -113,37 +118,67 @@ class BayesToken(PromptAttack):
             before: public tokens that the language model reads first.
         """
         bundle = self.public.bundle
-        unigram, opening = (torch.from_numpy(x).float().to(bundle.device) for x in (self._unigram, self._opening))
+        opening = torch.from_numpy(self._opening).float().to(bundle.device)
         model = LanguagePrior(bundle)
         for token in before:
             model.step(torch.tensor([token], device=bundle.device))
-        totals = torch.zeros(1, device=bundle.device)
+        lattice = Lattice(torch.zeros(1, device=bundle.device))
         prior = opening.unsqueeze(0)
-        hypotheses = torch.empty((1, 0), dtype=torch.long, device=bundle.device)
         forwards = 0
         for position in range(len(likelihood)):
-            totals, flat = _best(likelihood, position, totals[:, None] + prior, self._beam)
-            parents, tokens = flat // len(unigram), flat % len(unigram)
-            hypotheses = torch.cat((hypotheses[parents], tokens[:, None]), dim=1)
+            arrived = torch.logsumexp(lattice.totals[:, None] + prior, dim=0)
+            totals, tokens = _best(likelihood, position, arrived[None], self._beam)
+            parents = lattice.extend(tokens, totals, totals - arrived[tokens], prior[:, tokens])
             if position + 1 < len(likelihood):
                 if position or before:
                     model.select(parents)
-                prior = self._mixed(model.step(tokens), unigram)
+                prior = self._context.following(tokens, model.step(tokens))
                 forwards += len(tokens)
+        likeliest = lattice.likeliest()
         ranked = tuple(
-            tuple(dict.fromkeys([*column, *rest]))[:RANKED]
-            for column, rest in zip(hypotheses.T.tolist(), alone, strict=True)
+            tuple(dict.fromkeys([*column, *rest]))[:RANKED] for column, rest in zip(likeliest, alone, strict=True)
         )
         flops = 2.0 * sum(p.numel() for p in bundle.model.parameters()) * forwards
-        return Guess(tuple(hypotheses[0].tolist()), ranked, spent=spent + Spent(forwards, flops))
+        return Guess(tuple(row[0] for row in ranked), ranked, spent=spent + Spent(forwards, flops))
 
-    def _mixed(self, model: Tensor, unigram: Tensor) -> Tensor:
-        """Log of the mixture of the model's distribution ``[b, vocab]`` and the unigram ``[vocab]``."""
-        if self._lm_share == 1:
-            return model
-        if self._lm_share == 0:
-            return unigram.expand_as(model)
-        return torch.logaddexp(model + np.log(self._lm_share), unigram + np.log1p(-self._lm_share))
+
+class Lattice:
+    """Readings of a text, in which those that end in the same token are one from there on.
+
+    Args:
+        totals: log probability of the start ``[1]``.
+
+    Attributes:
+        totals: log probability of what was seen so far together with each last token ``[b]``.
+    """
+
+    def __init__(self, totals: Tensor) -> None:
+        self.totals = totals
+        self._forward: list[tuple[Tensor, Tensor]] = []
+        self._steps: list[Tensor] = []
+
+    def extend(self, tokens: Tensor, totals: Tensor, seen: Tensor, prior: Tensor) -> Tensor:
+        """Go on to the next place; returns which reading so far is the likeliest before each token ``[b]``.
+
+        Args:
+            tokens: at the next place ``[b]``.
+            totals: of them, all readings before counted ``[b]``.
+            seen: log probability of what was seen there given each token ``[b]``.
+            prior: log probability of each token after each reading so far ``[a, b]``.
+        """
+        parents = (self.totals[:, None] + prior).argmax(0)
+        self._forward.append((tokens, totals))
+        self._steps.append(prior + seen)
+        self.totals = totals
+        return parents
+
+    def likeliest(self) -> list[list[int]]:
+        """At each place its tokens, the likeliest given all that was seen first (forwards and backwards)."""
+        after, found = torch.zeros_like(self.totals), []
+        for (tokens, totals), step in zip(reversed(self._forward), reversed(self._steps), strict=True):
+            found.append(tokens[(totals + after).argsort(descending=True, stable=True)].tolist())
+            after = torch.logsumexp(step + after, dim=1)
+        return found[::-1]
 
 
 def _best(likelihood: Likelihood, position: int, prior: Tensor, count: int) -> tuple[Tensor, Tensor]:
