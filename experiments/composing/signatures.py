@@ -72,7 +72,8 @@ def _parameters_of(target: str, searched: tuple[str, ...]) -> Mapping[str, Param
     if found is None:
         defined = [str(known) for known in _names(module) if not known.startswith("_")]
         raise UsageError(f"_target_={target}: {module} has no '{name}': {nearest(name, defined)}")
-    return _parameters(found)
+    taken = _parameters(found)
+    return None if taken is None else {name: one for name, one in taken.items() if one is not None}
 
 
 def kind_of(annotation: str) -> ValueKind:
@@ -80,12 +81,13 @@ def kind_of(annotation: str) -> ValueKind:
     return _kind(ast.parse(annotation, mode="eval").body, "")
 
 
-def _parameters(found: _Found) -> dict[str, Parameter] | None:
+def _parameters(found: _Found) -> dict[str, Parameter | None] | None:
+    """What a definition takes; None for a field that it does not, which may be a parameter of a class further on."""
     if isinstance(found.node, ast.FunctionDef):
-        return _of_function(found.node, found.module)
+        return {**_of_function(found.node, found.module)}
     if not isinstance(found.node, ast.ClassDef):
         return None
-    inherited: dict[str, Parameter] = {}
+    inherited: dict[str, Parameter | None] = {}
     for base in reversed(found.node.bases):
         above = _found(found.module, base.id) if isinstance(base, ast.Name) else None
         inherited |= (_parameters(above) or {}) if above else {}
@@ -96,7 +98,8 @@ def _parameters(found: _Found) -> dict[str, Parameter] | None:
     if any("dataclass" in ast.dump(decorator) for decorator in found.node.decorator_list):
         for node in own:
             if "ClassVar" not in ast.dump(node.annotation) and isinstance(node.target, ast.Name):
-                inherited[node.target.id] = Parameter(_kind(node.annotation, found.module), node.value is None)
+                field = Parameter(_kind(node.annotation, found.module), node.value is None)
+                inherited[node.target.id] = None if node.value and "init=False" in ast.unparse(node.value) else field
     return inherited
 
 
