@@ -140,7 +140,7 @@ def test_matching_compares_what_would_be_sent(
     embedded: Bundle, corpus: Corpus, secrets: list[Prompt], defense: Defense, least: float
 ) -> None:
     prepared, views = seen(defense, embedded, corpus, secrets[:1])
-    assert hits(read(VocabMatching(), prepared, views, corpus), secrets[:1]) >= least
+    assert hits(read(VocabMatching(beam=3, shortlist=160), prepared, views, corpus), secrets[:1]) >= least
     without = prepared.parameters[:1]
     attack = VocabMatching()
     attack.fit(Public(embedded, "split", without, corpus))
