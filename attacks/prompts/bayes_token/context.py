@@ -39,7 +39,7 @@ class Pairs:
     def __init__(self, corpus: Sequence[Sequence[int]], vocab: int) -> None:
         self._vocab = vocab
         self._counts = token_frequencies(corpus, vocab)
-        self.single = (self._counts + 1) / (self._counts.sum() + vocab)
+        self.single: Floats = (self._counts + 1) / (self._counts.sum() + vocab)
         keys = [np.asarray(one[:-1], dtype=np.int64) * vocab + np.asarray(one[1:], dtype=np.int64) for one in corpus]
         self._keys, self._times = np.unique(np.concatenate([*keys, np.empty(0, np.int64)]), return_counts=True)
         self._starts = np.searchsorted(self._keys // vocab, np.arange(vocab + 1))
@@ -50,9 +50,10 @@ class Pairs:
         kinds = mine.stop - mine.start
         if not kinds:
             return self.single
-        found = self.single * kinds
+        found: Floats = self.single * kinds
         found[self._keys[mine] % self._vocab] += self._times[mine]
-        return found / (self._times[mine].sum() + kinds)
+        found /= self._times[mine].sum() + kinds
+        return found
 
     def left_out(self, before: Ids, after: Ids) -> tuple[Floats, Floats]:
         """Probability of each pair of the corpus ``[n]`` as all the rest of it has it, and that of its second token."""
