@@ -10,7 +10,7 @@ import torch
 from attacks.base import Attack, Public
 from attacks.prompts.bayes_token import BayesToken
 from attacks.prompts.bayes_token.attack import Lattice, _best
-from attacks.prompts.bayes_token.context import Context, Pairs, weights
+from attacks.prompts.bayes_token.context import MOST, Context, Pairs, weights
 from attacks.prompts.nearest_token import NearestToken
 from attacks.prompts.vocab_matching.attack import VocabMatching
 from smd_research.boundary import AdversaryView, Boundary
@@ -140,6 +140,7 @@ def test_weights_are_those_of_what_explains_best() -> None:
     rng = generator(0, "weights")
     good, bad = rng.uniform(0.3, 0.9, 200), np.full(200, 1e-4)
     assert weights(np.stack([bad, good, bad]), None)[1] > 0.99
+    assert weights(np.stack([good, bad, bad]), None)[0] == MOST, "it may have read the corpus"
     given = weights(np.stack([good, bad, bad / 2]), 0.25)
     assert given[0] == 0.25
     assert given[1] > given[2]
@@ -149,7 +150,8 @@ def test_weights_are_those_of_what_explains_best() -> None:
 def test_a_model_made_for_other_text_is_not_trusted(embedded: Bundle, corpus: Corpus) -> None:
     shuffled = [tuple(generator(0, "order", i).permutation(one[:48]).tolist()) for i, one in enumerate(corpus)]
     own, other = Context(embedded, corpus), Context(embedded, shuffled)
-    assert own.weights[0] > 0.5 > 0.2 > other.weights[0]
+    assert own.weights[0] == MOST
+    assert other.weights[0] < 0.2
     tokens = torch.tensor([7, 900])
     model = torch.log_softmax(torch.zeros(2, embedded.geometry.vocab), dim=-1)
     assert torch.allclose(own.following(tokens, model).exp().sum(1), torch.ones(2), atol=1e-4)

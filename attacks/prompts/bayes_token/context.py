@@ -19,6 +19,9 @@ from smd_research.models.extension import LanguagePrior
 DOCUMENTS, LENGTH = 64, 24
 """Public documents on which the weights are estimated, and how many tokens of each."""
 
+MOST = 0.5
+"""What the language model gets at most: one that read the corpus when it was trained looks better there than it is."""
+
 _STEPS = 50
 
 Floats = NDArray[np.float64]
@@ -72,7 +75,7 @@ class Context:
     Args:
         bundle: the public model.
         corpus: public text of the same kind as what is attacked.
-        lm_share: weight of the language model; None: what explains the corpus best.
+        lm_share: weight of the language model; None: what explains the corpus best, at most one half.
 
     Attributes:
         weights: of the three, they sum to one.
@@ -116,7 +119,7 @@ def weights(explained: Floats, lm_share: float | None) -> tuple[float, float, fl
 
     Args:
         explained: probability of each token by each of three sources ``[3, n]``.
-        lm_share: weight of the first, where it is given.
+        lm_share: weight of the first, where it is given; else it is at most :data:`MOST`.
     """
     found = np.full(3, 1 / 3) if lm_share is None else np.array([lm_share, (1 - lm_share) / 2, (1 - lm_share) / 2])
     for _ in range(_STEPS):
@@ -125,5 +128,7 @@ def weights(explained: Floats, lm_share: float | None) -> tuple[float, float, fl
         if lm_share is not None:
             found[1:] *= (1 - lm_share) / max(found[1:].sum(), np.finfo(float).tiny)
             found[0] = lm_share
+    if lm_share is None and found[0] > MOST:
+        return weights(explained, MOST)
     first, second, third = found.tolist()
     return first, second, third
