@@ -31,6 +31,8 @@ RANDOMISED: dict[str, tuple[type[Message], list[str]]] = {
     "dp_rewrite": (PromptIds, ["defense=dp_rewrite"]),
     "dp_hidden": (HiddenStates, ["defense=dp_hidden"]),
     "dp_hidden deeper": (HiddenStates, ["defense=dp_hidden", "defense.layer=1", "defense.epsilon=8"]),
+    "dp_hidden by distance": (HiddenStates, ["defense=dp_hidden", "defense.mechanism=dchi"]),
+    "split_denoise": (HiddenStates, ["defense=split_denoise", "defense.steps=1", "defense.documents=8"]),
     "bottleneck": (HiddenStates, ["defense=bottleneck", "defense.steps=1"]),
     "obfuscator": (HiddenStates, ["defense=obfuscator", "defense.steps=1"]),
     "po": (PartialAttention, ["defense=po", "defense.fakes=2", "defense.sticky=false"]),
