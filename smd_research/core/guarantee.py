@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from smd_research.core.errors import ConfigError
 
+_UNITS = 16  # of a text, as an example of what it costs
+
 
 @dataclass(frozen=True)
 class Guarantee:
@@ -52,7 +54,9 @@ class Guarantee:
 
     def __str__(self) -> str:
         delta = f", delta={self.delta:g}" if self.delta else ""
-        return f"{self.notion}: epsilon={self.epsilon:g}{delta} per {self.unit}; {self.composition}"
+        whole = self.of_text(_UNITS)
+        text = f"; {_UNITS} of them at most {whole:.4g} by basic composition" if whole < math.inf else ""
+        return f"{self.notion}: epsilon={self.epsilon:g}{delta} per {self.unit}; {self.composition}{text}"
 
 
 def check_epsilon(epsilon: float, name: str = "epsilon") -> None:
