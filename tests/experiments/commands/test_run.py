@@ -32,6 +32,7 @@ def one_error(capsys: pytest.CaptureFixture[str]) -> str:
 OF_SOME = (
     *(
         "certified",
+        *("claim", "measured_epsilon", "support_differs", "audited", "canary"),
         "readable",
         "row_space",
         "deduction",
