@@ -1,6 +1,7 @@
 """Training a causal language model with Lightning."""
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -39,16 +40,16 @@ class Optimisation:
         return self.final + (1 - self.final) * 0.5 * (1 + math.cos(math.pi * done))
 
 
-class OnRows(lightning.LightningModule):  # type: ignore[misc]  # Lightning is untyped here
+class OnRows(lightning.LightningModule, ABC):  # type: ignore[misc]  # Lightning is untyped here
     """Training of a model by a loss on rows of token ids."""
 
     def __init__(self, optimisation: Optimisation) -> None:
         super().__init__()
         self.optimisation = optimisation
 
+    @abstractmethod
     def loss(self, ids: Tensor) -> Tensor:
         """Mean loss in nats of rows ``ids [rows, length]``."""
-        raise NotImplementedError
 
     def training_step(self, ids: Tensor) -> Tensor:
         """One batch."""

@@ -7,6 +7,7 @@ import pytest
 from test_token_mechanisms import OWN, SETS, channel, space
 
 from smd_research.core.claim_audit import ClaimAudit
+from smd_research.core.errors import NotApplicableError
 from smd_research.core.seeds import generator
 from smd_research.mechanisms.privacy.channel_audit import audit_claims
 from smd_research.mechanisms.privacy.channel_estimate import estimate_channel
@@ -153,5 +154,5 @@ def test_a_channel_with_a_policy_is_audited_inside_and_an_estimate_is_not() -> N
     known = ExponentialChannel(inner, 6.0)
     around = UniformUnknown(inner, 6.0, inner=known, unknown_ids=np.array([20]))
     assert audited(around) == audited(known)
-    with pytest.raises(NotImplementedError, match="no audit is known of EstimatedChannel"):
+    with pytest.raises(NotApplicableError, match="no audit is known of EstimatedChannel"):
         audited(estimate_channel(channel("dchi"), 2, generator(0, "estimate")))

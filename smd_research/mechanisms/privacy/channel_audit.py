@@ -5,6 +5,7 @@ import math
 import numpy as np
 
 from smd_research.core.claim_audit import ClaimAudit
+from smd_research.core.errors import NotApplicableError
 from smd_research.mechanisms.privacy.audit import (
     audit_log_ratio,
     audit_token_pair,
@@ -37,7 +38,7 @@ def audit_claims(
         draws: on each side of a distinguishing game.
 
     Raises:
-        NotImplementedError: for a channel of another kind.
+        NotApplicableError: for a channel of another kind, of which no audit is known.
     """
     match channel:
         case UniformUnknown():
@@ -54,7 +55,7 @@ def audit_claims(
             return (_noise(channel, rng, draws), _closest(channel, rng, inputs, draws))
         case RandomListChannel():
             return (_random_lists(channel, rng, inputs, draws),)
-    raise NotImplementedError(f"no audit is known of {type(channel).__name__}")
+    raise NotApplicableError(f"no audit is known of {type(channel).__name__}")
 
 
 def _spread(ids: Ids, count: int) -> Ids:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from smd_research.core.errors import NotApplicableError
 from smd_research.mechanisms.privacy.gaussian import GaussianParameters, clip_frobenius, clip_rows
 from smd_research.mechanisms.privacy.radial import RadialMechanism, RadialParameters
 from smd_research.mechanisms.privacy.vector_likelihood import GaussianLikelihood, RadialLikelihood
@@ -36,9 +37,9 @@ class Release(nn.Module, ABC):
         """Log density ``[...]``, up to a constant, of a row sent ``[width]`` given its state, for ``[..., width]``.
 
         Raises:
-            NotImplementedError: where there is no noise, or a row's depends on the others of its message.
+            NotApplicableError: where there is no noise, or a row's depends on the others of its message.
         """
-        raise NotImplementedError(f"{type(self).__name__} has no density of a row")
+        raise NotApplicableError(f"{type(self).__name__} has no density of a row")
 
 
 class PlainRelease(Release):
