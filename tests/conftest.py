@@ -1,10 +1,12 @@
 """Shared fixtures."""
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 from made_records import make_cell, make_record
 
 from smd_research.core.cell import Cell
@@ -15,6 +17,11 @@ from smd_research.models.sources import smollm2 as load_smollm2
 from smd_research.records import Record
 
 ROOT = Path(__file__).resolve().parents[1]
+
+# Continuous integration draws the same examples each time; elsewhere Hypothesis goes on looking for new ones.
+settings.register_profile("ci", derandomize=True, deadline=None)
+if os.environ.get("CI"):
+    settings.load_profile("ci")
 
 
 @pytest.fixture(autouse=True)

@@ -2,14 +2,16 @@
 
 A float mask has a size, and whatever is larger shows through; what is smaller shows in the mean of many rows. Rows of
 one product share a mean and a few strong directions. Both are estimated from the masked rows alone, with the mask as
-white noise around them, and every row is shrunk to them (Wiener filter; directions beyond the edge of the
-Marchenko-Pastur law). Own analysis; Slalom (arXiv 1806.03287) masks in a field for the same reason.
+white noise around them, and every row is shrunk to them (Wiener filter; directions beyond what the largest eigenvalue
+of noise reaches, Johnstone 2001, theorem 1.1). Own analysis; Slalom (arXiv 1806.03287) masks in a field for the same
+reason.
 """
 
 from collections.abc import Sequence
 
 import numpy as np
 import torch
+from scipy.stats import chi2
 from torch import Tensor
 
 from attacks.base import Public, WeightAttack
@@ -21,8 +23,9 @@ from smd_research.core.observable import Observable
 from smd_research.mechanisms.integers.field import FIELDS
 from smd_research.mechanisms.integers.parameters import ProtocolParameters
 
+_ROWS = 8  # of fewer the size of the mask cannot be told
 _SURE = 5.0  # standard errors from which a mean counts as more than the mask's own
-_EDGE = 1.1  # beyond the largest eigenvalue of pure noise, which fluctuates
+_BEYOND = 6.0  # Tracy-Widom scales above the edge of pure noise: one product in some 100,000 goes farther
 
 
 class FloatMask(WeightAttack):
@@ -50,15 +53,15 @@ class FloatMask(WeightAttack):
         """Estimate the activations of every product.
 
         Raises:
-            NotApplicableError: when fewer than two masked rows were seen.
+            NotApplicableError: when fewer than eight masked rows of a product were seen.
         """
         shares = []
         for rows in masked_rows(views).values():
-            if len(rows) > 1:
+            if len(rows) >= _ROWS:
                 x = rows.double() if rows.is_floating_point() else rows.double() / self._prime - 0.5
                 shares.append(float(unmasked(x).square().sum() / x.square().sum()))
         if not shares:
-            raise NotApplicableError("needs masked inputs: fewer than two rows of a product were seen")
+            raise NotApplicableError(f"needs masked inputs: fewer than {_ROWS} rows of a product were seen")
         facts = {"signal_share": float(np.mean(shares)), "signal_share_worst": max(shares)}
         return WeightGuess({}, spent=Spent(steps=len(shares)), facts=facts)
 
@@ -67,12 +70,19 @@ def unmasked(masked: Tensor) -> Tensor:
     """The best linear estimate of activations ``[rows, n]`` from masked ones, which hold white noise as well."""
     rows, n = masked.shape
     centred = masked - masked.mean(0)
-    noise = centred.var(0).median()
+    noise = centred.var(0).median() * (rows - 1) / chi2.median(rows - 1)
     mean = torch.where(masked.mean(0).abs() > _SURE * (noise / rows).sqrt(), masked.mean(0), 0.0)
     directions = torch.linalg.svd(centred, full_matrices=False)
     variances = directions.S.square() / (rows - 1)
-    kept = variances > _EDGE * noise * (1 + (n / rows) ** 0.5) ** 2
+    kept = variances > noise * _largest(rows - 1, n)
     gains = (1 - noise / variances[kept]).clamp(min=0)
     basis = directions.Vh[kept]
     estimate: Tensor = mean + (centred @ basis.T * gains) @ basis
     return estimate
+
+
+def _largest(freedom: int, n: int) -> float:
+    """What the largest eigenvalue of a covariance of ``n`` columns of unit noise stays below (Johnstone 2001)."""
+    root, other = freedom**0.5, n**0.5
+    scale = (root + other) * (1 / root + 1 / other) ** (1 / 3)
+    return float(((root + other) ** 2 + _BEYOND * scale) / freedom)
