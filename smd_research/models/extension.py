@@ -16,7 +16,7 @@ from smd_research.core.guess import Spent
 from smd_research.models.attention import AttentionSpec, KVStore, LocalAttention, SharedPrefixAttention
 from smd_research.models.bundle import Bundle
 from smd_research.models.hooked import HookedModel
-from smd_research.models.rotation import rotation_of
+from smd_research.models.rotation import Rotation, rotation_of
 
 BATCH_BYTES = 128 * 2**20
 _PROBES = 8
@@ -184,15 +184,36 @@ class ExtensionEngine:
             position: absolute.
             tokens: ids ``[tokens]``; None means all.
         """
-        base = self._table_at_zero if self.one_table else self.computed(position)
-        if tokens is not None:
-            base = TokenTable(base.q[tokens], base.k[tokens], base.v[tokens], base.spec)
-        if position == 0 or not self.one_table:
+        base, rotation, where = self._entries(position, tokens), self._rotation(position), self._where(position)
+        if rotation is None:
             return base
-        rotation = rotation_of(self.bundle, 1)
-        where = torch.full((1,), position, device=self.bundle.device)
         q, k = rotation.queries(0, base.q.unsqueeze(-2), where), rotation.keys(0, base.k.unsqueeze(-2), where)
         return TokenTable(q.squeeze(-2), k.squeeze(-2), base.v, base.spec)
+
+    @torch.inference_mode()
+    def layer0_keys(self, position: int, tokens: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Layer 0's k and v alone ``[tokens, kv_heads, d]``, without the queries that take longest to turn.
+
+        Args:
+            position: absolute.
+            tokens: ids ``[tokens]``; None means all.
+        """
+        base, rotation = self._entries(position, tokens), self._rotation(position)
+        if rotation is None:
+            return base.k, base.v
+        return rotation.keys(0, base.k.unsqueeze(-2), self._where(position)).squeeze(-2), base.v
+
+    def _entries(self, position: int, tokens: Tensor | None) -> TokenTable:
+        """The table that those of a position are made of, of some tokens or all."""
+        base = self._table_at_zero if self.one_table else self.computed(position)
+        return base if tokens is None else TokenTable(base.q[tokens], base.k[tokens], base.v[tokens], base.spec)
+
+    def _rotation(self, position: int) -> Rotation | None:
+        """What turns that table to a position; None where it is there."""
+        return rotation_of(self.bundle, 1) if position and self.one_table else None
+
+    def _where(self, position: int) -> Tensor:
+        return torch.full((1,), position, device=self.bundle.device)
 
     def embedded(self, position: int) -> Tensor:
         """Embedding output of every vocabulary entry at a position ``[vocab, width]`` (learned positions included)."""

@@ -22,6 +22,7 @@ from attacks.prompts.partial_attention_inversion.measurements import (
     Measurements,
     grouped,
 )
+from attacks.prompts.partial_attention_inversion.naming import named
 from attacks.prompts.partial_attention_inversion.replay import Exchange, Replay, mend
 from attacks.prompts.partial_attention_inversion.row_space import RowSpace, deviation, members
 from attacks.prompts.partial_attention_inversion.search import Effort
@@ -510,6 +511,32 @@ def test_what_known_positions_leave_spans_less() -> None:
     found = span(seen, table, 32, {place: ids[place] for place in range(0, 32, 2)})
     assert found is not None
     assert found.ids == ids[1::2]
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10_000), length=st.integers(1, 40), steps=st.integers(1, 60))
+def test_row_maxima_name_no_wrong_token(seed: int, length: int, steps: int) -> None:
+    seen, table, ids = spanned(seed, length, steps)
+    assert all(ids[place] == token for place, token in named(seen, table, length, {}).items())
+    told = named(seen, table, length, {0: ids[0]})
+    assert told[0] == ids[0]
+
+
+def test_maxima_and_what_they_leave_read_more_tokens_than_a_head_has_dimensions() -> None:
+    seen, table, ids = spanned(5, 40, 60)
+    assert len(set(ids)) > 24
+    sure = named(seen, table, 40, {})
+    assert len(sure) > 16
+    solution = solve(seen, table, 40, np.random.default_rng(0))
+    assert list(solution.ids) == ids
+    assert solution.certified
+    assert not solution.stages.tokens.get("pursuit")
+
+
+def test_maxima_of_another_prompt_name_tokens_at_chance() -> None:
+    seen, _, _ = spanned(2, 40, 60)
+    _, table, ids = spanned(1, 40, 60)
+    assert sum(ids[place] == token for place, token in named(seen, table, 40, {}).items()) <= 4
 
 
 def test_less_memory_forgets_rows_and_keeps_the_truth() -> None:

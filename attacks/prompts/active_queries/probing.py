@@ -41,8 +41,7 @@ class LayerZero:
     def at(self, position: int) -> tuple[Tensor, Tensor]:
         """Keys (rotated) and values ``[vocab, kv_heads, head_dim]`` of all tokens at a position."""
         if not self._turns and position not in self._tables:
-            table = self._engine.layer0(position)
-            self._tables[position] = (table.k, table.v)
+            self._tables[position] = self._engine.layer0_keys(position)
         if not self._turns:
             return self._tables[position]
         return self._rotated(self._base.k, [position]).squeeze(-2), self._base.v

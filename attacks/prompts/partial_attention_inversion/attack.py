@@ -234,8 +234,8 @@ def _table(engine: ExtensionEngine) -> LayerTable:
     whole = 8 * shape.vocab * shape.kv_heads * shape.head_dim
 
     def at(position: int, tokens: Tensor | None) -> tuple[Tensor, Tensor]:
-        table = engine.layer0(position, tokens)
-        return table.k.cpu(), table.v.float().cpu()
+        keys, values = engine.layer0_keys(position, tokens)
+        return keys.cpu(), values.float().cpu()
 
     if engine.one_table:
         return LayerTable(at, shape.vocab)

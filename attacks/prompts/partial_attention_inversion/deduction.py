@@ -20,6 +20,9 @@ from torch import Tensor
 
 from attacks.prompts.partial_attention_inversion.measurements import Candidates, LayerTable, Measurements
 
+# Rounding tolerances to try before the row maxima are taken for inconsistent: fp32 kernels that differ, then 16-bit
+# arithmetic whose last bit differs.
+SLACKS = (1.0, 8.0, 64.0, 4096.0)
 _MEMORY = 2**30  # bytes of scores that all candidates may take
 _FIRST_ROWS = 16  # of each head that the whole vocabulary is screened by
 
@@ -78,7 +81,9 @@ def screen(
         ids = torch.arange(table.size) if asked is None else asked
         keys, values = table(seen.first + position, asked)
         tolerance = torch.maximum(tolerance, slack * seen.tolerance(keys))
-        best = _under(seen, keys, seen.first + position, tolerance, limit)
+        violation, best = under(seen, keys, seen.first + position, tolerance)
+        if not 0 < len(best) <= limit:
+            best = violation.topk(min(limit, len(keys)), largest=False).indices
         ids, keys, values = ids[best], keys[best], values[best]
         excess = seen.at(order).excess(keys, seen.first + position)
         kept.append(Candidates(ids, excess.flatten(0, 1), values))
@@ -90,8 +95,20 @@ def screen(
     return kept, Rows(seen.mass.flatten(), tolerance[:, order].flatten(), seen.names_maxima), seen
 
 
-def _under(seen: Measurements, keys: Tensor, position: int, tolerance: Tensor, limit: int) -> Tensor:
-    """Indices of the keys that stay under the maxima; a few rows rule most of them out, so the rest see the others."""
+def under(seen: Measurements, keys: Tensor, position: int, tolerance: Tensor) -> tuple[Tensor, Tensor]:
+    """How far keys exceed the maxima at most, and which of them exceed none.
+
+    A few rows rule most of the keys out, so that only the rest sees the others.
+
+    Args:
+        seen: the measurements.
+        keys: ``[tokens, kv_heads, head_dim]``.
+        position: their absolute position.
+        tolerance: of ``s - m`` ``[kv_heads, rows]``.
+
+    Returns:
+        The excess beyond the tolerance, of the rows that were looked at ``[tokens]``, and the indices of those left.
+    """
     violation = torch.full((len(keys),), -math.inf)
     left, start, size = torch.arange(len(keys)), 0, _FIRST_ROWS
     while start < len(seen.positions) and len(left):
@@ -100,9 +117,7 @@ def _under(seen: Measurements, keys: Tensor, position: int, tolerance: Tensor, l
         violation[left] = torch.maximum(violation[left], excess.flatten(0, 1).amax(0))
         left = left[violation[left] <= 0]
         start, size = start + size, 4 * size
-    if 0 < len(left) <= limit:
-        return left
-    return violation.topk(min(limit, len(keys)), largest=False).indices
+    return violation, left
 
 
 def propagate(candidates: Sequence[Candidates], rows: Rows) -> list[Candidates]:

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from attacks.prompts.partial_attention_inversion.certificate import indistinguishable
-from attacks.prompts.partial_attention_inversion.deduction import ContradictionError, Rows, propagate, screen
+from attacks.prompts.partial_attention_inversion.deduction import SLACKS, ContradictionError, Rows, propagate, screen
 from attacks.prompts.partial_attention_inversion.measurements import Candidates, LayerTable, Measurements
+from attacks.prompts.partial_attention_inversion.naming import named
 from attacks.prompts.partial_attention_inversion.pursuit import Equations
 from attacks.prompts.partial_attention_inversion.search import Effort, Search, index_of
 from attacks.prompts.partial_attention_inversion.spans import Spanned, span
@@ -20,9 +21,6 @@ from attacks.prompts.partial_attention_inversion.stages import Stages
 Prior = Callable[[Sequence[int]], Tensor]
 """Token ids -> log-probabilities ``[positions, vocabulary]`` of each position's token given those before it."""
 
-# Rounding tolerances to try before the row maxima are taken for inconsistent: fp32 kernels that differ, then 16-bit
-# arithmetic whose last bit differs.
-_SLACKS = (1.0, 8.0, 64.0, 4096.0)
 _RANKING = 512  # equations that rank the alternatives
 
 
@@ -91,15 +89,26 @@ def solve(
     Returns:
         The best assignment found, with its certificate.
     """
-    effort, stages = effort or Effort(), Stages()
+    effort, stages, sure, looked = effort or Effort(), Stages(), dict(known), 0
     with stages.timed("row_space"):
         found = read or _spanned(seen, table, length, known)
-        offered = None if found is None else _offered(seen, table, found, effort, rng)
-    if offered is not None and offered.search.explained:
-        stages.named("row_space", length - len(known))
-        return _solution(offered, table, stages, effort, known)
+    if found is None and seen.names_maxima:
+        with stages.timed("deduction"):
+            sure, looked = named(seen, table, length, known), table.size * (length - len(known))
+        with stages.timed("peeling"):
+            found = _spanned(seen, table, length, sure)
+    if found is not None:
+        with stages.timed("row_space"):
+            offered = _offered(seen, table, found, effort, rng, looked)
+        if offered.search.explained:
+            stage = "row_space"
+            if looked:
+                stages.named("deduction", len(sure) - len(known))
+                stage = "peeling"
+            stages.named(stage, length - len(sure))
+            return _solution(offered, table, stages, effort, known)
     best: _Attempt | None = None
-    told = [torch.tensor([known[place]]) if place in known else None for place in range(length)]
+    told = [torch.tensor([sure[place]]) if place in sure else None for place in range(length)]
     for among in (told,) if found is None else (found.shortlists, told):
         attempt = _attempt(seen, table, length, among, prior, effort, rng, stages)
         if best is None or attempt.search.residual < best.search.residual:
@@ -135,15 +144,21 @@ class _Attempt:
 
 
 def _offered(
-    seen: Measurements, table: LayerTable, found: Spanned, effort: Effort, rng: np.random.Generator
+    seen: Measurements, table: LayerTable, found: Spanned, effort: Effort, rng: np.random.Generator, looked: int
 ) -> _Attempt:
-    """What the row space says, held against the measurements."""
+    """What the row space says, held against the measurements; ``looked`` pairs were screened before."""
     among = [_first(token, ids) for token, ids in zip(found.ids, found.shortlists, strict=True)]
     root, rows, kept = screen(seen, table, len(among), effort.shortlist, among=among)
-    search = Search(kept, rows, True, effort, rng, scored=sum(map(len, among)))
+    scored = looked + sum(map(len, among))
+    search = Search(kept, rows, True, effort, rng, scored=scored, flops=_screening(seen, looked))
     if all(bool((c.ids == token).any()) for c, token in zip(root, found.ids, strict=True)):
         search.offer(root, found.ids)
     return _Attempt(search, root)
+
+
+def _screening(seen: Measurements, pairs: int) -> float:
+    """Floating-point operations of scoring (position, token) pairs in every row."""
+    return 2.0 * pairs * seen.average.shape[-1] * seen.maximum.numel()
 
 
 def _first(token: int, ids: Tensor) -> Tensor:
@@ -167,10 +182,9 @@ def _attempt(
     state = [_blind(c) for c in state]
     deduced = sum(len(c) == 1 for c in state)
     scored = sum(table.size if ids is None else len(ids) for ids in among)
-    screening = 2.0 * scored * seen.average.shape[-1] * seen.maximum.numel()
-    search = Search(kept, rows, sound, effort, rng, scored=scored, flops=screening)
+    search = Search(kept, rows, sound, effort, rng, scored=scored, flops=_screening(seen, scored))
     peeled = 0
-    if any(ids is None for ids in among) and sound:
+    if sound and not search.explained:
         with stages.timed("peeling"):
             state = _peel(search, root, state, seen, table)
             peeled = length - deduced if search.explained else sum(len(c) == 1 for c in state) - deduced
@@ -261,7 +275,7 @@ def _deduce(
 
     They do not where the row maxima contradict each other, nor where a shortlist had to be cut.
     """
-    for slack in _SLACKS:
+    for slack in SLACKS:
         root, rows, kept = screen(seen, table, length, limit, slack, among=among)
         if max(map(len, root)) == limit:
             break
