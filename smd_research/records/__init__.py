@@ -9,6 +9,8 @@ from smd_research.records.frame import (
     load,
     read_record,
     readable,
+    records_in,
+    with_options,
 )
 from smd_research.records.items import Item, items_frame, read_items
 from smd_research.records.packing import pack, packed, unpack
@@ -35,6 +37,8 @@ __all__ = [
     "read_items",
     "read_record",
     "readable",
+    "records_in",
     "unpack",
+    "with_options",
     "without_texts",
 ]

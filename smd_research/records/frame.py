@@ -11,7 +11,8 @@ import pandas as pd
 
 from smd_research.core.cell import COMPONENTS, OPTIONAL, Cell, component_name, parameters
 from smd_research.core.errors import RecordError
-from smd_research.metrics import Estimate
+from smd_research.metrics import CARDS, Estimate
+from smd_research.records.options import option_columns
 from smd_research.records.packing import packed
 from smd_research.records.record import Record, Status
 from smd_research.records.store import Store, read
@@ -30,14 +31,14 @@ DESIGN = (
 )
 """The columns that say which cell a row belongs to; ``<part>_params`` is JSON with sorted keys.
 
-A part that a cell has not (``task``, ``tuning``) is an empty text.
+A part that a cell has not (``task``, ``tuning``) is NA, and so are its options.
 """
 
 VERSIONS = ("defense_version", "attack_version")
 """Component versions: records of an earlier version of the same cell may still lie beside the new ones."""
 
 DEPLOYED = "defense_deployed"
-"""JSON of what the defense chose when it was deployed (``parameters`` of the environment); empty if unknown."""
+"""JSON of what the defense chose when it was deployed (``parameters`` of the environment); NA if unknown."""
 
 COLUMNS = (
     *DESIGN,
@@ -47,6 +48,8 @@ COLUMNS = (
     "status",
     "reason",
     "metric",
+    "unit",
+    "direction",
     "mean",
     "low",
     "high",
@@ -68,21 +71,36 @@ class CorruptRecordWarning(UserWarning):
 
 
 def load(results_dir: str | os.PathLike[str]) -> pd.DataFrame:
-    """One row a cell and metric, with the design of the cell beside it.
+    """One row a cell and metric, with the design of the cell beside it, every option in a column of its own.
 
-    Failed and not-applicable cells keep one row, with their reason and no metric. Records in which anything is wrong,
-    prompts included, are left out with a :class:`CorruptRecordWarning` that names them.
+    ``unit`` and ``direction`` (whether lower or higher is better for the user) are those of the metric's card; an
+    option stands in ``defense.epsilon``, ``attack.steps``, ... with its type, one left open as the deployment chose it.
+    What a cell has not is NA, and a share has no unit. Failed and not-applicable cells keep one row, with their reason
+    and no metric. Records in which anything is wrong, prompts included, are left out with a
+    :class:`CorruptRecordWarning` that names them.
 
     Args:
-        results_dir: the folder that holds ``cells/``, or a file of packed records; an empty frame is returned when
-            there are none.
+        results_dir: the folder that holds ``cells/``, or a file of packed records.
 
     Raises:
-        RecordError: when a packed file does not hold together.
+        RecordError: when the folder holds no records, or a packed file does not hold together.
     """
-    if Path(results_dir).is_file():
-        return frame_of(packed(Path(results_dir)))
-    return frame_of(readable(Store(results_dir).paths()))
+    return with_options(frame_of(records_in(results_dir)))
+
+
+def records_in(results_dir: str | os.PathLike[str]) -> Iterator[Record]:
+    """The records of a results folder, corrupt ones left out as of :func:`readable`, or of a packed file.
+
+    Raises:
+        RecordError: as :func:`load`.
+    """
+    path = Path(results_dir)
+    return packed(path) if path.is_file() else readable(Store(path).filled())
+
+
+def with_options(frame: pd.DataFrame) -> pd.DataFrame:
+    """A frame with a typed column for each option of its cells beside the JSON, see :func:`load`."""
+    return pd.concat([frame, option_columns(frame, (*COMPONENTS, *OPTIONAL), {"defense": DEPLOYED})], axis=1)
 
 
 def readable(folders: Iterable[Path]) -> Iterator[Record]:
@@ -95,7 +113,7 @@ def readable(folders: Iterable[Path]) -> Iterator[Record]:
 
 
 def frame_of(records: Iterable[Record]) -> pd.DataFrame:
-    """The frame of records at hand, as :func:`load` would give it."""
+    """The frame of records at hand, as :func:`load` gives it but for the columns of options; of none it is empty."""
     return tidy([row for record in records for row in _rows(record)])
 
 
@@ -138,8 +156,8 @@ def design(cell: Cell) -> dict[str, Any]:
     row: dict[str, Any] = {}
     for part in (*COMPONENTS, *OPTIONAL):
         component = getattr(cell, part)
-        row[part] = "" if component is None else component_name(component)
-        row[f"{part}_params"] = json.dumps(parameters(component or {}), sort_keys=True)
+        row[part] = None if component is None else component_name(component)
+        row[f"{part}_params"] = None if component is None else json.dumps(parameters(component), sort_keys=True)
     row |= {name: getattr(cell, name) for name in DESIGN if name not in row}
     return row | {name: cell.versions.get(name.removesuffix("_version"), 1) for name in VERSIONS}
 
@@ -149,17 +167,23 @@ def _rows(record: Record) -> Iterator[dict[str, Any]]:
         DEPLOYED: _deployed(record),
         "scored": record.scored,
         "status": str(record.status),
-        "reason": record.reason,
+        "reason": record.reason or None,
         "id": record.cell.id,
-        "path": str(record.path or Path()),
-        "command": record.cell.command,
+        "path": str(record.path) if record.path else None,
+        "command": record.cell.command or None,
     }
     metrics: dict[Any, Estimate] = dict(record.metrics) or {None: Estimate(float("nan"), n=0)}
     for name, estimate in metrics.items():
         numbers = {"mean": estimate.mean, "low": estimate.low, "high": estimate.high, "n": estimate.n}
-        yield common | {"metric": name} | numbers
+        yield common | {"metric": name} | _read_as(name) | numbers
 
 
-def _deployed(record: Record) -> str:
+def _read_as(metric: str | None) -> dict[str, str | None]:
+    """The unit of a metric and which way it is better; None where it has no card, and of a share no unit."""
+    card = CARDS.get(metric or "")
+    return {"unit": card.unit or None if card else None, "direction": card.better if card else None}
+
+
+def _deployed(record: Record) -> str | None:
     chosen = record.environment.get("parameters")
-    return json.dumps(chosen, sort_keys=True) if isinstance(chosen, dict) and chosen else ""
+    return json.dumps(chosen, sort_keys=True) if isinstance(chosen, dict) and chosen else None

@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
 from smd_research.core.cell import COMPONENTS, OPTIONAL
+from smd_research.records.options import fill
 from smd_research.records.record import Status
-from smd_research.reports.designs import Design, fill, tell_apart
+from smd_research.reports.designs import Design, tell_apart
 from smd_research.reports.points import Point, Source, points
 from smd_research.reports.verdicts import amount, difference
 

@@ -4,8 +4,8 @@ import pandas as pd
 
 from smd_research.core.errors import RecordError
 from smd_research.records.frame import read_record
+from smd_research.records.options import Label
 from smd_research.records.record import Record
-from smd_research.reports.designs import Label
 from smd_research.reports.points import Where, fits, points
 
 

@@ -9,9 +9,9 @@ import pandas as pd
 
 from smd_research.core.cell import COMPONENTS, OPTIONAL
 from smd_research.records.frame import DEPLOYED, DESIGN
+from smd_research.records.options import Label, labels_of
 from smd_research.reports.epsilons import named
 
-Label: TypeAlias = str | int | float | bool | None
 Labels: TypeAlias = Mapping[str, Label]
 
 _PARTS = (*COMPONENTS, *OPTIONAL)
@@ -53,12 +53,7 @@ class Design:
         labels: dict[str, Label] = {name: part.name for name, part in self.parts.items()}
         labels |= self.settings
         for name, part in self.parts.items():
-            options = json.loads(part.options)
-            if name == "defense" and self.deployed:
-                options = fill(options, json.loads(self.deployed))
-            for key, value in options.items():
-                if not isinstance(value, dict):
-                    labels[f"{name}.{key}"] = ", ".join(map(str, value)) if isinstance(value, list) else value
+            labels |= labels_of(name, part.options, self.deployed if name == "defense" else "")
         return labels
 
     def apart_from(self, *names: str) -> tuple[object, ...]:
@@ -73,14 +68,12 @@ NO_CELL = Design({}, {})
 
 def read_design(row: Mapping[Any, Any]) -> Design:
     """Read the design of a row of a frame, see :data:`smd_research.records.frame.COLUMNS`."""
-    parts = {name: Part(row[name], row[f"{name}_params"], int(row.get(f"{name}_version", 1))) for name in _PARTS}
-    settings = {name: None if pd.isna(row[name]) else row[name] for name in _SETTINGS}
-    return Design(parts, settings, row[DEPLOYED])
-
-
-def fill(options: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str, Any]:
-    """Replace options left open (null) by what the deployment chose."""
-    return {key: chosen.get(key) if value is None else value for key, value in options.items()}
+    known = {name: value for name, value in row.items() if not pd.isna(value)}
+    parts = {
+        name: Part(known.get(name, ""), known.get(f"{name}_params", "{}"), int(row.get(f"{name}_version", 1)))
+        for name in _PARTS
+    }
+    return Design(parts, {name: known.get(name) for name in _SETTINGS}, known.get(DEPLOYED, ""))
 
 
 def tell_apart(parts: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:

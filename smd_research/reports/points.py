@@ -13,8 +13,9 @@ import pandas as pd
 from smd_research.metrics import CARDS
 from smd_research.metrics.spread import Spread
 from smd_research.records.bench import BenchCase
+from smd_research.records.options import Label
 from smd_research.records.record import Status
-from smd_research.reports.designs import NO_CELL, Design, Label, Labels, read_design
+from smd_research.reports.designs import NO_CELL, Design, Labels, read_design
 
 Where: TypeAlias = Mapping[str, Label | Sequence[Label]]
 Source: TypeAlias = pd.DataFrame | Sequence[BenchCase]
@@ -34,6 +35,7 @@ class Point:
         status: how the cell ended.
         reason: why it is not ok.
         design: the cell's; empty for a bench.
+        folder: of its record, where its prompts are; empty where there is none.
     """
 
     labels: Labels
@@ -47,6 +49,7 @@ class Point:
     status: Status = Status.OK
     reason: str = ""
     design: Design = field(default=NO_CELL, repr=False, compare=False)
+    folder: str = field(default="", repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -138,9 +141,10 @@ def _of_frame(frame: pd.DataFrame) -> Iterator[Point]:
             cells[cell] = design.labels, design
         labels, design = cells[cell]
         status, metric = Status(row["status"]), row["metric"]
+        reason, folder = ("" if pd.isna(row[name]) else str(row[name]) for name in ("reason", "path"))
         if status is not Status.OK or not isinstance(metric, str):
-            yield Point(labels, id=cell, status=status, reason=str(row["reason"]), design=design)
+            yield Point(labels, id=cell, status=status, reason=reason, design=design, folder=folder)
             continue
         figures = (row["mean"], row["low"], row["high"], int(row["n"]))
         unit = CARDS[metric].unit if metric in CARDS else ""
-        yield Point(labels, metric, *figures, unit, cell, design=design)
+        yield Point(labels, metric, *figures, unit, cell, design=design, folder=folder)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from itertools import product
 
-from smd_research.reports.designs import Label
+from smd_research.records.options import Label
 from smd_research.reports.points import Point, among, same
 
 

@@ -1,10 +1,15 @@
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import pytest
 
 from smd_research.core.cell import Cell
-from smd_research.records import CorruptRecordWarning, Record, Status, Store, load
+from smd_research.core.errors import RecordError
+from smd_research.metrics import Estimate
+from smd_research.records import CorruptRecordWarning, Record, Status, Store, frame_of, load, with_options
 from smd_research.records.frame import COLUMNS
 
 
@@ -15,7 +20,7 @@ def test_one_row_a_cell_and_metric(
     store.write(record_with())
     store.write(record_with(cell_with(seed=1), accuracy=1.0))
     frame = load(tmp_path)
-    assert list(frame.columns) == list(COLUMNS)
+    assert list(frame.columns) == [*COLUMNS, "data.split", "attack.steps"]
     assert len(frame) == 4
     row = frame[(frame.metric == "token_accuracy") & (frame.seed == 1)].iloc[0]
     assert (row.defense, row.attack, row["mean"], row.n, row.status) == (
@@ -47,7 +52,72 @@ def test_corrupt_records_are_left_out_by_name(
     assert set(frame.seed) == {0}
 
 
-def test_no_records_is_an_empty_frame(tmp_path: Path) -> None:
-    frame = load(tmp_path / "nothing")
+def test_a_folder_without_records_is_an_error_in_a_line(tmp_path: Path) -> None:
+    with pytest.raises(RecordError, match=r"^\S*nothing holds no records: run experiments first, or choose another"):
+        load(tmp_path / "nothing")
+
+
+def test_no_records_are_an_empty_frame() -> None:
+    frame = frame_of([])
     assert frame.empty
     assert list(frame.columns) == list(COLUMNS)
+    assert list(with_options(frame).columns) == list(COLUMNS)
+
+
+def test_what_a_cell_has_not_is_absent(record_with: Callable[..., Record]) -> None:
+    (row,) = frame_of([Record(Status.OK, record_with().cell)]).to_dict("records")
+    absent = {"task", "task_params", "tuning", "tuning_params", "defense_deployed", "reason", "command", "path"}
+    assert {name for name, value in row.items() if pd.isna(value)} == {
+        *absent, "metric", "unit", "direction", "mean", "low", "high", "held_out",
+    }  # fmt: skip
+
+
+def test_a_metric_is_read_as_its_card_says(tmp_path: Path, record_with: Callable[..., Record]) -> None:
+    record = record_with()
+    metrics = {**record.metrics, "greedy_equal": Estimate(1.0), "of_a_plugin": Estimate(1.0)}
+    frame = frame_of([replace(record, metrics=metrics)]).set_index("metric")
+    assert frame["unit"].fillna("").to_dict() == {
+        "token_accuracy": "",
+        "kl": "nats",
+        "greedy_equal": "",
+        "of_a_plugin": "",
+    }
+    assert frame["direction"].dropna().to_dict() == {"token_accuracy": "lower", "kl": "lower", "greedy_equal": "higher"}
+
+
+def test_options_are_typed_columns(cell_with: Callable[..., Cell]) -> None:
+    defenses: list[dict[str, Any]] = [
+        {"name": "dp_text", "epsilon": 8, "mechanism": "tem", "strict": True, "layers": [1, 2], "k": 3, "dial": False},
+        {"name": "dp_text", "epsilon": 0.5, "mechanism": None, "strict": False, "k": 4, "dial": "auto", "inner": {}},
+        {"name": "none"},
+    ]  # fmt: skip
+    records = [
+        Record(Status.OK, cell_with(defense=one), metrics={"kl": Estimate(0), "rounds": Estimate(1)})
+        for one in defenses
+    ]
+    frame = with_options(frame_of(records))
+    found = {name: frame[f"defense.{name}"] for name in ("epsilon", "mechanism", "strict", "layers", "k", "dial")}
+    assert [str(column.dtype) for column in found.values()] == [
+        "Float64",
+        "string",
+        "boolean",
+        "string",
+        "Int64",
+        "string",
+    ]
+    assert {name: [None if pd.isna(one) else one for one in column[::2]] for name, column in found.items()} == {
+        "epsilon": [8, 0.5, None],
+        "mechanism": ["tem", None, None],
+        "strict": [True, False, None],
+        "layers": ["1, 2", None, None],
+        "k": [3, 4, None],
+        "dial": ["false", "auto", None],
+    }
+    assert "defense.inner" not in frame, "what holds options itself stays in the JSON"
+    assert list(frame[frame["defense.epsilon"] < 1]["defense"]) == ["dp_text"] * 2
+
+
+def test_an_option_left_open_is_what_was_chosen(cell_with: Callable[..., Cell]) -> None:
+    cell = cell_with(defense={"name": "dp_text", "survival": 0.5, "epsilon": None})
+    found = [Record(Status.OK, cell, environment={"parameters": {"epsilon": 7.25}}), Record(Status.MISSING, cell)]
+    assert with_options(frame_of(found))["defense.epsilon"].tolist() == [7.25, pd.NA]

@@ -5,6 +5,7 @@ import pytest
 
 from smd_research.core.cell import Cell
 from smd_research.records import Record, Status, frame_of_sweep
+from smd_research.records.options import Label
 from smd_research.reports.claims import (
     SHAPE,
     Claim,
@@ -24,7 +25,6 @@ from smd_research.reports.claims import (
     verdict,
     within,
 )
-from smd_research.reports.designs import Label
 from smd_research.reports.points import Point, Series, points
 from smd_research.reports.verdicts import Judgement
 

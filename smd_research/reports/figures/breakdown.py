@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from smd_research.core.errors import RecordError
-from smd_research.reports.designs import Label
+from smd_research.records.options import Label
 from smd_research.reports.figures.style import CATEGORIES, INK, PAPER, QUIET, house_style, new_figure, save
 from smd_research.reports.points import Point, Source, fits, points
 from smd_research.reports.render import numbers

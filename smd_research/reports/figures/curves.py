@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 
 from smd_research.core.errors import RecordError
 from smd_research.metrics import CARDS
-from smd_research.reports.designs import Label
+from smd_research.records.options import Label
 from smd_research.reports.figures.style import (
     CATEGORIES,
     INK,

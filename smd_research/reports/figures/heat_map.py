@@ -10,8 +10,8 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
 from smd_research.core.errors import RecordError
+from smd_research.records.options import Label
 from smd_research.records.record import Status
-from smd_research.reports.designs import Label
 from smd_research.reports.epsilons import notion_of_label, the_one
 from smd_research.reports.figures.style import INK, LEAK, PAPER, QUIET, RULE, house_style, new_figure, save
 from smd_research.reports.points import Point, Source, Where, fits, points, same

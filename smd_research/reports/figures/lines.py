@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import ScaledTranslation
 
 from smd_research.core.errors import RecordError
-from smd_research.reports.designs import Label
+from smd_research.records.options import Label
 from smd_research.reports.figures.placing import place_ends
 from smd_research.reports.figures.style import CATEGORIES, MARKERS, QUIET, house_style, new_figure, percent_axis, save
 from smd_research.reports.points import Point, Series, Source, Where, fits, points

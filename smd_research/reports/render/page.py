@@ -45,8 +45,6 @@ def write_report(results_dir: str | os.PathLike[str], path: str | os.PathLike[st
         RecordError: when the folder holds no records, or the page cannot be written.
     """
     frame = load(results_dir)
-    if frame.empty:
-        raise RecordError(f"{results_dir} holds no records: run experiments first, or choose another results_dir=")
     target = Path(path)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -4,8 +4,8 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Literal
 
+from smd_research.records.options import Label
 from smd_research.records.record import Status
-from smd_research.reports.designs import Label
 from smd_research.reports.epsilons import Notion, notion_of_label
 from smd_research.reports.points import Point
 from smd_research.reports.render import numbers

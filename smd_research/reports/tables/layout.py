@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from smd_research.core.errors import RecordError
-from smd_research.reports.designs import Label
+from smd_research.records.options import Label
 from smd_research.reports.epsilons import notion_of_label, the_one
 from smd_research.reports.points import Point, Series, Source, Where, fits, points
 from smd_research.reports.rows import rows_of, said

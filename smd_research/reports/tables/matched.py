@@ -5,8 +5,8 @@ from dataclasses import replace
 
 from smd_research.core.errors import ConfigError
 from smd_research.metrics import CARDS
+from smd_research.records.options import Label
 from smd_research.records.record import Status
-from smd_research.reports.designs import Label
 from smd_research.reports.epsilons import notion_of_label, the_one
 from smd_research.reports.points import Point, Source, Where, fits, points
 from smd_research.reports.render import numbers

@@ -12,7 +12,7 @@ from smd_research.core.cell import Cell
 from smd_research.core.errors import RecordError
 from smd_research.metrics import Estimate
 from smd_research.records import Record, Status, frame_of
-from smd_research.reports.designs import Label
+from smd_research.records.options import Label
 from smd_research.reports.figures.breakdown import StackedBar, breakdown, breakdown_figure
 from smd_research.reports.figures.decoys import judges_figure
 from smd_research.reports.figures.lines import Axis, Curve, lines, lines_figure

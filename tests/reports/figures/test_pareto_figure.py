@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smd_research.core.errors import RecordError
-from smd_research.reports.designs import Label
+from smd_research.records.options import Label
 from smd_research.reports.figures.pareto import Group, pareto_figure
 from smd_research.reports.figures.style import save
 from smd_research.reports.points import Point

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from experiments.composing.words import resolve_figure, resolve_view
 from smd_research.core.errors import ConfigError, RecordError
 from smd_research.records import frame_of, frame_of_sweep
-from smd_research.reports.designs import Label
+from smd_research.records.options import Label
 from smd_research.reports.figures.curves import curves_figure
 from smd_research.reports.points import Point
 from smd_research.reports.render.text import markdown
