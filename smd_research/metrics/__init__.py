@@ -5,6 +5,7 @@ from smd_research.metrics.cards import CARDS, SCORES, summarise
 from smd_research.metrics.cost import resident_mb
 from smd_research.metrics.estimate import Estimate, Scale, aggregate, perplexity
 from smd_research.metrics.memory import Mapped, mapped, private_bytes, shared_once
+from smd_research.metrics.paired import PairedMean, paired_mean
 from smd_research.metrics.privacy import (
     attack_candidates,
     certified,
@@ -31,6 +32,7 @@ __all__ = [
     "Card",
     "Estimate",
     "Mapped",
+    "PairedMean",
     "Scale",
     "aggregate",
     "attack_candidates",
@@ -45,6 +47,7 @@ __all__ = [
     "loss",
     "mapped",
     "negative_log_likelihood",
+    "paired_mean",
     "perplexity",
     "private_bytes",
     "readable",

@@ -62,6 +62,15 @@ def clopper_pearson(hits: float, n: int, level: float = LEVEL) -> tuple[float, f
     return low, high
 
 
+def probability_of_no_more(values: Sequence[float] | Values, mean: float, lowest: float) -> float:
+    """The probability of values as large if their true mean were no more than ``mean``.
+
+    It is that of the weighted mean, with the lowest value that there may be added, to lie there: below half of one
+    minus the level where, and only where, the interval lies above ``mean``.
+    """
+    return _below_zero(np.append(np.asarray(values, dtype=np.float64), lowest) - mean)
+
+
 def _upper(hits: Values, of: Values, tail: float) -> float:
     """The upper bound of a ratio: where the weighted one with a full prompt added lies below it but for ``tail``."""
     if (hits == of).all():
