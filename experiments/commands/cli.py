@@ -12,6 +12,7 @@ COMMANDS = {
     "bench": "measure speed, both sides in one run",
     "serve": "play the untrusted party for runs on other hosts",
     "report": "show one cell prompt by prompt",
+    "compare": "compare two cells or defenses prompt by prompt",
     "score": "score records anew from their items",
     "unpack": "put the records of a table into a results folder",
     "log": "send records to wandb or CSV, now or again",

@@ -102,11 +102,11 @@ def check_words(arguments: Sequence[str], folder: Path) -> None:
         meant = f"{name}={after if after in options else next(iter(options), 'VALUE')}"
         if word.startswith("-") and options:
             raise UsageError(f"'{word}' is no flag: write {meant}")
-        if not word.startswith(("-", "~")) and "=" not in word and not _is_value(word, arguments):
+        if not word.startswith(("-", "~")) and "=" not in word and not is_value(word, arguments):
             raise UsageError(f"'{word}' lacks its value: write {meant}")
 
 
-def _is_value(word: str, arguments: Sequence[str]) -> bool:
+def is_value(word: str, arguments: Sequence[str]) -> bool:
     """Whether a word belongs to the flag before it."""
     return any(one in _FLAGS_WITH_VALUE and two == word for one, two in pairwise(arguments))
 

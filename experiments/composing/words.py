@@ -72,6 +72,7 @@ FIGURES: Mapping[str, Figure] = {
 }
 
 RULES: Mapping[str, Callable[..., claims.Finding]] = {
+    "better": claims.better,
     "between": claims.between,
     "exceeds": claims.exceeds,
     "exceeds_by": claims.exceeds_by,

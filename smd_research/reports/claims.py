@@ -11,11 +11,16 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
 
+from smd_research.core.errors import RecordError
+from smd_research.metrics import CARDS
 from smd_research.records.record import Status
-from smd_research.reports.points import Point, Series, matched, rest
+from smd_research.records.store import read
+from smd_research.reports.comparing import Met, compare_pairs
+from smd_research.reports.points import Point, Series, Where, matched, rest
 from smd_research.reports.render import numbers
 from smd_research.reports.tables.table import Column, Table, TableEntry
 from smd_research.reports.verdicts import (
@@ -163,6 +168,27 @@ def exceeds_by(
     """One series minus another, at the same labels, lies between two numbers."""
     values = [difference(amount(p), amount(q)) for p, q in matched(points, of, than)]
     return _bounded(values, low, high, show)
+
+
+def better(points: Sequence[Point], of: Series, than: Where) -> Finding:
+    """The cells of a series are better for the user than others at the same labels, over the same prompts.
+
+    Judged prompt by prompt, so that it needs the records of both: what varies from prompt to prompt does not count.
+
+    Raises:
+        RecordError: two of them share no prompts, or have no such metric prompt by prompt.
+    """
+    pairs = list(matched(points, of, Series(of.quantity, than)))
+    if not pairs:
+        return NOT_YET
+    met = [Met.of(read(Path(one.folder)), read(Path(other.folder)), (one, other)) for one, other in pairs]
+    if why := next((why for pair in met if (why := pair.obstacle(of.quantity))), ""):
+        raise RecordError(why)
+    found = compare_pairs(met, [of.quantity])
+    wins, losses = (sum(one.better == side for one in found) for side in ("a", "b"))
+    show: Show = "share" if CARDS[of.quantity].scale in ("rate", "excess") else "number"
+    differences = _range([Amount(one.difference) for one in found], show)
+    return Finding(f"{wins} of {len(found)} better, {losses} worse; difference {differences}", all_hold(found))
 
 
 def grows_slower(

@@ -14,6 +14,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Protocol
 
 from scipy import stats
 
@@ -78,6 +79,20 @@ def _log(one: Amount) -> Amount:
     return Amount(*(math.log(end) if end > 0 else -math.inf for end in (one.value, *one.ends)))
 
 
+class Statement(Protocol):
+    """What speaks for and against a statement about one figure."""
+
+    @property
+    def inside(self) -> float:
+        """The probability of such a figure if the statement were wrong."""
+        ...
+
+    @property
+    def outside(self) -> float:
+        """The probability of such a figure if it were right."""
+        ...
+
+
 @dataclass(frozen=True)
 class Comparison:
     """Whether a figure lies between two numbers, ends included."""
@@ -132,20 +147,20 @@ def shown(probabilities: Sequence[float]) -> list[bool]:
     return [p <= _TAIL for p in holm(probabilities)]
 
 
-def all_hold(comparisons: Sequence[Comparison]) -> Judgement:
-    """Whether every figure lies inside its bounds."""
+def all_hold(comparisons: Sequence[Statement]) -> Judgement:
+    """Whether a statement is right of every figure, e.g. that it lies inside its bounds."""
     return _judged(comparisons, lambda one: one.inside, lambda one: one.outside, Judgement.HOLDS, Judgement.DOES_NOT)
 
 
-def some_hold(comparisons: Sequence[Comparison]) -> Judgement:
-    """Whether any figure lies inside its bounds."""
+def some_hold(comparisons: Sequence[Statement]) -> Judgement:
+    """Whether a statement is right of any figure."""
     return _judged(comparisons, lambda one: one.outside, lambda one: one.inside, Judgement.DOES_NOT, Judgement.HOLDS)
 
 
 def _judged(
-    comparisons: Sequence[Comparison],
-    each: Callable[[Comparison], float],
-    any_of: Callable[[Comparison], float],
+    comparisons: Sequence[Statement],
+    each: Callable[[Statement], float],
+    any_of: Callable[[Statement], float],
     where_each: Judgement,
     where_any: Judgement,
 ) -> Judgement:
