@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
+from rich.text import Text
 
 from experiments.commands.show import HEADLINE, console
 from experiments.composing.app import launch
@@ -112,8 +113,9 @@ def say(found: Sequence["Compared"], title: str, prompts: int) -> None:
     out = console()
     first = [one for one in found if one.metric == found[0].metric]
     for one, told in zip(first, in_common([one.cells for one in first]), strict=True):
-        if one.flips or len(first) == 1:
-            out.rule(" ".join(f"{name}={text}" for name, text in told.items()), align="left")
+        if told and one.flips:
+            out.rule(Text(" ".join(f"{name}={text}" for name, text in told.items())), align="left")
+        if one.flips or not told:
             show_flips(one, out, prompts)
     if equal := sum(not one.flips for one in first) if len(first) > 1 else 0:
         print(f"In {equal} of {len(first)} pairs of cells no prompt differs.")

@@ -49,9 +49,10 @@ def option_columns(frame: pd.DataFrame, parts: Sequence[str], deployed: Mapping[
 
 def _columns_of(frame: pd.DataFrame, part: str, deployed: str | None) -> Iterator[tuple[str, pd.Series]]:
     """The columns of one part; each spelling is read once, however many rows have it."""
-    spellings = frame[[f"{part}_params", *([deployed] if deployed else [])]].fillna("")
-    places, kinds = pd.factorize(pd.MultiIndex.from_frame(spellings))
-    found = [labels_of(part, *(text or ("{}", "")[i] for i, text in enumerate(kind))) for kind in kinds]
+    spelt = frame[f"{part}_params"].fillna("{}")
+    spelt = spelt.str.cat(frame[deployed].fillna(""), sep="\n") if deployed else spelt  # JSON of one line each
+    places, kinds = pd.factorize(spelt)
+    found = [labels_of(part, *str(kind).split("\n")) for kind in kinds]
     for name in dict.fromkeys(name for labels in found for name in labels):
         yield name, _typed([labels.get(name) for labels in found]).take(places).set_axis(frame.index)
 

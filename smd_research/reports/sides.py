@@ -96,7 +96,7 @@ class Cells:
         if isinstance(side, str):
             return f"there are {len(self.found)}, by id or folder, or by labels as defense=smd"
         for name in side:
-            there = list(dict.fromkeys(numbers.label(p.labels[name]) for p in self.found if name in p.labels))
+            there = [point.labels[name] for point in self.found if name in point.labels]
             if not there:
                 return f"no cell has a label {name}"
             if not any(fits(point, {name: side[name]}) for point in self.found):
@@ -227,16 +227,19 @@ def _latest(found: Sequence[Point]) -> list[Point]:
 
 def _differing(found: Sequence[Point], names: Collection[str] = ()) -> str:
     """The labels in which cells differ, with values; the names of parts first, their options where the name is one."""
-    values: dict[str, list[str]] = {}
+    values: dict[str, list[Label]] = {}
     for name in dict.fromkeys(name for point in found for name in point.labels):
-        there = list(dict.fromkeys(numbers.label(p.labels[name]) for p in found if name in p.labels))
+        there = list(dict.fromkeys(point.labels[name] for point in found if name in point.labels))
         if len(there) > 1 and name not in names and name.partition(".")[0] not in {*names, *values}:
             values[name] = there
     return "; ".join(f"{name}={_few(there)}" for name, there in values.items()) or "nothing but their versions"
 
 
-def _few(values: Sequence[str]) -> str:
-    return ", ".join([*values[:_MOST], *(["..."] if len(values) > _MOST else [])])
+def _few(values: Iterable[Label]) -> str:
+    """Some labels in order, numbers as numbers."""
+    kinds = {value: isinstance(value, int | float) for value in values}
+    words = sorted(kinds, key=lambda one: (not kinds[one], one if kinds[one] else 0, numbers.label(one)))
+    return ", ".join([*map(numbers.label, words[:_MOST]), *(["..."] if len(words) > _MOST else [])])
 
 
 def said(side: Side) -> str:

@@ -30,8 +30,8 @@ def show_flips(found: Compared, console: Console, limit: int | None = None) -> N
     for flip in found.flips[:limit]:
         _show(flip, found, console)
     if limit is not None and len(found.flips) > limit:
-        console.print(Text(f"\n{len(found.flips) - limit} more prompts differ", style="dim"))
-    console.print(Text(_equal(found)))
+        console.print(Text(f"\n{len(found.flips) - limit} more that differ", style="dim"))
+    console.print(Text(f"\n{_equal(found)}"))
 
 
 def _show(flip: Flip, found: Compared, console: Console) -> None:
@@ -50,7 +50,7 @@ def _equal(found: Compared) -> str:
     if not found.equal:
         return "No prompt is equal on both sides."
     mean = _written(sum(found.equal) / len(found.equal), found.metric)
-    return f"\n{len(found.equal)} of {found.n} prompts are equal on both sides, at {mean} in the mean."
+    return f"{len(found.equal)} of {found.n} prompts are equal on both sides, at {mean} in the mean."
 
 
 def _written(value: float, metric: str) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from rich import box
 from rich import table as rich_table
 from rich.console import Console
+from rich.markup import escape
 from rich.text import Text
 
 from smd_research.reports.figures.table import save_png
@@ -49,8 +50,8 @@ def _first(table: Table, columns: int) -> Table:
 def terminal(table: Table) -> rich_table.Table:
     """The table for a rich console: leaks coloured from green to red, their interval dimmed under them."""
     shown = rich_table.Table(
-        title=table.title,
-        caption="\n".join(table.notes) or None,
+        title=escape(table.title),
+        caption=escape("\n".join(table.notes)) or None,
         box=box.SIMPLE_HEAD,
         title_justify="left",
         collapse_padding=True,
