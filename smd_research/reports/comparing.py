@@ -22,6 +22,9 @@ from smd_research.reports.verdicts import holm
 _TIMES = ("s", "ms", "1/s")
 """Units of what is measured with a clock: it never compares across machines."""
 
+_BY_VERSION = ("control_", "excess_")
+"""Metrics that another version of the scores computes in another way."""
+
 _PROMPTS, _VALUES = "served on one side alone", "without a value on one side"
 
 
@@ -168,6 +171,8 @@ class Met:
                 return f"{_name(record)} holds no prompts: its figures are of something else"
             if metric not in record.items or record.items[metric].isna().all():
                 return f"{_name(record)} has no {metric} prompt by prompt"
+        if metric.startswith(_BY_VERSION) and self.records[0].scored != self.records[1].scored:
+            return f"{metric} was scored by two versions: smd score brings both to the last one"
         if CARDS[metric].scale == "known":
             return f"{metric} is known without measuring: its difference is exact"
         if CARDS[metric].unit in _TIMES and _machine(self.records[0]) != _machine(self.records[1]):

@@ -42,7 +42,7 @@ class Cells:
     def of(cls, source: Source) -> "Cells":
         """The cells of a frame, whose folders are read when their prompts are asked for, or of records at hand."""
         if isinstance(source, pd.DataFrame):
-            return cls(points(source.drop_duplicates("id")), lambda point: read(Path(point.folder)))
+            return cls(points(source.drop_duplicates("id")), _read_folder)
         records = {record.cell.id: record for record in source}
         return cls(points(frame_of(records.values()).drop_duplicates("id")), lambda point: records[point.id])
 
@@ -182,6 +182,13 @@ def _unlike(sides: tuple[Side, Side]) -> RecordError:
     return RecordError(
         f"{words} name nothing in common: name on both sides what parts them, as defense=smd defense=none"
     )
+
+
+def _read_folder(point: Point) -> Record:
+    if not Path(point.folder).is_dir():
+        where = "give its records, as of records_in(FILE), or unpack them with smd unpack"
+        raise RecordError(f"{point.folder or point.id} is no folder here, and a frame holds no prompts: {where}")
+    return read(Path(point.folder))
 
 
 def _folder(point: Point) -> str:

@@ -11,6 +11,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from experiments.commands.cli import COMMANDS
+from experiments.commands.compare import parted
 from experiments.composing.app import VERSION_BASE
 from experiments.composing.overrides import check_choices, parse
 from experiments.composing.products import expand
@@ -29,6 +30,7 @@ def test_every_command_composes(words: list[str]) -> None:
     assert command in COMMANDS
     if command in ("list", "train"):
         return
+    rest = parted(rest)[1] if command == "compare" else rest
     check_choices(rest, conf_dir())
     overrides = [word for word in rest if "=" in word]
     config = {"run": "config"}.get(command, command)

@@ -85,7 +85,7 @@ def test_a_metric_is_read_as_its_card_says(tmp_path: Path, record_with: Callable
     assert frame["direction"].dropna().to_dict() == {"token_accuracy": "lower", "kl": "lower", "greedy_equal": "higher"}
 
 
-def test_options_are_typed_columns(cell_with: Callable[..., Cell]) -> None:
+def test_options_are_typed_columns(tmp_path: Path, cell_with: Callable[..., Cell]) -> None:
     defenses: list[dict[str, Any]] = [
         {"name": "dp_text", "epsilon": 8, "mechanism": "tem", "strict": True, "layers": [1, 2], "k": 3, "dial": False},
         {"name": "dp_text", "epsilon": 0.5, "mechanism": None, "strict": False, "k": 4, "dial": "auto", "inner": {}},
@@ -115,6 +115,8 @@ def test_options_are_typed_columns(cell_with: Callable[..., Cell]) -> None:
     }
     assert "defense.inner" not in frame, "what holds options itself stays in the JSON"
     assert list(frame[frame["defense.epsilon"] < 1]["defense"]) == ["dp_text"] * 2
+    frame.to_parquet(tmp_path / "frame.parquet")
+    pd.testing.assert_series_equal(pd.read_parquet(tmp_path / "frame.parquet")["defense.strict"], found["strict"])
 
 
 def test_an_option_left_open_is_what_was_chosen(cell_with: Callable[..., Cell]) -> None:

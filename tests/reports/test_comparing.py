@@ -15,7 +15,7 @@ from scipy import stats
 from smd_research import reports
 from smd_research.core.errors import RecordError
 from smd_research.metrics import summarise
-from smd_research.records import Item, Record, Status, Store, frame_of, items_frame, load
+from smd_research.records import Item, Record, Status, Store, frame_of, items_frame, load, pack, records_in
 from smd_research.records.record import without_texts
 from smd_research.reports.claims import better
 from smd_research.reports.comparing import meet
@@ -174,6 +174,25 @@ def test_times_of_two_machines_are_not_compared() -> None:
     with pytest.raises(RecordError, match="attack_s was measured on two machines"):
         reports.compare(cells, SMD, SPLIT, "attack_s")
     assert reports.compare(cells, SMD, SPLIT, "span_exact").n == 2
+
+
+def test_controls_of_two_versions_of_the_scores_are_not_compared() -> None:
+    one, other = record("smd", [1, 0], "control_span_exact"), record("split", [0, 0], "control_span_exact")
+    assert reports.compare([one, other], SMD, SPLIT, "control_span_exact").difference == 0.5
+    with pytest.raises(RecordError, match="control_span_exact was scored by two versions: smd score brings"):
+        reports.compare([one, replace(other, scored=1)], SMD, SPLIT, "control_span_exact")
+
+
+def test_a_frame_of_packed_records_says_where_the_prompts_are(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    written = [store.write(record(name, [1, 0])) for name in ("smd", "split")]
+    file = pack(store.paths(), tmp_path / "packed.parquet")
+    for one in written:
+        assert one.path is not None
+        one.path.rename(tmp_path / one.path.name)
+    with pytest.raises(RecordError, match="is no folder here, and a frame holds no prompts: give its records"):
+        reports.compare(load(file), SMD, SPLIT, "span_exact")
+    assert reports.compare(records_in(file), SMD, SPLIT, "span_exact").n == 2
 
 
 def test_cells_are_found_by_id_by_folder_and_in_two_folders(tmp_path: Path) -> None:
