@@ -1,7 +1,7 @@
 """``smd compare A B``: paired differences over the same prompts, and the prompts on which two sides differ.
 
 A side is a cell (its id, or a part of its folder's name), labels joined by commas (``defense=smd,attack=prior``;
-several values as ``seed=[0,1]``), or a results folder or a file of packed records.
+``seed=0,seed=1`` is either), or a results folder or a file of packed records.
 """
 
 import json
@@ -21,6 +21,7 @@ from smd_research.core.errors import RecordError
 from smd_research.core.paths import conf_dir
 
 if TYPE_CHECKING:
+    from smd_research.records.options import Label
     from smd_research.reports.comparing import Compared, Met
     from smd_research.reports.sides import Side
 
@@ -31,7 +32,7 @@ _ROWS = 24
 
 def parted(words: Sequence[str]) -> tuple[list[str], list[str]]:
     """The words that name a side, and those that are values of the command or flags."""
-    own = {*OmegaConf.load(conf_dir() / "compare.yaml"), "hydra"}
+    own = set(OmegaConf.load(conf_dir() / "compare.yaml"))
     sides = [
         word
         for word in words
@@ -48,25 +49,22 @@ def side(word: str) -> "Side":
     """
     if "=" not in word:
         return word
-    labels: dict[str, Any] = {}
-    for condition in re.split(r",(?![^\[]*\])", word):
+    labels: dict[str, list[Label]] = {}
+    for condition in word.split(","):
         name, _, value = condition.partition("=")
         if not name or not value:
             raise UsageError(f"'{condition}' in '{word}' is no label: write NAME=VALUE, joined by commas")
-        labels[name] = _values(value)
-    return labels
+        labels.setdefault(name, []).append(_value(value))
+    return {name: values if len(values) > 1 else values[0] for name, values in labels.items()}
 
 
-def _values(text: str) -> Any:
-    return [_value(one.strip()) for one in text[1:-1].split(",")] if text.startswith("[") else _value(text)
-
-
-def _value(text: str) -> Any:
+def _value(text: str) -> "Label":
     """Numbers, true, false and null as what they are; everything else is a word."""
     try:
-        return json.loads(text)
+        value = json.loads(text)
     except ValueError:
         return text
+    return value if value is None or isinstance(value, int | float) else text
 
 
 def met(words: Sequence[str], results_dir: Path) -> tuple[list["Met"], tuple[int, int]]:
@@ -85,6 +83,8 @@ def met(words: Sequence[str], results_dir: Path) -> tuple[list["Met"], tuple[int
     if any(folders) and not all(folders):
         raise UsageError(f"{' and '.join(words)}: one is a folder, the other is not; compare two folders, or two cells")
     if all(folders):
+        if Path(words[0]).resolve() == Path(words[1]).resolve():
+            raise UsageError(f"{words[0]} and {words[1]} are the same: there is nothing to compare")
         one, other = (Cells.at(Path(word).expanduser()).measured() for word in words)
         found = matching(one, other, (), (words[0], words[1]))
     else:

@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import pandas as pd
 
@@ -253,8 +253,7 @@ def said(side: Side) -> str:
     """A side as one writes it."""
     if isinstance(side, str):
         return side
-    return ",".join(f"{name}={_word(value)}" for name, value in side.items())
-
-
-def _word(value: Label | Sequence[Label]) -> str:
-    return "|".join(map(numbers.label, value)) if isinstance(value, list | tuple) else numbers.label(value)  # type: ignore[arg-type]
+    values: dict[str, Sequence[Any]] = {
+        name: value if isinstance(value, list | tuple) else [value] for name, value in side.items()
+    }
+    return ",".join(f"{name}={numbers.label(value)}" for name, either in values.items() for value in either)

@@ -64,8 +64,8 @@ def test_flipped_prompts_are_named_first_and_equal_ones_counted(
 
 
 def test_several_attacks_are_a_row_each(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
-    out = said(store, capsys, "defense=[smd]", "defense=split")
-    assert "A: defense=[smd], B: defense=split" in out
+    out = said(store, capsys, "defense=smd", "defense=split,defense=[red]")
+    assert "A: defense=smd, B: defense=split,defense=[red]" in out
     assert "attack=prior" in out
     assert "In 1 of 2 pairs of cells no prompt differs." in out
     assert [line.split()[0] for line in out.splitlines() if "  secrets  " in line] == ["prior", "reading"]
@@ -114,6 +114,7 @@ def test_two_folders_hold_the_same_cells(store: Store, tmp_path: Path, capsys: p
         (["defense=smd", "defense=split", "metric=kl"], "has no kl prompt by prompt; there is span_exact"),
         (["defense=smd", "defense=split", "metric=nothing"], "nothing is no metric with a card"),
         (["defense=smd", "defense=split", "prompts=0"], "prompts=0: give a whole number, 1 or more"),
+        (["..", ".."], ".. and .. are the same: there is nothing to compare"),
         (["nowhere", "."], "nowhere and .: one is a folder, the other is not"),
     ],
 )  # fmt: skip
@@ -135,6 +136,6 @@ def test_a_folder_without_records_is_one_line(tmp_path: Path, capsys: pytest.Cap
 def test_sides_are_what_is_no_value_of_the_command() -> None:
     words = ["a", "results_dir=x", "-cd", "mine", "defense=smd", "hydra.verbose=true", "metric=[kl,rounds]"]
     assert parted(words) == (["a", "defense=smd"], [word for word in words if word not in ("a", "defense=smd")])
-    assert side("defense.epsilon=0.5,seed=[0,1],link=none,data.chat=true") == {
+    assert side("defense.epsilon=0.5,seed=0,seed=1,link=none,data.chat=true") == {
         "defense.epsilon": 0.5, "seed": [0, 1], "link": "none", "data.chat": True,
     }  # fmt: skip
