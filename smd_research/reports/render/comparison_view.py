@@ -15,7 +15,8 @@ from smd_research.reports.render.prompt_view import guess_text, legend
 def show_flips(found: Compared, console: Console, limit: int | None = None) -> None:
     """Print the prompts on which two cells differ, the widest first, and how many are equal.
 
-    Under each prompt stands what either side made of it, coloured as in :func:`.prompt_view.show_prompts`.
+    Under each prompt stands what either side made of it, coloured as in
+    :func:`smd_research.reports.render.prompt_view.show_prompts`.
 
     Args:
         found: one metric.

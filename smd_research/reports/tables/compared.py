@@ -21,7 +21,7 @@ def comparison_table(found: Sequence[Compared], title: str) -> Table:
     """A row for each metric and pair of cells: either mean, the difference, its probability, the better side.
 
     Args:
-        found: as :func:`smd_research.reports.compare_all` gives it.
+        found: as :func:`smd_research.reports.comparing.compare_all` gives it.
         title: heading, which says what A and B are.
     """
     told = in_common([one.cells for one in found])
