@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import torch
 
 from smd_research.boundary.channel import Channel, Meter, Party, Untrusted
+from smd_research.boundary.script import main_script, without_script
 from smd_research.boundary.segment import Parcel
 from smd_research.boundary.stream import SPIN_S, StreamChannel
 from smd_research.core.clock import MACHINE, Clock
@@ -146,9 +147,13 @@ class ProcessHost:
         ours, theirs = pair()
         self._control, other = multiprocessing.Pipe()
         self._process = fork_server().Process(
-            target=_serve, args=(Parcel(factory), theirs, other, threads, timeout_s), daemon=True, name="untrusted"
+            target=_serve,
+            args=(Parcel(factory, main_script()), theirs, other, threads, timeout_s),
+            daemon=True,
+            name="untrusted",
         )
-        self._process.start()
+        with without_script():
+            self._process.start()
         theirs.close()
         other.close()
         self.channel = StreamChannel(ours, meter=meter, timeout_s=timeout_s)

@@ -22,6 +22,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from smd_research.boundary.script import Script, run_for
+
 ALIGNMENT = 64
 NAME = "smd-weights"
 
@@ -96,12 +98,21 @@ class Segment:
             warnings.simplefilter("ignore")  # of a buffer that is not writable, which is the purpose
             return torch.frombuffer(mapping, dtype=torch.uint8, count=self.directory)
 
-    def rebuild(self, mapping: mmap.mmap) -> tuple[Any, tuple[SegmentSlot, ...], tuple[Tensor, ...]]:
-        """The object with tensors that are empty yet, and what each of them has to become."""
+    def rebuild(
+        self,
+        mapping: mmap.mmap,
+        script: Script = {},  # noqa: B006 (never written to)
+    ) -> tuple[Any, tuple[SegmentSlot, ...], tuple[Tensor, ...]]:
+        """The object with tensors that are empty yet, and what each of them has to become.
+
+        Args:
+            mapping: of the segment.
+            script: the sender's own, run where the object needs something of it.
+        """
         slots: tuple[SegmentSlot, ...]
         slots, tree = pickle.loads(memoryview(mapping)[self.directory :])
         tensors = tuple(slot.placeholder() for slot in slots)
-        return _TreeUnpickler(io.BytesIO(tree), tensors).load(), slots, tensors
+        return _TreeUnpickler(io.BytesIO(tree), tensors, script).load(), slots, tensors
 
 
 @torch.inference_mode(False)
@@ -118,15 +129,16 @@ class Parcel:
 
     Args:
         content: what is sent; tensors in main memory go in one segment, others as torch sends them.
+        script: the sender's own, which the process runs only where the object needs something of it.
     """
 
-    def __init__(self, content: object) -> None:
-        self._content = content
+    def __init__(self, content: object, script: Script = {}) -> None:  # noqa: B006 (never written to)
+        self._content, self._script = content, script
 
     def __reduce__(self) -> tuple[Any, ...]:
         segment = Segment.of(self._content, _plain)
         weakref.finalize(self, os.close, segment.descriptor)  # it leaves after this returns, while the process starts
-        return _unpack, (DupFd(segment.descriptor), segment.length, segment.directory)
+        return _unpack, (DupFd(segment.descriptor), segment.length, segment.directory, self._script)
 
 
 def _plain(tensor: Tensor) -> bool:
@@ -140,13 +152,13 @@ def _plain(tensor: Tensor) -> bool:
     )
 
 
-def _unpack(descriptor: Any, length: int, directory: int) -> object:
+def _unpack(descriptor: Any, length: int, directory: int, script: Script) -> object:
     segment = Segment(descriptor.detach(), length, directory)
     try:
         mapping = segment.map(private=True)
     finally:
         os.close(segment.descriptor)
-    content, slots, tensors = segment.rebuild(mapping)
+    content, slots, tensors = segment.rebuild(mapping, script)
     if directory:
         fill(slots, tensors, segment.bytes_of(mapping))
     return content
@@ -173,9 +185,14 @@ class _TreePickler(ForkingPickler):
 class _TreeUnpickler(pickle.Unpickler):
     """Puts tensors back where the pickler left their numbers."""
 
-    def __init__(self, file: io.BytesIO, tensors: Sequence[Tensor]) -> None:
+    def __init__(self, file: io.BytesIO, tensors: Sequence[Tensor], script: Script) -> None:
         super().__init__(file)
-        self._tensors = tensors
+        self._tensors, self._script = tensors, script
+
+    def find_class(self, module_name: str, global_name: str, /) -> Any:
+        if module_name == "__main__":
+            run_for(global_name, self._script)
+        return super().find_class(module_name, global_name)
 
     def persistent_load(self, number: int) -> Tensor:
         return self._tensors[number]
