@@ -1,10 +1,38 @@
 """The style sheet of the HTML report: the figures' colours, readable in light and dark and on paper."""
 
-CSS = """
-:root { --ink: #1f2430; --quiet: #6b7280; --rule: #d9dce1; --paper: #ffffff; --leak-rgb: 178, 24, 43;
-  --recovered: #007a55; --wrong: #b4232f; --abstained: #9097a3; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e6e8ec; --quiet: #9aa1ad; --rule: #363c48; --paper: #14171d;
-  --leak-rgb: 214, 60, 76; --recovered: #43c59e; --wrong: #ff7b85; --abstained: #7d8592; } }
+from collections.abc import Mapping
+
+LIGHT = """--ink: #1f2430; --quiet: #6b7280; --rule: #d9dce1; --paper: #ffffff; --leak-rgb: 178, 24, 43;
+  --recovered: #007a55; --wrong: #b4232f; --abstained: #9097a3;"""
+"""Colours on light paper."""
+
+DARK = """--ink: #e6e8ec; --quiet: #9aa1ad; --rule: #363c48; --paper: #14171d; --leak-rgb: 214, 60, 76;
+  --recovered: #43c59e; --wrong: #ff7b85; --abstained: #7d8592;"""
+"""The same on dark paper."""
+
+TOKENS: Mapping[str, str] = {
+    ".tokens": """margin: .1rem 0; font: 14px/1.75 ui-monospace, "DejaVu Sans Mono", Menlo, monospace;
+  white-space: pre-wrap; overflow-wrap: anywhere;""",
+    ".guess": "opacity: .82; font-size: 13px; padding-left: 1rem; border-left: 2px solid var(--rule);",
+    ".recovered": "color: var(--recovered); background: color-mix(in srgb, var(--recovered) 13%, transparent);",
+    ".wrong": "color: var(--wrong);",
+    ".abstained": "color: var(--abstained);",
+    ".secret": "text-decoration: underline; text-decoration-thickness: 2px; text-underline-offset: 3px;",
+}
+"""How the tokens of a prompt are shown, by selector."""
+
+
+def rules(within: str = "") -> str:
+    """The rules of tokens, for all of a page or for what lies within a selector."""
+    return "\n".join(f"{within}{selector} {{ {said} }}" for selector, said in TOKENS.items())
+
+
+CSS = (
+    f"""
+:root {{ {LIGHT} }}
+@media (prefers-color-scheme: dark) {{ :root {{ {DARK} }} }}
+"""
+    + """
 * { box-sizing: border-box; }
 body { margin: 0 auto; max-width: 80rem; padding: 2.5rem 1.5rem 5rem; color: var(--ink); background: var(--paper);
   font: 15px/1.5 system-ui, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
@@ -25,11 +53,7 @@ td.dark { color: #fff; }
 img { width: 54rem; max-width: 100%; height: auto; border-radius: 6px; }
 details { border-top: 1px solid var(--rule); padding: .6rem 0; }
 summary { cursor: pointer; font-weight: 600; }
-.tokens { margin: .1rem 0; font: 14px/1.75 ui-monospace, "DejaVu Sans Mono", Menlo, monospace; white-space: pre-wrap;
-  overflow-wrap: anywhere; }
-.guess { opacity: .82; font-size: 13px; padding-left: 1rem; border-left: 2px solid var(--rule); }
-.recovered { color: var(--recovered); background: color-mix(in srgb, var(--recovered) 13%, transparent); }
-.wrong { color: var(--wrong); } .abstained { color: var(--abstained); }
-.secret { text-decoration: underline; text-decoration-thickness: 2px; text-underline-offset: 3px; }
 @media print { details { break-inside: avoid; } body { max-width: none; } }
 """
+    + rules()
+)
