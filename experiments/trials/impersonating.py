@@ -40,10 +40,22 @@ def impersonated(
     max_new_tokens: int,
     transport: str = "inproc",
     threads: int = 1,
+    draws: Sequence[int] | None = None,
 ) -> list[Impersonated]:
-    """Serve prompts, each with parties of its own: a refusal ends them."""
+    """Serve prompts, each with parties of its own: a refusal ends them.
+
+    Args:
+        prepared: what is deployed.
+        prompts: what is asked.
+        impostor: takes the honest provider's place.
+        max_new_tokens: how many tokens to generate at most.
+        transport: where the impostor lives.
+        threads: torch threads of each party.
+        draws: number of the randomness of each request; None counts them from 0.
+    """
     found = []
-    for draw, prompt in enumerate(track(prompts, "impersonate")):
+    numbers = range(len(prompts)) if draws is None else draws
+    for draw, prompt in zip(numbers, track(prompts, "impersonate"), strict=True):
         boundary = Boundary(transport, record=True, threads=threads, impostor=impostor)
         with prepared.deploy(boundary) as deployment:
             refused = False

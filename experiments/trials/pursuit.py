@@ -56,6 +56,7 @@ class Pursuit:
         public: what is public.
         replay: lives through it again for an active attack; None where nobody can take the provider's place.
         record_of: the record of another cell, run when it is unknown.
+        own_seed: root of the attack's randomness alone; None takes the cell's.
     """
 
     plan: Plan
@@ -64,11 +65,12 @@ class Pursuit:
     public: Public
     replay: Replay | None
     record_of: Callable[[Plan], Record | None]
+    own_seed: int | None = None
 
     @property
     def seed(self) -> int:
         """Root of the attack's randomness."""
-        return self.plan.cell.seed
+        return self.plan.cell.seed if self.own_seed is None else self.own_seed
 
     def shown(self, attack: Attack) -> Shown:
         """What an attack gets to see: what was seen, or, where it is active, what its impostor sees."""

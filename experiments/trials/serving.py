@@ -22,6 +22,7 @@ from smd_research.data.prompts import Prompt
 from smd_research.defenses.base import Defense, Deployment, Generation, Prepared, PublicText
 from smd_research.metrics import Estimate
 from smd_research.metrics.cost import MEGABYTE
+from smd_research.models.bundle import Bundle
 
 
 def makes(plan: Plan) -> Mapping[str, Any]:
@@ -42,20 +43,28 @@ def prepare(plan: Plan, workbench: Workbench, defense: Defense) -> Prepared:
 
 
 @dataclass(frozen=True, repr=False)
-class _Recorded:
-    """One prompt as it was served with the recorder on, and what it took."""
+class Served:
+    """One prompt as it was served with the recorder on, and what it took.
+
+    Attributes:
+        prompt: what was asked.
+        ids: token ids of the answer.
+        view: what the untrusted party saw.
+        utility: the answer beside the unprotected model's, and what the defense says of the request, by metric.
+        request: what it took.
+    """
 
     prompt: Prompt
+    ids: tuple[int, ...]
     view: AdversaryView
-    utility: dict[str, float]
+    utility: Mapping[str, float]
     request: ServedRequest
 
 
 def live(plan: Plan, workbench: Workbench, prepared: Prepared) -> Seen:
     """Serve the cell's prompts."""
     prompts, plain = workbench.staged(plan, prepared)
-    place = Opening(plan.cell.transport, plan.threads, remote(plan, prepared.bundle))
-    return serve(prepared, prompts, plain, plan.cell.max_new_tokens, place)
+    return serve(prepared, prompts, plain, plan.cell.max_new_tokens, opening_of(plan, prepared.bundle))
 
 
 @dataclass(frozen=True)
@@ -69,6 +78,16 @@ class Opening:
     def boundary(self, *, record: bool) -> Boundary:
         """A boundary to it."""
         return Boundary(self.transport, record=record, threads=self.threads, remote=self.remote)
+
+
+def opening_of(plan: Plan, bundle: Bundle) -> Opening:
+    """Where the untrusted party of a cell lives.
+
+    Args:
+        plan: of the cell.
+        bundle: its model, which a party on another host must have too.
+    """
+    return Opening(plan.cell.transport, plan.threads, remote(plan, bundle))
 
 
 def serve(
@@ -91,12 +110,12 @@ def serve(
         LabError: for a prompt that nobody could serve, or whatever stops the untrusted party.
     """
     timed = _time(prepared, prompts, max_new_tokens, place.boundary(record=False))
-    boundary, served = place.boundary(record=True), []
+    boundary, served = place.boundary(record=True), list[Served]()
     with prepared.deploy(boundary) as deployment:
         for draw, (prompt, answer, generation) in enumerate(zip(track(prompts, "record"), plain, timed, strict=True)):
             if generation is not None:
                 with suppress(RefusedError):
-                    served.append(_record(deployment, boundary, prompt, answer, generation, max_new_tokens, draw))
+                    served.append(serve_one(deployment, prompt, answer, max_new_tokens, draw, generation))
         if not served:
             raise RefusedError(f"each of {len(prompts)} prompts was refused in one request or another: none to score")
         held = {
@@ -145,26 +164,34 @@ def _warm_up(deployment: Deployment, prompts: Sequence[Prompt], max_new_tokens: 
             return
 
 
-def _record(
+def serve_one(
     deployment: Deployment,
-    boundary: Boundary,
     prompt: Prompt,
     plain: Plain,
-    timed: Generation,
     max_new_tokens: int,
     draw: int,
-) -> _Recorded:
-    """Serve one prompt with the recorder on, and score it, under the draw under which it was timed.
+    timed: Generation | None = None,
+) -> Served:
+    """Serve one prompt with the recorder on, and score it.
+
+    Args:
+        deployment: two live parties whose boundary records.
+        prompt: what is asked.
+        plain: the unprotected model's answer.
+        max_new_tokens: how many tokens to generate at most.
+        draw: number of the randomness that it takes, the same for every pass.
+        timed: the unrecorded generation under that draw; None where there was none, and the recorded one's times count.
 
     Raises:
         RefusedError: when the defense will not serve it.
     """
-    deployment.generate(prompt, max_new_tokens, draw)
+    generation = deployment.generate(prompt, max_new_tokens, draw)
+    boundary, timed = deployment.boundary, timed or generation
     view, ledger, held = boundary.view(deployment.shows), boundary.ledger, deployment.memory()
     facts = dict(deployment.facts)
     utility = _utility(deployment, prompt, plain)
     request = ServedRequest(ledger, timed, (held.kv_trusted, held.kv_untrusted))
-    return _Recorded(prompt, view, {**utility, **facts, **timed.waits}, request)
+    return Served(prompt, generation.ids, view, {**utility, **facts, **timed.waits}, request)
 
 
 def _utility(deployment: Deployment, prompt: Prompt, plain: Plain) -> dict[str, float]:
