@@ -60,7 +60,7 @@ def test_weights_are_restored_as_in_a_cell() -> None:
         assert floor["restored_loss"] == record.metrics["restored_loss"].mean
         assert floor["exposed_loss"] == floor["restored_loss"]
         found = lab.attack("finetune_full", **steps)
-        assert {"rec_scratch", "scratch_loss", "rec_exposed"} <= set(found.metrics.index)
+        assert {"scratch_loss", "restored_loss", "original_loss"} <= set(found.metrics.index)
         assert found.certified is None
         assert "Outcome(by='finetune_full'" in repr(found)
         assert "restored_loss" in found._repr_html_()
@@ -68,6 +68,7 @@ def test_weights_are_restored_as_in_a_cell() -> None:
             lab.attack("partial_attention_inversion", lab.ask("Hello there."))
 
 
+@pytest.mark.slow
 def test_a_model_that_is_given_is_the_one_that_is_attacked() -> None:
     """A control is trained from scratch beside it: a model of its own, with no defense."""
     bundle = sources.random("llama")
@@ -110,7 +111,7 @@ def test_only_some_defenses_tune() -> None:
 
 def test_work_on_a_task_leaves_nothing(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with Lab(*TASK, *KEYED, task="urgency", defense="none", model="random") as lab:
+    with Lab(*TASK, task="urgency", defense="none", model="random") as lab:
         lab.tune()
         folder = lab._kept.results_dir
         assert folder.is_dir()
