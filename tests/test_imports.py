@@ -22,7 +22,7 @@ FLOORS = (
     {"smd_research.reports"},
     {"experiments.trials"},
     {"experiments.composing"},
-    {"experiments.benches"},
+    {"experiments.benches", "experiments.lab"},
     {"experiments.commands"},
     {"experiments"},  # python -m experiments
 )

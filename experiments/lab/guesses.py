@@ -17,7 +17,7 @@ from smd_research import metrics
 from smd_research.core.guess import Guess as Guessed
 from smd_research.core.guess import Spent
 from smd_research.data.prompts import Prompt
-from smd_research.metrics import Estimate
+from smd_research.metrics import CARDS, Estimate
 from smd_research.metrics.control import Answered, controls
 from smd_research.models.bundle import Bundle
 from smd_research.records import Item
@@ -92,11 +92,11 @@ class Guess:
         """
         prompt = (answer if isinstance(answer, Prompt) else answer.prompt).unwrapped
         values = privacy(prompt, self.made, self.bundle)
-        own = self.prompt is not None and self.prompt.unwrapped.ids == prompt.ids
-        values |= {name: one for name, one in self.scores.items() if own and name not in values}
+        if self.prompt is not None and self.prompt.unwrapped.ids == prompt.ids:
+            values |= self.scores
         chance = {"stream_found": values.get("stream_chance", math.nan)}
         chance["choice_top1"] = values.get("choice_chance", math.nan)
-        shown = {name: value for name, value in values.items() if not name.startswith(("control_", "excess_"))}
+        shown = {name: value for name, value in values.items() if _is_leak(name)}
         first = {name: shown[name] for name in ("token_accuracy", "span_exact")}
         return scores_frame(first | shown, chance | self._chance(prompt))
 
@@ -166,6 +166,13 @@ class Outcome:
         read = [one for one in self.items if one.truth_tokens]
         table = self.metrics.to_html(float_format="{:.4g}".format, na_rep="", border=0)
         return fragment(table + "".join(prompt_html(replace(one, metrics={})) for one in read[:5]))
+
+
+def _is_leak(name: str) -> bool:
+    """Whether a metric is a share of the secret, of one prompt; what an attack spent is told by the guess itself."""
+    card = CARDS.get(name)
+    beside = name.startswith(("control_", "excess_"))  # of the prompts that happened to be attacked together
+    return card is not None and card.kind == "privacy" and not card.unit and not beside
 
 
 def _text(ids: Sequence[int], bundle: Bundle) -> str:

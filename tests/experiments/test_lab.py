@@ -140,6 +140,13 @@ class Says(PromptAttack):
         return Guess((*self._ids, *[-1] * (view.length or 0))[: view.length])
 
 
+def test_an_attack_has_a_seed_of_its_own(lab: Lab, answer: Any) -> None:
+    one, again, other, default = (lab.attack("random", answer, seed=seed).ids for seed in (5, 5, 6, None))
+    assert one == again
+    assert one != other
+    assert default == lab.attack("random", answer, seed=0).ids
+
+
 def test_several_are_asked_and_attacked_at_once(lab: Lab) -> None:
     answers = lab.ask([TEXT, lab.prompts[0]])
     assert [one.prompt.text for one in answers] == [TEXT, lab.prompts[0].text]

@@ -90,6 +90,30 @@ def test_a_class_of_the_script_runs_it_once_more_and_needs_the_guard(tmp_path: P
     assert "the untrusted process ended unexpectedly" in bare.stderr.splitlines()[-1]
 
 
+CELLS = [
+    "from experiments import Lab",
+    'lab = Lab("max_new_tokens=2", model="random", transport="process", defense="none")',
+    'answer = lab.ask("Dear Ms. Lee, hello.")\nanswer',
+    'guess = lab.attack("reading", answer)\nguess',
+    'again = Lab("max_new_tokens=2", model=lab.bundle).ask(answer.prompt)\nagain.messages',
+    "lab.close()",
+]
+
+
+@pytest.mark.slow
+def test_a_notebook_shows_it_and_starts_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
+    pytest.importorskip("ipykernel")
+    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in CELLS])
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    nbclient.NotebookClient(book, timeout=120, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    shown = [cell.outputs[-1].data["text/html"] for cell in book.cells[2:5]]
+    assert 'class="untried secret"' in shown[0]
+    assert 'class="recovered secret"' in shown[1]
+    assert "<table" in shown[2]
+    assert not [*tmp_path.iterdir()]
+
+
 def test_to_import_the_package_is_light() -> None:
     code = "import sys, experiments; sys.exit(bool({'torch', 'hydra', 'pandas'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
