@@ -19,7 +19,7 @@ from smd_research.models.bundle import Bundle
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class Answer:
+class LabAnswer:
     """The answer to one prompt under a defense. Its repr never shows what was said; :meth:`_repr_html_` does.
 
     ``dataclasses.replace(answer, view=...)`` is the same answer with another view, e.g. with messages left out.
@@ -84,7 +84,7 @@ class Answer:
 
     def __repr__(self) -> str:
         said = f"prompt={self.prompt.id!r}, tokens={len(self.ids)}, messages={len(self.view.messages)}"
-        return f"Answer({said})"
+        return f"LabAnswer({said})"
 
     def _repr_html_(self) -> str:
         """The prompt with its secrets underlined, the answer, and what crossed, as a notebook shows it."""

@@ -7,15 +7,14 @@ from html import escape
 
 import pandas as pd
 
-from experiments.lab.answers import Answer
+from experiments.lab.answers import LabAnswer
 from experiments.lab.frames import metrics_frame, scores_frame
 from experiments.trials.guesses import privacy
 from experiments.trials.items import token_texts
 from experiments.trials.pursuit import Found
 from experiments.trials.scoring import item
 from smd_research import metrics
-from smd_research.core.guess import Guess as Guessed
-from smd_research.core.guess import Spent
+from smd_research.core.guess import Guess, Spent
 from smd_research.data.prompts import Prompt
 from smd_research.metrics import CARDS, Estimate
 from smd_research.metrics.control import Answered, controls
@@ -30,7 +29,7 @@ Others = Callable[[Prompt], Sequence[Prompt]]
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class Guess:
+class LabGuess:
     """What an attack made of one view. Its repr never shows a text; :meth:`_repr_html_` does.
 
     Attributes:
@@ -42,7 +41,7 @@ class Guess:
         others: finds the prompts that chance is measured on.
     """
 
-    made: Guessed
+    made: Guess
     attack: str
     prompt: Prompt | None
     bundle: Bundle
@@ -79,7 +78,7 @@ class Guess:
         """Where several prompts stand side by side: each as the attack read it."""
         return tuple(_text(ids, self.bundle) for ids in self.made.candidates)
 
-    def score(self, answer: Answer | Prompt) -> pd.DataFrame:
+    def score(self, answer: LabAnswer | Prompt) -> pd.DataFrame:
         """How much of a prompt the guess gives away, by metric: ``what``, ``value`` and ``chance``.
 
         ``token_accuracy`` are tokens recovered, ``span_exact`` secrets recovered, both at their place. Their chance is
@@ -109,7 +108,7 @@ class Guess:
 
     def __repr__(self) -> str:
         left = sum(token < 0 for token in self.ids)
-        return f"Guess(by={self.attack!r}, tokens={len(self.ids)}, abstained={left}, certified={self.certified})"
+        return f"LabGuess(by={self.attack!r}, tokens={len(self.ids)}, abstained={left}, certified={self.certified})"
 
     def _repr_html_(self) -> str:
         """The prompt coloured by what was recovered, the guess below it, as a notebook shows it."""
@@ -127,7 +126,7 @@ class Guess:
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class Outcome:
+class LabOutcome:
     """What an attack found that looks for no single prompt: weights, a mapping, an attribute, a broken promise.
 
     Attributes:
@@ -156,7 +155,7 @@ class Outcome:
         return None if found is None else bool(found.mean)
 
     def __repr__(self) -> str:
-        return f"Outcome(by={self.attack!r}, metrics={sorted(self.estimates)})"
+        return f"LabOutcome(by={self.attack!r}, metrics={sorted(self.estimates)})"
 
     def _repr_html_(self) -> str:
         """The metrics, and the first texts that were read, coloured by what was recovered."""

@@ -12,20 +12,21 @@ from typing import Any, Self, overload
 
 import torch
 
-from attacks.base import Attack, GuaranteeAttack, Public, WeightAttack
+from attacks.base import Attack, Public
 from experiments.composing.overrides import UsageError
-from experiments.lab.answers import Answer
+from experiments.lab.answers import LabAnswer
 from experiments.lab.asking import prompt_of
-from experiments.lab.guesses import Guess, Outcome
+from experiments.lab.guesses import LabGuess, LabOutcome
 from experiments.lab.planning import Options, attack_of, called
-from experiments.lab.tuned import Tuned
+from experiments.lab.targets import Attacked, others_of, seen_of, targets_of
+from experiments.lab.tuned import LabTuning
 from experiments.trials.impersonating import impersonated
 from experiments.trials.lives import life_of
 from experiments.trials.plain import Plain, plain_answers
 from experiments.trials.plan import Plan
 from experiments.trials.pursuing import admit, pursue
 from experiments.trials.pursuit import Impersonated, Pursuit
-from experiments.trials.seen import SERVE, Cost, Seen, Truth, Utility
+from experiments.trials.seen import SERVE, Seen
 from experiments.trials.serving import opening_of, serve_one
 from experiments.trials.trial import knowledge, trial
 from experiments.trials.workbench import Workbench
@@ -38,7 +39,6 @@ from smd_research.models.bundle import Bundle
 from smd_research.records import Record
 
 Asked = str | Prompt
-Attacked = Answer | AdversaryView
 
 
 class Lab:
@@ -109,7 +109,7 @@ class Lab:
     def public(self) -> Public:
         """What an attacker knows besides the view: the model, public text, the defense's public parameters."""
         with self._at_work():
-            return knowledge(self._plan, self._workbench, self._seen([], []))
+            return knowledge(self._plan, self._workbench, seen_of(self.prepared, []))
 
     @property
     def prompts(self) -> tuple[Prompt, ...]:
@@ -135,12 +135,12 @@ class Lab:
     # What it does
 
     @overload
-    def ask(self, what: Asked) -> Answer: ...  # type: ignore[overload-overlap] # a text is no sequence of texts here
+    def ask(self, what: Asked) -> LabAnswer: ...  # type: ignore[overload-overlap]
 
     @overload
-    def ask(self, what: Sequence[Asked]) -> list[Answer]: ...
+    def ask(self, what: Sequence[Asked]) -> list[LabAnswer]: ...
 
-    def ask(self, what: Asked | Sequence[Asked]) -> Answer | list[Answer]:
+    def ask(self, what: Asked | Sequence[Asked]) -> LabAnswer | list[LabAnswer]:
         """Send a prompt, or several, through the defense.
 
         Args:
@@ -165,7 +165,7 @@ class Lab:
             answers = [self._ask(prompt, one) for prompt, one in zip(prompts, plain, strict=True)]
         return answers if several else answers[0]
 
-    def tune(self) -> Tuned:
+    def tune(self) -> LabTuning:
         """Tune the model on the private texts of the task, under the defense, and use it.
 
         Raises:
@@ -174,33 +174,31 @@ class Lab:
         """
         with self._at_work():
             if self._life.name == SERVE:
-                raise UsageError(
-                    'a lab without a task serves: lab.ask("..."); to tune, name one, e.g. task="note_type"'
-                )
+                raise UsageError('a lab without a task serves: to tune, name one, e.g. task="note_type"')
             seen = self._life.live(self._kept, self._workbench, self.prepared)
-            return Tuned(seen, self._plan.parts.link(), self._name)
+            return LabTuning(seen, self._plan.parts.link(), self._name)
 
     @overload
-    def attack(self, attack: str | Attack, what: Attacked, *, seed: int | None = ..., **options: Any) -> Guess: ...
+    def attack(self, attack: str | Attack, what: Attacked, *, seed: int | None = ..., **options: Any) -> LabGuess: ...
 
     @overload
     def attack(
         self, attack: str | Attack, what: Sequence[Attacked], *, seed: int | None = ..., **options: Any
-    ) -> list[Guess]: ...
+    ) -> list[LabGuess]: ...
 
     @overload
     def attack(
-        self, attack: str | Attack, what: Tuned | None = ..., *, seed: int | None = ..., **options: Any
-    ) -> Outcome: ...
+        self, attack: str | Attack, what: LabTuning | None = ..., *, seed: int | None = ..., **options: Any
+    ) -> LabOutcome: ...
 
     def attack(
         self,
         attack: str | Attack,
-        what: Attacked | Sequence[Attacked] | Tuned | None = None,
+        what: Attacked | Sequence[Attacked] | LabTuning | None = None,
         *,
         seed: int | None = None,
         **options: Any,
-    ) -> Guess | list[Guess] | Outcome:
+    ) -> LabGuess | list[LabGuess] | LabOutcome:
         """Attack what was seen.
 
         An attack gets views and what is public, and nothing else: of an answer its view alone. It may be given a view
@@ -224,23 +222,23 @@ class Lab:
         with self._at_work():
             plan, made = attack_of(self._options, attack, options)
             name = attack if isinstance(attack, str) else called(attack)
-            targets = self._targets(name, made, what)
+            targets = targets_of(name, made, what, self._name, self._life.name != SERVE)
             admit(made, self._life.name, self._shows)
-            seen = what.seen if isinstance(what, Tuned) else self._seen(targets, [self._target(one) for one in targets])
+            seen = what.seen if isinstance(what, LabTuning) else seen_of(self.prepared, targets)
             public = knowledge(plan, self._workbench, seen)
-            if any(isinstance(one, AdversaryView) for one in targets) and made.impostor(public) is not None:
-                raise NotApplicableError(f"{name} asks the prompt again in the provider's place: give it the answer")
-            replay = partial(self._replay, [one.draw for one in targets if isinstance(one, Answer)])
-            active = None if self._life.replay is None else replay
-            findings = pursue(made, Pursuit(plan, self._workbench, seen, public, active, self._record_of, seed))
-            if not findings.prompts:
-                return Outcome(name, findings.metrics, findings.items)
-            asked = [one.prompt if isinstance(one, Answer) else None for one in targets]
+            answers = [one for one in targets if isinstance(one, LabAnswer)]
+            replay = None if self._life.replay is None else partial(self._replay, [one.draw for one in answers])
+            if replay and made.impostor(public) is not None and (not answers or len(answers) < len(targets)):
+                raise NotApplicableError(f"{name} asks again in the provider's place: give it an answer, and no view")
+            findings = pursue(made, Pursuit(plan, self._workbench, seen, public, replay, self._record_of, seed))
+            if (targets and not findings.prompts) or isinstance(what, LabTuning | None):
+                return LabOutcome(name, findings.metrics, findings.items)
             guesses = [
-                Guess(found.guess, name, prompt, self.bundle, found.scores, self._others)
-                for found, prompt in zip(findings.prompts, asked, strict=True)
+                LabGuess(found.guess, name, asked, self.bundle, found.scores, self._others)
+                for found, one in zip(findings.prompts, targets, strict=True)
+                for asked in [one.prompt if isinstance(one, LabAnswer) else None]
             ]
-        return guesses[0] if isinstance(what, Answer | AdversaryView) else guesses
+        return guesses[0] if isinstance(what, LabAnswer | AdversaryView) else guesses
 
     def close(self) -> None:
         """End the parties and forget what is kept; once more does nothing. What was answered and guessed stays."""
@@ -299,7 +297,7 @@ class Lab:
         self._texts += 1
         return read
 
-    def _ask(self, prompt: Prompt, plain: Plain) -> Answer:
+    def _ask(self, prompt: Prompt, plain: Plain) -> LabAnswer:
         draw, plan = self._requests, self._plan
         deployment = self._deployment()
         self._requests += 1
@@ -310,7 +308,7 @@ class Lab:
         except BaseException:
             self._retire()  # who was interrupted in a request cannot be asked the next one
             raise
-        return Answer(served, served.view, plain, draw, self.bundle, plan.parts.link(), self._name)
+        return LabAnswer(served, served.view, plain, draw, self.bundle, plan.parts.link(), self._name)
 
     def _deployment(self) -> Deployment:
         """The two parties, started when there are none."""
@@ -327,40 +325,6 @@ class Lab:
         if self._live is not None:
             (_, stack), self._live = self._live, None
             stack.close()
-
-    def _targets(
-        self, name: str, attack: Attack, what: Attacked | Sequence[Attacked] | Tuned | None
-    ) -> Sequence[Attacked]:
-        """What is attacked, one by one.
-
-        Raises:
-            UsageError: for what cannot be, or is another laboratory's.
-        """
-        if self._life.name != SERVE and not isinstance(what, Tuned):
-            raise UsageError(f'a lab with a task is attacked where it tunes: lab.attack("{name}", lab.tune())')
-        if what is None and not isinstance(attack, WeightAttack | GuaranteeAttack):
-            raise UsageError(f'{name} reads what was asked: lab.attack("{name}", answer)')
-        given: Sequence[Any] = what if isinstance(what, Sequence) else [] if what is None else [what]
-        for one in given:
-            if not isinstance(one, Answer | AdversaryView | Tuned):
-                raise UsageError(f"a {type(one).__name__} cannot be attacked: give an answer, a view, or several")
-            if isinstance(one, Answer | Tuned) and one.lab is not self._name:
-                raise UsageError("another lab gave this answer: attack it there, or ask its prompt here")
-        return [one for one in given if not isinstance(one, Tuned)]
-
-    def _target(self, one: Attacked) -> Prompt:
-        """The truth that a guess is scored against; of a view alone, nothing but its length is known."""
-        if isinstance(one, Answer):
-            return one.prompt
-        return Prompt(
-            "view", "", one.wrapper.around((-1,) * ((one.length or 0) - len(one.wrapper))), wrapper=one.wrapper
-        )
-
-    def _seen(self, targets: Sequence[Attacked], truth: Sequence[Prompt]) -> Seen:
-        """What an attack is given of some targets."""
-        views = tuple(one.view if isinstance(one, Answer) else one for one in targets)
-        prepared = self.prepared
-        return Seen(prepared, prepared.public, None, views, Truth(self.bundle, tuple(truth)), Utility(), Cost())
 
     def _replay(self, draws: Sequence[int], plan: Plan, seen: Seen, impostor: Impostor) -> Sequence[Impersonated]:
         """The prompts that were answered, under their draws, served by an impostor."""
@@ -382,12 +346,4 @@ class Lab:
     @cached_property
     def _others(self) -> Callable[[Prompt], Sequence[Prompt]]:
         """Finds the other evaluation prompts of a length; it outlives the laboratory, as guesses do."""
-        return partial(_evaluation_prompts, self._workbench, self._plan)
-
-
-def _evaluation_prompts(workbench: Workbench, plan: Plan, prompt: Prompt) -> Sequence[Prompt]:
-    """The evaluation prompts of a plan's data as long as another, which is none of them."""
-    length = len(prompt.ids)
-    cut = replace(plan, cell=replace(plan.cell, prompt_tokens=length))
-    found = [one.unwrapped for one in workbench.prompts(cut)]
-    return [one for one in found if len(one.ids) == length and one.ids != prompt.ids]
+        return partial(others_of, self._workbench, self._plan)

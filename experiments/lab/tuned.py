@@ -14,7 +14,7 @@ PHASES = ("upload", "tuning", "inference")
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class Tuned:
+class LabTuning:
     """A model that was tuned on private texts. Its repr shows none of them.
 
     Attributes:
@@ -51,7 +51,7 @@ class Tuned:
     def __repr__(self) -> str:
         texts = self.seen.truth.texts
         count = 0 if texts is None else len(texts.training.ids)
-        return f"Tuned(texts={count}, messages={[len(view.messages) for view in self.views]})"
+        return f"LabTuning(texts={count}, messages={[len(view.messages) for view in self.views]})"
 
     def _repr_html_(self) -> str:
         """The metrics, as a notebook shows them."""

@@ -153,6 +153,7 @@ def test_several_are_asked_and_attacked_at_once(lab: Lab) -> None:
     guesses = lab.attack("random", answers)
     assert [len(one.ids) for one in guesses] == [len(one.prompt.ids) for one in answers]
     assert lab.ask([]) == []
+    assert lab.attack("random", []) == []
 
 
 def test_the_same_prompt_through_two_defenses_at_once(lab: Lab, answer: Any) -> None:
@@ -209,7 +210,7 @@ def test_what_is_public_is_no_secret(lab: Lab) -> None:
 def test_an_active_attack_asks_again(lab: Lab, answer: Any) -> None:
     guess = lab.attack("active_queries", answer, queries=16)
     assert len(guess.ids) == len(answer.prompt.ids)
-    with pytest.raises(NotApplicableError, match="asks the prompt again in the provider's place"):
+    with pytest.raises(NotApplicableError, match="asks again in the provider's place: give it an answer, and no view"):
         lab.attack("active_queries", answer.view, queries=16)
 
 
@@ -403,7 +404,7 @@ def test_no_repr_shows_what_was_said(lab: Lab, answer: Any) -> None:
     for shown in (repr(answer), repr(guess), repr(lab), repr(answer.view), str(answer), str(guess)):
         assert "Lee" not in shown
         assert "biopsy" not in shown
-    assert repr(guess).startswith("Guess(by='partial_attention_inversion', tokens=")
+    assert repr(guess).startswith("LabGuess(by='partial_attention_inversion', tokens=")
 
 
 HOSTILE = '<script>alert(1)</script> Dear Ms. Lee & <b>co</b>, "hello" <img src=x onerror=alert(1)>'

@@ -62,9 +62,11 @@ def test_weights_are_restored_as_in_a_cell() -> None:
         found = lab.attack("finetune_full", **steps)
         assert {"scratch_loss", "restored_loss", "original_loss"} <= set(found.metrics.index)
         assert found.certified is None
-        assert "Outcome(by='finetune_full'" in repr(found)
+        assert "LabOutcome(by='finetune_full'" in repr(found)
         assert "restored_loss" in found._repr_html_()
-        with pytest.raises(NotApplicableError):
+        with pytest.raises(NotApplicableError, match="asks again in the provider's place"):
+            lab.attack("tampering_oracle")
+        with pytest.raises(NotApplicableError, match="which the defense does not show"):
             lab.attack("partial_attention_inversion", lab.ask("Hello there."))
 
 
@@ -93,7 +95,7 @@ def test_tuning_is_attacked_where_it_happens() -> None:
         assert "accuracy" in tuned.metrics.index
         assert set(tuned.messages["phase"]) == {"upload", "tuning", "inference"}
         assert tuned.guarantees
-        assert repr(tuned) == f"Tuned(texts=12, messages={[len(view.messages) for view in tuned.views]})"
+        assert repr(tuned) == f"LabTuning(texts=12, messages={[len(view.messages) for view in tuned.views]})"
         found = lab.attack("table_matching", tuned)
         assert found["id_recovery"] == 1
         assert "recovered" in found._repr_html_()
