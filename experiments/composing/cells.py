@@ -16,6 +16,7 @@ from experiments.composing.components import counted_options, version_of
 from experiments.composing.composition import composition
 from experiments.composing.geometry import EMBEDDED
 from experiments.composing.parts import parts_of
+from experiments.composing.products import key_of
 from experiments.composing.smoke import bring_down
 from experiments.trials.plan import Plan
 from smd_research.core.cell import COMPONENTS, OPTIONAL, Cell
@@ -110,14 +111,10 @@ def effective(values: Mapping[str, Any], choices: Mapping[str, Any], overrides: 
 
 def beside(overrides: Sequence[str], rerun: "Rerun", changed: Sequence[str]) -> Plan:
     """The plan of a cell that differs in some overrides; choosing another option of a part drops that part's own."""
-    keys = {_key(word) for word in changed}
-    kept = [word for word in overrides if _key(word) not in keys and _key(word).partition(".")[0] not in keys]
+    keys = {key_of(word) for word in changed}
+    kept = [word for word in overrides if key_of(word) not in keys and key_of(word).partition(".")[0] not in keys]
     policy: Rerun = "missing" if rerun in ("missing", "never") else "failed"
     return replace(composed([*kept, *changed]), rerun=policy)
-
-
-def _key(word: str) -> str:
-    return word.partition("=")[0].lstrip("+~")
 
 
 def plain(node: DictConfig) -> dict[str, Any]:

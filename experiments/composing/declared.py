@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 from experiments.composing.build import build
 from experiments.composing.halving import Halving
 from experiments.composing.overrides import UsageError, nearest
+from experiments.composing.products import joined
 from smd_research.core.errors import ConfigError, RecordError
 from smd_research.core.paths import conf_dir
 from smd_research.core.progress import say
@@ -95,21 +96,6 @@ def declared(node: Mapping[str, Any], size: str) -> Declared:
         known["halving"] = Halving(**known["halving"])
         known["halving"] = replace(known["halving"], beside=joined(common, known["halving"].beside))
     return Declared(**known, size=size)
-
-
-def joined(common: str, line: str) -> str:
-    """A line of a sweep with the common words before it.
-
-    What the line says itself wins, and a part that it chooses leaves the common options of that part behind:
-    ``defense=smd defense.audit=rank`` joined to ``defense=none`` is ``defense=none``.
-    """
-    said = {_key(word) for word in line.split()}
-    kept = [word for word in common.split() if not said & {_key(word), _key(word).split(".")[0]}]
-    return " ".join([*kept, *line.split()])
-
-
-def _key(word: str) -> str:
-    return word.partition("=")[0].lstrip("+~")
 
 
 def sized(value: Any, size: str) -> Any:

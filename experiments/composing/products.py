@@ -1,6 +1,6 @@
 """Declared sweeps: lines of overrides, each the product of its words' values, of a table or an experiment."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -31,9 +31,34 @@ def of_experiment(blocks: Sequence[Any], words: Sequence[str]) -> list[list[str]
 
     Args:
         blocks: the node ``cells`` of its configuration: each a ``sweep`` with ``common`` before every line.
-        words: of the command line; they win. The experiments that it names are left out, but for ``smoke``.
+        words: of the command line; they win, and a part that they choose leaves the listed options of that part behind:
+            an experiment is a setting for a cell of one's own, too. The experiments that they name are left out, but
+            for ``smoke``.
     """
     named = [word.partition("=")[2].strip("[]").split(",") for word in words if word.startswith("experiment=")]
     kept = [word for word in words if not word.startswith("experiment=")]
     kept += ["experiment=smoke"] if any("smoke" in names for names in named) else []
-    return expand([f"{block.common} {line}" for block in blocks for line in block.sweep], kept)
+    said = {key_of(word) for word in kept}
+    lines = (f"{block.common} {line}".split() for block in blocks for line in block.sweep)
+    return expand([" ".join(word for word in line if not _is_option(word, said)) for line in lines], kept)
+
+
+def _is_option(word: str, parts: Collection[str]) -> bool:
+    part, _, option = key_of(word).partition(".")
+    return bool(option) and part in parts
+
+
+def joined(common: str, line: str) -> str:
+    """A line of a sweep with the common words before it.
+
+    What the line says itself wins, and a part that it chooses leaves the common options of that part behind:
+    ``defense=smd defense.audit=rank`` joined to ``defense=none`` is ``defense=none``.
+    """
+    said = {key_of(word) for word in line.split()}
+    kept = [word for word in common.split() if not said & {key_of(word), key_of(word).partition(".")[0]}]
+    return " ".join([*kept, *line.split()])
+
+
+def key_of(word: str) -> str:
+    """What a word sets: ``defense.audit`` of ``+defense.audit=rank``."""
+    return word.partition("=")[0].lstrip("+~")

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from experiments.commands import table
-from experiments.composing.declared import declared, joined, of_benches, over_links
+from experiments.composing.declared import declared, of_benches, over_links
 from experiments.composing.overrides import UsageError
+from experiments.composing.products import joined
 from smd_research.boundary import Link
 from smd_research.core.errors import ConfigError
 from smd_research.metrics.spread import Spread

@@ -22,3 +22,18 @@ def test_an_experiment_s_blocks_have_their_own_words_and_the_command_line_wins()
     ]
     smaller = of_experiment(blocks[1:], ["experiment=[demo,smoke]"])
     assert smaller == [["task=note_type", "defense=shaking", "experiment=smoke"]]
+
+
+def test_a_part_that_the_command_line_chooses_leaves_the_listed_options_of_it_behind() -> None:
+    blocks = [
+        SimpleNamespace(common="n_prompts=4", sweep=["defense=po attack=x attack.sets=4", "defense=a,b attack=y"])
+    ]
+    assert of_experiment(blocks, ["experiment=demo", "attack=z", "attack.beam=2"]) == [
+        ["n_prompts=4", "defense=po", "attack=z", "attack.beam=2"],
+        ["n_prompts=4", "defense=a", "attack=z", "attack.beam=2"],
+        ["n_prompts=4", "defense=b", "attack=z", "attack.beam=2"],
+    ]
+    kept = of_experiment(blocks, ["experiment=demo", "attack.sets=2", "defense=po"])
+    assert kept[0] == ["n_prompts=4", "defense=po", "attack=x", "attack.sets=2"]
+    single = of_experiment(blocks, ["experiment=demo", "defense=c", "attack=z"])
+    assert single == [["n_prompts=4", "defense=c", "attack=z"]]
