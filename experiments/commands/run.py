@@ -31,10 +31,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     journal = sweep.Journal.new()
     runner = Runner()
+    listed: list[DictConfig] = []
 
     def one(cfg: DictConfig) -> None:
         job = HydraConfig.get()
         if cfg.cells is not None:
+            listed.append(cfg)
             run_listed(cfg, job, runner, journal)
             return
         overrides = [word for word in job.overrides.task if not word.startswith("rerun=")]
@@ -42,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sweep.attempt(asked, lambda: runner.run(asked), journal, sweep.position(job, words))
 
     code = launch(one, "config", "smd run", words)
-    return code or sweep.finish(journal, shlex.join(["smd", "run", *words]))
+    return code or sweep.finish(journal, shlex.join(["smd", "run", *words]), bool(listed))
 
 
 def run_listed(cfg: DictConfig, job: Any, runner: Runner, journal: sweep.Journal) -> None:

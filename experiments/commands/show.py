@@ -99,21 +99,22 @@ def metrics_table(record: Record) -> Table:
     return table
 
 
-def sweep(folders: Sequence[Path], results_dir: Path) -> None:
+def sweep(folders: Sequence[Path], results_dir: Path, listed: bool = False) -> None:
     """Print the table of a sweep and draw its figure; n/a cells that nobody may attack stand as blanks.
 
-    Where cells keep several kinds of secret, both are grouped by it.
+    Where cells keep several kinds of secret, or are those that an experiment lists, both are grouped by what is secret.
     """
     if not folders:
         return
-    from smd_research.reports.tables.by_secret import has_several_secrets
+    from smd_research.reports.tables.by_secret import has_several_secrets, rows_by_secret
 
     frame = frame_of([read(folder) for folder in folders])
     if not (frame["status"] == "ok").any():
         return
     print()
-    (_all_secrets if has_several_secrets(frame) else _one_secret)(frame, results_dir / "figures")
-    print(f"records: {results_dir / 'cells'}")
+    grouped = has_several_secrets(frame) or (listed and rows_by_secret(frame))
+    (_all_secrets if grouped else _one_secret)(frame, results_dir / "figures")
+    print(f"records: {(results_dir / 'cells').resolve()}")
 
 
 def _all_secrets(frame: pd.DataFrame, folder: Path) -> None:

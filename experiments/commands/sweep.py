@@ -170,8 +170,13 @@ def title_of(cell: Cell) -> str:
     return f"{cell.defense['name']} against {cell.attack['name']} on {cell.model['name']}"
 
 
-def finish(journal: Journal, command: str) -> int:
+def finish(journal: Journal, command: str, listed: bool = False) -> int:
     """Show what a command found, name what failed or does not apply.
+
+    Args:
+        journal: of the command.
+        command: as it was given.
+        listed: whether its cells are those that an experiment lists.
 
     Returns:
         0; 1 when a cell failed, or when a single run does not apply.
@@ -192,7 +197,7 @@ def finish(journal: Journal, command: str) -> int:
             file=sys.stderr,
         )
         return 1
-    show.sweep([Path(entry.folder) for entry in entries if entry.folder], Path(entries[0].results_dir))
+    show.sweep([Path(entry.folder) for entry in entries if entry.folder], Path(entries[0].results_dir), listed)
     return verdict(entries, command)
 
 

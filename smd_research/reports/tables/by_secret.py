@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from smd_research.metrics import CARDS
+from smd_research.records.frame import has_metric
 from smd_research.reports.batteries import NOBODY, Battery, Score, batteries, is_baseline
 from smd_research.reports.render import numbers
 from smd_research.reports.samples import sample_of_frame
@@ -53,6 +54,7 @@ class SecretRow:
         chance: the level of an attack that learned nothing; None where none was measured.
         time: what it takes, and ``slower`` how many times what no defense takes; None where that was not run.
         traffic: bytes.
+        link: seconds a request's traffic would take over the modelled link; None where none is modelled.
     """
 
     secret: Kept
@@ -62,6 +64,7 @@ class SecretRow:
     time: Score | None
     slower: float | None
     traffic: float | None
+    link: Score | None
 
     @property
     def utility(self) -> Score | None:
@@ -90,7 +93,8 @@ def _rows(found: Sequence[Battery]) -> Iterator[SecretRow]:
             parts = [score for name in secret.traffic if (score := battery.common(name)) is not None]
             traffic = sum(score.value for score in parts) if parts else None
             slower = time.value / plain.value if time and plain and plain.value else None
-            yield SecretRow(secret, battery, leak, _chance(found, battery, secret.leak), time, slower, traffic)
+            chance, link = _chance(found, battery, secret.leak), battery.common("modelled_s")
+            yield SecretRow(secret, battery, leak, chance, time, slower, traffic, link)
 
 
 def _unprotected(found: Sequence[Battery], battery: Battery, secret: Kept) -> Score | None:
@@ -120,10 +124,12 @@ def by_secret(frame: pd.DataFrame, title: str = "Every kind of defense, by what 
         frame: as :func:`smd_research.records.load` gives it.
         title: heading of the table.
     """
+    linked = has_metric(frame, "modelled_s")
     columns = (
         *(Column(name, align="left") for name in ("secret", "defense", "best attack")),
         *(Column("recovered", "by the best attack"), Column("chance")),
         *(Column("utility"), Column("time"), Column("slower", "than none"), Column("traffic", "bytes")),
+        *([Column("on the link", "s a request, modelled")] if linked else []),
     )
     rows = rows_by_secret(frame)
     notes = (
@@ -131,10 +137,11 @@ def by_secret(frame: pd.DataFrame, title: str = "Every kind of defense, by what 
         "trained from scratch on the attacker's data; of tuned texts their running tokens.",
         "Utility: KL in nats from the plain model, or accuracy of the tuned task. Time: of a token, or of tuning.",
     )
-    return Table(title, columns, tuple(map(_entries, rows)), notes, sample_of_frame(frame))
+    entries = tuple(_entries(row, linked) for row in rows)
+    return Table(title, columns, entries, notes, sample_of_frame(frame))
 
 
-def _entries(row: SecretRow) -> tuple[TableEntry, ...]:
+def _entries(row: SecretRow, linked: bool) -> tuple[TableEntry, ...]:
     slower = TableEntry(numbers.MISSING if row.slower is None else f"{row.slower:.1f}x", ids=(row.leak.id,))
     traffic = TableEntry(
         numbers.MISSING if row.traffic is None else numbers.byte_count(row.traffic), ids=(row.leak.id,)
@@ -149,6 +156,7 @@ def _entries(row: SecretRow) -> tuple[TableEntry, ...]:
         _with_label(row.time, labelled=False),
         slower,
         traffic,
+        *([_with_label(row.link, labelled=False)] if linked else []),
     )
 
 

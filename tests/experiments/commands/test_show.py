@@ -1,8 +1,14 @@
+"""What a person sees at the end of a command."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
 from made_records import make_cell, make_record
 
-from experiments.commands.show import headline
+from experiments.commands.show import headline, sweep
 from smd_research.metrics import Estimate
-from smd_research.records import Record, Status
+from smd_research.records import Record, Status, Store
 
 
 def test_the_headline_is_leak_with_chance_utility_and_cost() -> None:
@@ -30,3 +36,26 @@ def test_a_cell_without_an_attack_has_no_leak() -> None:
     assert [line.split()[0] for line in headline(make_record())] == ["leak", "utility"]
     quiet = Record(Status.OK, make_cell(), metrics={"kl": Estimate(0.1)})
     assert headline(quiet) == ["utility  KL 0.100 nats"]
+
+
+def test_cells_that_an_experiment_lists_are_grouped_by_what_is_secret(
+    in_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also where the prompt alone is secret; a sweep shows attack by attack. Both say where the records lie."""
+    folders = []
+    for defense, attack, leak in (("none", "reading", 1.0), ("smd", "vocab_matching", 0.25)):
+        cell = replace(make_cell(), defense={"name": defense}, attack={"name": attack})
+        metrics = {"span_exact": Estimate(leak, n=4), "tpot_ms": Estimate(2.0, n=4)}
+        written = Store(Path("results")).write(Record(Status.OK, cell, metrics=metrics))
+        assert written.path
+        folders.append(written.path)
+    sweep(folders, Path("results"), listed=True)
+    listed = capsys.readouterr().out
+    assert "Every kind of defense, by what is secret" in listed
+    assert (in_folder / "results" / "figures" / "overview.png").is_file()
+    sweep(folders, Path("results"))
+    plain = capsys.readouterr().out
+    assert "Attacks against defenses" in plain
+    assert (in_folder / "results" / "figures" / "frontier.png").is_file()
+    assert f"records: {in_folder / 'results' / 'cells'}" in listed
+    assert f"records: {in_folder / 'results' / 'cells'}" in plain

@@ -81,6 +81,14 @@ def test_the_table_writes_units_beside_figures_of_several_metrics() -> None:
     assert texts[3][5:8] == ["accuracy 90 %", "10.0 s", "1.0x"]
 
 
+def test_what_a_link_would_take_stands_last_where_one_is_modelled() -> None:
+    far = replace(RECORDS[0], metrics={**RECORDS[0].metrics, "modelled_s": Estimate(1.5, n=4)})
+    table = by_secret(frame_of([far, *RECORDS[2:]]))
+    assert table.columns[-1].title == "on the link"
+    assert [row[-1].text for row in table.rows] == ["1.50 s", *["–"] * (len(table.rows) - 1)]
+    assert "on the link" not in [column.title for column in by_secret(frame_of(RECORDS)).columns]
+
+
 def test_the_figure_shows_each_row_and_group(tmp_path: Path) -> None:
     figure = overview_figure(frame_of(RECORDS))
     shown = {text.get_text() for axes in figure.axes for text in axes.texts}
