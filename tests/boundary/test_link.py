@@ -3,6 +3,7 @@
 import pytest
 import yaml
 
+from experiments.composing.components import NOTES
 from smd_research.boundary.ledger import Direction, Ledger
 from smd_research.boundary.link import Link
 from smd_research.core.paths import conf_dir
@@ -16,8 +17,7 @@ REST_S = 0.03
 def link(name: str) -> Link:
     options = yaml.safe_load((conf_dir() / "link" / f"{name}.yaml").read_text())
     assert options.pop("_target_") == "smd_research.boundary.link.Link"
-    for note in ("later", "takes"):
-        options.pop(note, None)
+    options = {key: value for key, value in options.items() if key not in NOTES}
     return Link(**{key: float(value) if key not in ("name", "source") else value for key, value in options.items()})
 
 
@@ -35,7 +35,9 @@ def test_communication_is_most_of_a_step_with_confidential_computing_and_half_wi
     assert step_s("cc_off") / (step_s("cc_off") + REST_S) == pytest.approx(1 / 2, rel=0.01)
 
 
-@pytest.mark.parametrize("name", ["cc_on", "cc_off", "lan", "wan", "rtt_0ms", "rtt_1ms", "rtt_10ms", "rtt_50ms"])
+@pytest.mark.parametrize(
+    "name", ["cc_on", "cc_off", "lan", "wan", "mobile", "rtt_0ms", "rtt_1ms", "rtt_10ms", "rtt_50ms"]
+)
 def test_every_link_says_that_it_is_modelled(name: str) -> None:
     text = (conf_dir() / "link" / f"{name}.yaml").read_text()
     assert text.startswith("# Modelled")

@@ -117,13 +117,30 @@ def test_every_option_of_a_component_says_what_it_is(group: str) -> None:
                 assert " # " in line, f"{path}: {line}"
 
 
-@pytest.mark.parametrize("experiment", ["demo", "real"])
+SITUATIONS = ("clinic_cloud", "edge_device", "tuning_service")
+
+
+@pytest.mark.parametrize("experiment", ["demo", "real", *SITUATIONS])
 def test_every_cell_that_an_experiment_lists_composes_and_no_word_of_it_is_idle(experiment: str) -> None:
     cells = of_experiment(composed(f"experiment={experiment}").cells, [f"experiment={experiment}"])
     with warnings.catch_warnings():
         warnings.simplefilter("error", IdleOptionWarning)
         found = {planned(cell).cell.id for cell in cells}
     assert len(found) == len(cells) > 1
+
+
+@pytest.mark.parametrize("experiment", SITUATIONS)
+def test_a_situation_is_a_setting_for_another_model_and_for_a_cell_of_ones_own(experiment: str) -> None:
+    blocks = composed(f"experiment={experiment}").cells
+    plain_cells = [planned(cell).cell for cell in of_experiment(blocks, [])]
+    real = [planned(cell).cell for cell in of_experiment(blocks, ["model=random"])]
+    assert [cell.defense for cell in real] == [cell.defense for cell in plain_cells]
+    assert {cell.model["name"] for cell in real} == {"random-llama"}
+    words = ["defense=none", "attack=reading", *(["tuning=full"] if plain_cells[0].task else [])]
+    (one,) = of_experiment(blocks, words)
+    cell, first = planned(one).cell, plain_cells[0]
+    assert (cell.defense["name"], cell.attack["name"]) == ("none", "reading")
+    assert (cell.data, cell.link, cell.task, cell.n_prompts) == (first.data, first.link, first.task, first.n_prompts)
 
 
 @pytest.mark.parametrize("experiment", groups(FOLDER)["experiment"])
