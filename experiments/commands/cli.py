@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 
 COMMANDS = {
+    "demo": "all five kinds of defense, by what is secret",
     "run": "run one experiment, or with -m a sweep",
     "train": "train the embedded model",
     "table": "run what a table lacks, then write it",
@@ -56,7 +57,7 @@ def _usage() -> str:
             "",
             *lines,
             "",
-            "  smd run experiment=demo          all five kinds of defense, by what is secret",
+            "  smd run experiment=clinic_cloud  a situation: who holds what, who looks on",
             "  smd run --help                   the values a run takes",
             "  smd list defense=smd             the values of an option",
             "  smd --version",

@@ -71,3 +71,12 @@ def test_the_installed_command_runs_a_cell_from_another_folder(elsewhere: Path, 
     (folder,) = (tmp_path / "results" / "cells").iterdir()
     assert (folder / "metrics.json").is_file()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["results"]
+
+
+@pytest.mark.parametrize("name", ["smd", "smd-research"])
+def test_the_command_has_the_name_of_the_distribution_too(name: str, elsewhere: Path, tmp_path: Path) -> None:
+    """What a runner of packages starts that is given a wheel and no command."""
+    quiet = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "VIRTUAL_ENV")}
+    shown = call(elsewhere / "bin" / name, "--help", cwd=tmp_path, env=quiet)
+    assert "smd demo" in shown
+    assert not list(tmp_path.iterdir())

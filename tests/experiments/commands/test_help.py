@@ -23,7 +23,7 @@ from smd_research.core.paths import conf_dir
         (["run", "data=csv"], "data=csv needs data.path=FILE"),
         (["table"], "table=NAME is needed; there is"),
         (["bench"], "bench=NAME is needed; there is"),
-        (["demo"], "unknown command 'demo': did you mean 'smd run experiment=demo'?"),
+        (["edge_device"], "unknown command 'edge_device': did you mean 'smd run experiment=edge_device'?"),
         (["smd_attacks"], "did you mean 'smd table table=smd_attacks'?"),
         (["rnu"], "did you mean 'run'?"),
         (["list", "defens"], "unknown group 'defens': did you mean 'defense'?"),
