@@ -16,6 +16,7 @@ COMMANDS = {
     "compare": "compare two cells or defenses prompt by prompt",
     "score": "score records anew from their items",
     "unpack": "put the records of a table into a results folder",
+    "cite": "print BibTeX of the papers behind a table, or behind what words choose",
     "log": "send records to wandb or CSV, now or again",
     "list": "say what there is to choose from",
 }

@@ -36,6 +36,18 @@ from smd_research.core.paths import conf_dir
 from smd_research.core.progress import say
 
 
+def cells_of(cfg: Any, words: Sequence[str]) -> list[tuple[str, ...]]:
+    """The overrides of every cell that a table may run; none where it shows benches.
+
+    Raises:
+        UsageError: no table is named, or a size that does not exist.
+        ConfigError: its declaration has nothing to show.
+    """
+    table, common = chosen(cfg), _common(words)
+    cells = expand(table.sweep, common)
+    return list(table.halving.all(cells, common) if table.halving else map(tuple, cells))
+
+
 def plans(cfg: Any, words: Sequence[str]) -> dict[tuple[str, ...], Plan]:
     """The plan of every cell that a table may run, by its overrides.
 
@@ -43,10 +55,7 @@ def plans(cfg: Any, words: Sequence[str]) -> dict[tuple[str, ...], Plan]:
         UsageError: no table is named, or a size that does not exist.
         ConfigError: its declaration has nothing to show.
     """
-    table, common = _table(cfg), _common(words)
-    cells = expand(table.sweep, common)
-    asked = table.halving.all(cells, common) if table.halving else map(tuple, cells)
-    return {overrides: composed(overrides) for overrides in asked}
+    return {overrides: composed(overrides) for overrides in cells_of(cfg, words)}
 
 
 def run_all(cfg: Any, name: str, words: Sequence[str], journal: sweep.Journal) -> list[Plan]:
@@ -60,7 +69,7 @@ def run_all(cfg: Any, name: str, words: Sequence[str], journal: sweep.Journal) -
     """
     from smd_research.records import Store
 
-    table, common, known = _table(cfg), _common(words), plans(cfg, words)
+    table, common, known = chosen(cfg), _common(words), plans(cfg, words)
     campaign = campaigns.of_cells(f"table {name} {table.size}", common, known)
     cells = expand(table.sweep, common)
     total = table.halving.count(len(cells)) if table.halving else len(cells)
@@ -83,7 +92,13 @@ def run_all(cfg: Any, name: str, words: Sequence[str], journal: sweep.Journal) -
     return asked
 
 
-def _table(cfg: Any) -> Declared:
+def chosen(cfg: Any) -> Declared:
+    """The table that a command line names, in the size it names.
+
+    Raises:
+        UsageError: no table is named, or a size that does not exist.
+        ConfigError: its declaration has nothing to show.
+    """
     if cfg.get("table") is None:
         folder = conf_dir() / "table"
         listed = ((name, description(folder / f"{name}.yaml")) for name in groups(conf_dir())["table"])
@@ -104,19 +119,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     journal = sweep.Journal.new()
     asked: list[Plan] = []
-    chosen: list[tuple[str, Declared, Path]] = []
+    shown: list[tuple[str, Declared, Path]] = []
 
     def one(cfg: DictConfig) -> None:
-        resolve(_table(cfg))  # a misspelt word is refused before hours of cells
+        resolve(chosen(cfg))  # a misspelt word is refused before hours of cells
         name = str(HydraConfig.get().runtime.choices["table"])
         asked.extend(run_all(cfg, name, words, journal))
-        chosen.append((name, _table(cfg), Path(cfg.results_dir).expanduser()))
+        shown.append((name, chosen(cfg), Path(cfg.results_dir).expanduser()))
 
     code = launch(one, "table", "smd table", words)
     entries = journal.close()
-    if code or not chosen:
+    if code or not shown:
         return code
-    name, table, results_dir = chosen[0]
+    name, table, results_dir = shown[0]
     folders = [Path(entry.folder) for entry in entries if entry.folder]
     again = shlex.join(["smd", "table", *(word for word in words if not word.startswith(("rerun=", "results_dir=")))])
     cells = list({plan.cell.id: plan.cell for plan in asked}.values())  # experiment=smoke may make one of several

@@ -21,7 +21,8 @@ all among them is of the version before, so that its records keep their ids too:
 
 ``takes`` says what a value may be beside its type, which is the constructor's annotation
 (:mod:`experiments.composing.values`); ``only`` when an option counts: where it does not, a word that sets it is left
-out and said; ``needs`` what goes together (:mod:`experiments.composing.conditions`).
+out and said; ``needs`` what goes together (:mod:`experiments.composing.conditions`); ``cites`` the papers that it comes
+from (:mod:`experiments.composing.citing`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,7 +32,7 @@ from experiments.composing.conditions import Condition
 from smd_research.core.cell import plain
 from smd_research.core.errors import ConfigError
 
-NOTES = ("version", "later", "unchanged", "takes", "only", "needs")
+NOTES = ("version", "later", "unchanged", "takes", "only", "needs", "cites")
 
 
 def options_of(node: Mapping[str, Any]) -> dict[str, Any]:

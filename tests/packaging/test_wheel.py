@@ -50,6 +50,7 @@ def test_the_wheel_carries_everything_a_run_needs_and_nothing_else(wheel: Path) 
     for needed in (
         "smd_research/conf/config.yaml",
         "smd_research/conf/experiment/demo.yaml",
+        "smd_research/conf/papers.bib",
         "smd_research/models/embedded/model.safetensors",
         "smd_research/models/embedded/tokenizer.json",
         "smd_research/data/synthetic/grammar/clinical.txt",
@@ -66,6 +67,7 @@ def test_the_installed_command_runs_a_cell_from_another_folder(elsewhere: Path, 
     where = call(elsewhere / "bin" / "python", "-c", "import experiments; print(experiments.__file__)", **options)
     assert where.startswith(str(elsewhere))
     assert "smd " in call(smd, "list", "defense", **options)
+    assert "@article{gim2024confidential," in call(smd, "cite", "defense=smd", **options)
     words = ["defense=smd", "attack=prior", "n_prompts=2", "prompt_tokens=8", "max_new_tokens=4", "transport=process"]
     assert "token_accuracy" in call(smd, "run", *words, **options)
     (folder,) = (tmp_path / "results" / "cells").iterdir()
