@@ -18,7 +18,7 @@ from experiments.composing.products import expand
 from smd_research.core.paths import conf_dir
 
 ROOT = Path(__file__).resolve().parents[2]
-GUIDES = ("serving", "weights", "keyed-shaking", "dp-noise")
+GUIDES = ("serving", "weights", "keyed-shaking", "dp-noise", "scenarios")
 PAGES = [ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in GUIDES)]
 TEXT = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
 COMMAND_LINES = [shlex.split(line, comments=True)[1:] for line in re.findall(r"^    (smd .+)$", TEXT, re.MULTILINE)]
