@@ -62,16 +62,32 @@ class Turn:
             x: ``[..., rows, head_dim]``.
             positions: absolute ``[rows]``.
         """
+        if self.angles is None or self.gain is None:
+            return self._rotated(x, positions, self.backwards)
+        return self._rotated(x / self.gain, positions, self.backwards) * self.gain
+
+    def adjoint(self, y: Tensor, positions: Tensor) -> Tensor:
+        """Vectors that meet what is taken at position 0 as ``y`` meets it when it is turned there.
+
+        The dot products ``x . adjoint(y)`` and ``turn(x) . y`` are the same.
+
+        Args:
+            y: ``[..., rows, head_dim]``.
+            positions: absolute ``[rows]``.
+        """
+        if self.angles is None or self.gain is None:
+            return self._rotated(y, positions, not self.backwards)
+        return self._rotated(y * self.gain, positions, not self.backwards) / self.gain
+
+    def _rotated(self, x: Tensor, positions: Tensor, backwards: bool) -> Tensor:
         if self.angles is None:
             return x
         here, at_zero = self.angles(positions), self.angles(torch.zeros_like(positions[:1]))
         factors = (here / at_zero).to(torch.complex64 if x.dtype != torch.float64 else torch.complex128)
-        cos, sin = factors.real.to(x.dtype), (-factors.imag if self.backwards else factors.imag).to(x.dtype)
-        plain = x if self.gain is None else x / self.gain
+        cos, sin = factors.real.to(x.dtype), (-factors.imag if backwards else factors.imag).to(x.dtype)
         end = self.start + 2 * cos.shape[-1]
-        turned = self._turned(plain[..., self.start : end], cos, sin)
-        whole = torch.cat((plain[..., : self.start], turned, plain[..., end:]), dim=-1)
-        return whole if self.gain is None else whole * self.gain
+        turned = self._turned(x[..., self.start : end], cos, sin)
+        return torch.cat((x[..., : self.start], turned, x[..., end:]), dim=-1)
 
     def _turned(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         if self.layout == "halves":
@@ -133,6 +149,19 @@ class Rotation:
             UnsupportedModelError: when no way of turning them was found.
         """
         return self._of(layer, self.layers[layer].keys)(x, positions)
+
+    def back(self, layer: int, queries: Tensor, positions: Tensor) -> Tensor:
+        """Vectors that meet a layer's keys at position 0 as queries ``[..., rows, head_dim]`` meet them elsewhere.
+
+        Args:
+            layer: whose keys.
+            queries: as they are at their own positions.
+            positions: of the keys, absolute ``[rows]``.
+
+        Raises:
+            UnsupportedModelError: when no way of turning the keys was found.
+        """
+        return self._of(layer, self.layers[layer].keys).adjoint(queries, positions)
 
     def _of(self, layer: int, turn: Turn | None) -> Turn:
         if turn is None:

@@ -533,6 +533,18 @@ def test_maxima_and_what_they_leave_read_more_tokens_than_a_head_has_dimensions(
     assert not solution.stages.tokens.get("pursuit")
 
 
+def test_queries_turned_back_name_what_turned_keys_name(embedded: Bundle) -> None:
+    attack = fitted(embedded)
+    ids = prompt_ids(embedded, " ".join(document.text for document in generate("mixed", "validation", 3)), 48)
+    seen = attack._measurements(exchanges(view_of(embedded, ids))[0], 0, UNDISTURBED)
+    table = _table(attack._engine)
+    assert table.back is not None
+    told = named(seen, table, len(ids), {})
+    assert len(told) > 8
+    assert told == named(seen, dataclasses.replace(table, back=None), len(ids), {})
+    assert all(ids[place] == token for place, token in told.items())
+
+
 def test_maxima_of_another_prompt_name_tokens_at_chance() -> None:
     seen, _, _ = spanned(2, 40, 60)
     _, table, ids = spanned(1, 40, 60)

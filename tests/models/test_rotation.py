@@ -58,6 +58,9 @@ def test_every_layer_is_turned_exactly(family: str) -> None:
             )
             torch.testing.assert_close(ours[0], q, atol=2e-5, rtol=1e-4)
             torch.testing.assert_close(ours[1], k, atol=2e-5, rtol=1e-4)
+            other = torch.randn(k.shape, generator=torch.Generator().manual_seed(layer))
+            back = rotation.back(layer, other, place[None])
+            torch.testing.assert_close(back.mul(still[layer][1]).sum(-1), other.mul(k).sum(-1), atol=1e-3, rtol=1e-3)
 
 
 def test_a_norm_after_the_rotation_keeps_its_gain() -> None:
@@ -69,6 +72,11 @@ def test_a_norm_after_the_rotation_keeps_its_gain() -> None:
     gains = [turns.keys.gain for turns in Rotation(bundle, 8).layers if turns.keys]
     assert len(gains) == 8
     assert all(gain is not None for gain in gains)
+    turn = Rotation(bundle, 1).layers[0].keys
+    assert turn is not None
+    x, y = torch.randn(2, 5, 1, len(gains[0]), dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    met = (turn(x, PLACES[2:3]) * y).sum(-1)
+    torch.testing.assert_close((x * turn.adjoint(y, PLACES[2:3])).sum(-1), met, atol=1e-5, rtol=1e-4)
 
 
 def test_a_way_that_is_not_found_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,6 +39,7 @@ from smd_research.mechanisms.attention.reply_noise import (
 from smd_research.models.bundle import Bundle
 from smd_research.models.calibration import calibrate
 from smd_research.models.extension import ExtensionEngine
+from smd_research.models.rotation import rotation_of
 
 _KEPT_BYTES = 2**29  # of tables of the whole vocabulary, one a position, that one prompt's search keeps
 
@@ -238,7 +239,8 @@ def _table(engine: ExtensionEngine) -> LayerTable:
         return keys.cpu(), values.float().cpu()
 
     if engine.one_table:
-        return LayerTable(at, shape.vocab)
+        rotation = rotation_of(engine.bundle, 1)
+        return LayerTable(at, shape.vocab, back=lambda q, position: rotation.back(0, q, torch.tensor([position])))
 
     @lru_cache(max(1, _KEPT_BYTES // whole))
     def of_all(position: int) -> tuple[Tensor, Tensor]:

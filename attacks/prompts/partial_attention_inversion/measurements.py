@@ -19,11 +19,14 @@ class LayerTable:
             ``[tokens, kv_heads, head_dim]``.
         size: tokens of the vocabulary.
         alike: whether a token's value is the same at every position, as without learned ones.
+        back: from queries ``[kv_heads, rows, head_dim]`` and an absolute position to what meets the keys of position 0
+            as they meet those there; None where keys cannot be turned.
     """
 
     at: Callable[[int, Tensor | None], tuple[Tensor, Tensor]]
     size: int
     alike: bool = True
+    back: Callable[[Tensor, int], Tensor] | None = None
 
     def __call__(self, position: int, tokens: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return self.at(position, tokens)

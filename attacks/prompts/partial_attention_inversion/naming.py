@@ -7,15 +7,18 @@ in every row; the pairs that meet a maximum are few, and nothing else is kept he
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from attacks.prompts.partial_attention_inversion.deduction import SLACKS, ContradictionError, under
 from attacks.prompts.partial_attention_inversion.measurements import LayerTable, Measurements
 
 _BLOCK = 2**22  # scores held at once
+_TURNED = 2.0  # factor on tolerances where queries are turned: another order of arithmetic
 
 Pairs = NDArray[np.int64]
 """A row, a place and a token that meet ``[pairs, 3]``."""
@@ -43,11 +46,13 @@ def named(seen: Measurements, table: LayerTable, length: int, known: Mapping[int
 
 def _meetings(seen: Measurements, table: LayerTable, length: int, known: Mapping[int, int], slack: float) -> Pairs:
     """The pairs that exceed no maximum and meet some."""
-    found = []
+    found, near = [], _Near(seen, table, slack)
     for place in range(length):
         position = seen.first + place
-        ids = torch.tensor([known[place]]) if place in known else torch.arange(table.size)
-        keys, _ = table(position, ids if place in known else None)
+        ids = torch.tensor([known[place]]) if place in known else near(position)
+        if not len(ids):
+            continue
+        keys, _ = table(position, ids)
         tolerance = slack * seen.tolerance(keys)
         left = under(seen, keys, position, tolerance)[1]
         if not len(left) and place in known:
@@ -57,6 +62,33 @@ def _meetings(seen: Measurements, table: LayerTable, length: int, known: Mapping
             rows, which = meets.flatten(0, 1).nonzero(as_tuple=True)
             found.append(torch.stack([rows, torch.full_like(rows, place), ids[some[which]]], 1))
     return torch.cat(found).numpy() if found else np.empty((0, 3), np.int64)
+
+
+class _Near:
+    """Tokens that may meet a maximum and exceed none.
+
+    Where keys can be turned the rows' queries are turned back instead, a few vectors in the place of the vocabulary.
+    """
+
+    def __init__(self, seen: Measurements, table: LayerTable, slack: float) -> None:
+        self._seen, self._size = seen, table.size
+        self._back = table.back if seen.queries.dtype == torch.float32 else None
+        if self._back is not None:
+            keys = table(0, None)[0]
+            self._allowed = _TURNED * slack * seen.tolerance(keys)[..., None]
+            self._keys = keys.transpose(0, 1).contiguous().transpose(0, 1)  # a matrix a head
+
+    def __call__(self, position: int) -> Tensor:
+        """Their ids, at an absolute position."""
+        if self._back is None:
+            return torch.arange(self._size)
+        turned = replace(self._seen, queries=self._back(self._seen.queries, position))
+        some = max(1, _BLOCK // self._allowed.numel())
+        highest = [
+            turned.excess(keys, position).div_(self._allowed).flatten(0, 1).amax(0)
+            for keys in torch.split(self._keys, some)
+        ]
+        return (torch.cat(highest).abs() <= 1).nonzero()[:, 0]
 
 
 def _alone(pairs: Pairs, rows: int, known: Mapping[int, int]) -> dict[int, int]:
