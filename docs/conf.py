@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from importlib.metadata import version as installed_version
+from pathlib import Path
 from types import ModuleType
 from typing import ClassVar
 
@@ -18,6 +19,8 @@ from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
+
+from experiments.commands.board import make_board
 
 project = "smd-research"
 author = "The smd-research authors"
@@ -60,6 +63,7 @@ suppress_warnings = ["ref.python"]  # a field named as a builtin (``type``) is n
 PACKAGES = ("smd_research", "attacks", "experiments")
 OTHERS = {"NDArray", "Tensor", "hydra", "matplotlib", "np", "numpy", "omegaconf", "pandas", "pd", "scipy", "torch"}
 OUTSIDE = OTHERS | frozenset(sys.stdlib_module_names) | frozenset(dir(builtins))
+REFERENCE = Path(__file__).resolve().parents[1] / "results" / "reference"
 log = logging.getLogger(__name__)
 
 
@@ -191,11 +195,18 @@ def check_coverage(app: Sphinx, env: object) -> None:
             log.warning("%s has no docstring", undocumented)
 
 
+def make_reference_board(app: Sphinx, failed: Exception | None) -> None:
+    """Write the board of the committed records into the site, as ``smd board`` does."""
+    if failed is None and app.builder.name == "html" and (REFERENCE / "records").is_dir():
+        make_board(REFERENCE, Path(app.outdir) / "board")
+
+
 def setup(app: Sphinx) -> None:
-    """Add the directive and what is checked."""
+    """Add the directive, the board and what is checked."""
     app.add_directive("modules", Modules)
     app.connect("autodoc-process-docstring", keep_sentences, priority=400)  # before napoleon, at 500
     app.connect("autodoc-skip-member", skip_outside)
     app.connect("doctree-read", drop_outside)
     app.connect("missing-reference", find_elsewhere)
     app.connect("env-check-consistency", check_coverage)
+    app.connect("build-finished", make_reference_board)

@@ -14,6 +14,7 @@ COMMANDS = {
     "serve": "play the untrusted party for runs on other hosts",
     "report": "show one cell prompt by prompt",
     "compare": "compare two cells or defenses prompt by prompt",
+    "board": "make a folder of pages of all records",
     "score": "score records anew from their items",
     "unpack": "put the records of a table into a results folder",
     "cite": "print BibTeX of the papers behind a table, or behind what words choose",

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from smd_research.records.bench import BenchCase
     from smd_research.reports.claims import Claim
     from smd_research.reports.points import Source
+    from smd_research.reports.tables.table import Table
 
 SIZES = ("small", "full")
 """``small`` fits an hour on two cores, ``full`` a night or an accelerator."""
@@ -216,6 +217,28 @@ def on_link(case: "BenchCase", link: "Link") -> "BenchCase":
     return replace(case, case=f"{case.case} {link.name}", labels=labels, extra=extra)
 
 
+def tables_of(table: Declared, measured: TableSource, command: str) -> tuple["Table", "Table | None"]:
+    """The table of what was measured, and its claims with their verdicts, None where it makes none.
+
+    Args:
+        table: the declaration.
+        measured: what is known.
+        command: what makes the table again.
+
+    Raises:
+        RecordError: what was measured does not fit the view.
+    """
+    from smd_research.reports.claims import claims_table
+    from smd_research.reports.points import points
+
+    ready = resolve(table)
+    shown = ready.view(measured.source, title=table.title)
+    notes, sample = (*shown.footnotes, *measured.remarks), shown.sample or measured.sample
+    shown = replace(shown, footnotes=notes, sample=sample, command=command)
+    claims = claims_table(ready.claims, points(measured.source), f"{table.title}: expected and found")
+    return shown, claims if claims.rows else None
+
+
 def write(table: Declared, measured: TableSource, folder: Path, name: str, command: str) -> tuple[Path, ...]:
     """Render what was measured as Markdown, CSV, LaTeX and PNG; a declared figure takes the PNG's place.
 
@@ -226,19 +249,13 @@ def write(table: Declared, measured: TableSource, folder: Path, name: str, comma
         name: of the table.
         command: what makes the table again.
     """
-    from smd_research.reports.claims import claims_table
-    from smd_research.reports.points import points
     from smd_research.reports.render.text import write_table
 
-    ready = resolve(table)
-    made = ready.view(measured.source, title=table.title)
-    notes, sample = (*made.footnotes, *measured.remarks), made.sample or measured.sample
-    made = replace(made, footnotes=notes, sample=sample, command=command)
-    expected = claims_table(ready.claims, points(measured.source), f"{table.title}: expected and found")
-    written = write_table(made, folder, table.file(name), expected if expected.rows else None)
-    if ready.figure:
+    shown, claims = tables_of(table, measured, command)
+    written = write_table(shown, folder, table.file(name), claims)
+    if figure := resolve(table).figure:
         try:
-            ready.figure(measured.source, folder / f"{table.file(name)}.png")
+            figure(measured.source, folder / f"{table.file(name)}.png")
         except RecordError as error:  # nothing measured yet: the picture of the table stays
             say(f"no figure yet: {error}")
     return written

@@ -26,6 +26,8 @@ _STALE_AFTER_S = 24 * 3600.0
 def replace_folder(target: Path, files: Mapping[str, bytes]) -> None:
     """Put a folder with exactly these files at ``target``, replacing what stands there in one step.
 
+    A name may lead into folders of its own, ``data/board.js``.
+
     Raises:
         OSError: when the disk is full or read-only; the target is then as it was.
     """
@@ -34,6 +36,7 @@ def replace_folder(target: Path, files: Mapping[str, bytes]) -> None:
     try:
         temporary.mkdir()
         for name, content in files.items():
+            (temporary / name).parent.mkdir(parents=True, exist_ok=True)
             with (temporary / name).open("xb") as file:
                 file.write(content)
                 file.flush()

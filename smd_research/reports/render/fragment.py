@@ -3,18 +3,21 @@
 Ink and paper are the page's own; the colours of tokens follow its theme, or the system's where it has none.
 """
 
-from smd_research.reports.render.page_style import DARK, LIGHT, rules
+from smd_research.reports.render.page_style import DARK, LIGHT, rules, variables
 
 SCOPE = ".smd-lab"
 _DARK_PAGES = ('[data-jp-theme-light="false"]', ".vscode-dark", '[data-theme="dark"]')
 _LIGHT_PAGES = ('[data-jp-theme-light="true"]', ".vscode-light", '[data-theme="light"]')
 
+_COLOURS = ("rule", "recovered", "wrong", "abstained")  # that the rules of tokens name
+_LIGHT, _DARK = (variables({name: theme[name] for name in _COLOURS}) for theme in (LIGHT, DARK))
+
 CSS = "\n".join(
     [
-        f"{SCOPE} {{ {LIGHT} }}",
-        f"@media (prefers-color-scheme: dark) {{ {SCOPE} {{ {DARK} }} }}",
-        *(f"{page} {SCOPE} {{ {LIGHT} }}" for page in _LIGHT_PAGES),
-        *(f"{page} {SCOPE} {{ {DARK} }}" for page in _DARK_PAGES),
+        f"{SCOPE} {{ {_LIGHT} }}",
+        f"@media (prefers-color-scheme: dark) {{ {SCOPE} {{ {_DARK} }} }}",
+        *(f"{page} {SCOPE} {{ {_LIGHT} }}" for page in _LIGHT_PAGES),
+        *(f"{page} {SCOPE} {{ {_DARK} }}" for page in _DARK_PAGES),
         rules(f"{SCOPE} "),
         f"{SCOPE} .quiet {{ opacity: .75; font-size: .85em; margin: .2em 0; }}",
     ]

@@ -1,14 +1,61 @@
-"""The style sheet of the HTML report: the figures' colours, readable in light and dark and on paper."""
+"""The style of HTML pages: the figures' colours, in light and dark and on paper, and the sheet of the report."""
 
 from collections.abc import Mapping
 
-LIGHT = """--ink: #1f2430; --quiet: #6b7280; --rule: #d9dce1; --paper: #ffffff; --leak-rgb: 178, 24, 43;
-  --recovered: #007a55; --wrong: #b4232f; --abstained: #9097a3;"""
-"""Colours on light paper."""
+from smd_research.reports.figures.style import CATEGORIES, INK, PAPER, QUIET, RULE
 
-DARK = """--ink: #e6e8ec; --quiet: #9aa1ad; --rule: #363c48; --paper: #14171d; --leak-rgb: 214, 60, 76;
-  --recovered: #43c59e; --wrong: #ff7b85; --abstained: #7d8592;"""
-"""The same on dark paper."""
+LIGHT = {
+    "ink": INK,
+    "quiet": QUIET,
+    "rule": RULE,
+    "paper": PAPER,
+    "raised": "#f6f7f9",
+    "control": "#8b919c",
+    "accent": "#005f99",
+    "leak-rgb": "178, 24, 43",
+    "amount-rgb": "0, 95, 153",
+    "recovered": "#007a55",
+    "wrong": "#b4232f",
+    "abstained": "#6b7280",
+    **{f"category-{number}": colour for number, colour in enumerate(CATEGORIES)},
+}
+"""Each colour by what it says."""
+
+DARK = {
+    **LIGHT,
+    "ink": "#e6e8ec",
+    "quiet": "#9aa1ad",
+    "rule": "#363c48",
+    "paper": "#14171d",
+    "raised": "#1c2028",
+    "control": "#697181",
+    "accent": "#6db8ee",
+    "leak-rgb": "214, 60, 76",
+    "amount-rgb": "60, 140, 210",
+    "recovered": "#43c59e",
+    "wrong": "#ff7b85",
+    "abstained": "#9aa1ad",
+    "category-0": "#4aa3df",
+    "category-6": "#b08ac0",
+    "category-7": "#a8a8a8",
+}
+"""The same on a dark ground."""
+
+
+def colours() -> str:
+    """The colours as a style sheet: as the reader's system asks, or as ``data-theme`` of the page says."""
+    light, dark = variables(LIGHT), variables(DARK)
+    return (
+        f":root {{ color-scheme: light; {light} }}\n"
+        f'@media (prefers-color-scheme: dark) {{ :root:not([data-theme="light"]) {{ color-scheme: dark; {dark} }} }}\n'
+        f':root[data-theme="dark"] {{ color-scheme: dark; {dark} }}\n'
+    )
+
+
+def variables(colour_of: Mapping[str, str]) -> str:
+    """Colours as declarations of a style sheet."""
+    return " ".join(f"--{name}: {colour};" for name, colour in colour_of.items())
+
 
 TOKENS: Mapping[str, str] = {
     ".tokens": """margin: .1rem 0; font: 14px/1.75 ui-monospace, "DejaVu Sans Mono", Menlo, monospace;
@@ -28,10 +75,7 @@ def rules(within: str = "") -> str:
 
 
 CSS = (
-    f"""
-:root {{ {LIGHT} }}
-@media (prefers-color-scheme: dark) {{ :root {{ {DARK} }} }}
-"""
+    colours()
     + """
 * { box-sizing: border-box; }
 body { margin: 0 auto; max-width: 80rem; padding: 2.5rem 1.5rem 5rem; color: var(--ink); background: var(--paper);

@@ -1,0 +1,122 @@
+// The cells that the filters leave, a row a cell, sorted by any column.
+(function () {
+  "use strict";
+  const board = window.board;
+  const { el, fill, records, numbers } = board;
+  const PAGE = 50;
+
+  function columns(metric) {
+    const by = (read) => read;
+    return [
+      { key: "defense", title: "Defense", read: by((cell) => records.label(cell, "defense")) },
+      { key: "attack", title: "Attack", read: by((cell) => records.label(cell, "attack")) },
+      { key: "model", title: "Model", read: by((cell) => records.name(cell, "model")) },
+      { key: "data", title: "Data or task", read: by((cell) => records.name(cell, "task") || records.name(cell, "data")) },
+      { key: "seed", title: "Seed", right: true, read: by((cell) => records.cells.seed[cell]) },
+      { key: "status", title: "Status", read: by((cell) => records.cells.status[cell]) },
+      { key: "value", title: metric ? metric.label : "Value", unit: metric && metric.unit, right: true, read: by((cell) => (metric ? records.value(cell, metric.name) : null)) },
+    ];
+  }
+
+  function sorted(cells, column, down) {
+    const sign = down ? -1 : 1;
+    const absent = (value) => value === null || value === undefined || value === "";
+    return cells
+      .map((cell) => [cell, column.read(cell)])
+      .sort(([a, one], [b, other]) => {
+        if (absent(one) || absent(other)) return absent(one) - absent(other) || a - b;
+        if (typeof one === "number") return sign * (one - other) || a - b;
+        return sign * one.localeCompare(other, "en", { numeric: true }) || a - b;
+      })
+      .map(([cell]) => cell);
+  }
+
+  function line(cell, metric, shown) {
+    const figure = metric && records.figure(cell, metric.name);
+    const value = figure ? [numbers.written(metric, figure.mean), el("small", null, numbers.interval(metric, figure.mean, figure.low, figure.high))] : numbers.MISSING;
+    return el(
+      "tr",
+      null,
+      shown.map((column, i) => {
+        if (i === 0) return el("th", { scope: "row", class: "left" }, el("a", { href: board.route.address("cell", records.cells.id[cell]) }, board.breakable(column.read(cell))));
+        if (column.key === "value") return el("td", { class: "right" }, value);
+        if (column.key === "status") return el("td", { class: "left", title: records.cells.reason[cell] || null }, column.read(cell));
+        return el("td", { class: column.right ? "right" : "left" }, board.breakable(column.read(cell)));
+      }),
+    );
+  }
+
+  function heading(column, asked) {
+    const sort = asked.sort || "defense";
+    const active = sort === column.key;
+    const down = asked.down === "1";
+    return el(
+      "th",
+      { scope: "col", class: column.right ? "right" : "left", "aria-sort": active ? (down ? "descending" : "ascending") : null },
+      el(
+        "button",
+        { type: "button", class: "sorter", onclick: () => board.route.change({ sort: column.key, down: active && !down ? "1" : "" }) },
+        column.title,
+        el("span", { "aria-hidden": "true", class: "direction" }, active ? (down ? " ↓" : " ↑") : ""),
+      ),
+      column.unit && el("small", null, column.unit),
+    );
+  }
+
+  function rowsOf(cells, metric) {
+    return cells.map((cell) => {
+      const figure = (metric && records.figure(cell, metric.name)) || {};
+      return { cell: records.cells.id[cell], defense: records.label(cell, "defense"), attack: records.label(cell, "attack"), model: records.name(cell, "model"), data: records.name(cell, "data"), task: records.name(cell, "task"), seed: records.cells.seed[cell], status: records.cells.status[cell], reason: records.cells.reason[cell], metric: metric ? metric.name : "", mean: figure.mean ?? null, low: figure.low ?? null, high: figure.high ?? null, n: figure.n ?? null };
+    });
+  }
+
+  function build(main) {
+    const bar = board.filters.bar();
+    const metrics = board.controls.metric("Metric", "metric", records.usual);
+    const box = el("div", { class: "wide", tabindex: "0", role: "region", "aria-label": "Cells, scrolls sideways" });
+    const more = el("div", { class: "line" });
+    let [shown, metric] = [[], null];
+    fill(
+      main,
+      el("h1", { tabindex: "-1" }, "Cells"),
+      el("p", { class: "lead" }, "A cell is one experiment: a model, data, a defense, an attack, a seed. Each has a page with all its numbers, where they come from, and its prompts."),
+      bar.node,
+      el("div", { class: "fields view" }, metrics.node),
+      box,
+      more,
+      board.download.buttons(() => "cells", () => rowsOf(shown, metric)),
+    );
+    return (asked) => {
+      const left = bar.update(asked);
+      metrics.update(asked);
+      metric = records.metrics.get(asked.metric) || records.metrics.get(records.usual) || null;
+      const all = columns(metric);
+      const by = all.find((column) => column.key === (asked.sort || "defense")) || all[0];
+      shown = sorted(left, by, asked.down === "1");
+      const body = el("tbody", null, shown.slice(0, PAGE).map((cell) => line(cell, metric, all)));
+      const table = el("table", { class: "plain" }, el("caption", { class: "for-readers" }, "Cells"), el("thead", null, el("tr", null, all.map((column) => heading(column, asked)))), body);
+      fill(box, shown.length ? table : el("p", { class: "empty" }, "No cell is left: remove a filter."));
+      extend(more, shown, (cells) => body.append(...cells.map((cell) => line(cell, metric, all))));
+    };
+  }
+
+  // A button that shows the next of many.
+  function extend(place, all, add) {
+    let upto = PAGE;
+    function offer() {
+      if (upto >= all.length) return void fill(place);
+      const button = el("button", { type: "button", onclick: next }, `Show ${Math.min(PAGE, all.length - upto)} more`);
+      fill(place, button, el("span", { class: "quiet" }, `${upto} of ${all.length.toLocaleString("en")}`));
+    }
+    function next() {
+      add(all.slice(upto, upto + PAGE));
+      upto += PAGE;
+      offer();
+      place.querySelector("button")?.focus();
+    }
+    offer();
+  }
+
+  board.extend = extend;
+  board.views = { ...board.views, cells: { title: "Cells", build } };
+})();
