@@ -21,10 +21,12 @@ def make_board(place: Path, out: Path, *, texts: bool = True) -> Path:
         RecordError: there are no records, or the board cannot be written.
     """
     from experiments.composing.known_tables import known_tables
-    from smd_research.reports.board import free_for_board, sourced, write_board
+    from smd_research.reports.board import free_for_board, packed_files, sourced, write_board
 
     free_for_board(out)
-    return write_board(sourced(place), out, known_tables(place), texts=texts)
+    files = packed_files(place)
+    found = sourced(place, files)
+    return write_board(found, out, known_tables(place, files), texts=texts)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

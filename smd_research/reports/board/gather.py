@@ -8,7 +8,7 @@ from importlib.metadata import version
 from typing import Any, TypedDict
 
 from smd_research.core.cell import COMPONENTS, OPTIONAL
-from smd_research.metrics import CARDS, SCORES, Card
+from smd_research.metrics import CARDS, SCORES, Card, restoration
 from smd_research.records import frame_of
 from smd_research.records.items import read_items
 from smd_research.reports.batteries import is_baseline
@@ -35,17 +35,25 @@ SETTINGS = (
 )
 
 INTERVALS = {
-    "rate": "Gaffke's, over prompts",
-    "excess": "Gaffke's of the differences prompt by prompt",
-    "positive": "Student's t over prompts, cut at 0",
+    "rate": "Gaffke's",
+    "excess": "Gaffke's, of the differences prompt by prompt",
+    "positive": "Student's t, cut at 0",
     "log": "Student's t of the logarithms, about a geometric mean",
-    "linear": "Student's t over prompts",
-    "known": "none: known without measuring",
+    "linear": "Student's t",
+    "known": "none, known without measuring",
 }
-"""How the 95 % interval of a metric was made, by the scale of its card."""
+"""How the 95 % interval of a metric is made, by the scale of its card; there is none of a single measurement."""
 
-OLDER = "scored by an earlier version: Wilson's or Student's"
-"""The same where a record was scored by version 1."""
+_OF_SUMS = "Gaffke's of the ratio of two sums, text by text"
+_LINEARISED = "Student's t of the ratio of two sums, linearised"
+_ON_LOGS = f"{_LINEARISED}, on the log scale"
+INTERVALS_OF = {
+    **dict.fromkeys(("token_recovery", "control_token_recovery"), _OF_SUMS),
+    **dict.fromkeys(("perplexity", "restored_perplexity", *(card.name for card in restoration.LOSSES)), _ON_LOGS),
+    **dict.fromkeys(("rec_exposed", "rec_scratch", "private_gain"), _LINEARISED),
+    "f1_macro": "Dirichlet's weights over texts",
+}
+"""The same of metrics that are no means of values of single prompts."""
 
 
 class BoardDocument(TypedDict):
@@ -103,7 +111,6 @@ def board_document(found: Sequence[Sourced], tables: Sequence[TableHead]) -> Boa
         "setting": _places(design.apart_from("attack", "device") for design in designs),
         "superseded": _superseded(designs),
         "texts": [int(record.texts) for record in records],
-        "prompts": [len(prompts_of(read_items(record.items))) for record in records],
         **{name: [getattr(record.cell, name) for record in records] for name in SETTINGS},
     }
     for kind in PARTS:
@@ -186,7 +193,7 @@ def _superseded(designs: Sequence[Design]) -> list[int]:
 def _metric(name: str) -> dict[str, Any]:
     card = CARDS.get(name) or Card.cost(name, name, "", "not known to this version", scale="linear")
     said = {key: getattr(card, key) for key in ("name", "label", "kind", "unit", "better", "chance", "ceiling")}
-    return {**said, "description": card.description, "interval": INTERVALS[card.scale]}
+    return {**said, "description": card.description, "interval": INTERVALS_OF.get(name, INTERVALS[card.scale])}
 
 
 def _figures(found: Sequence[Sourced], names: Sequence[str]) -> dict[str, list[Any]]:

@@ -1,11 +1,20 @@
 """Where the records of a board lie: a results folder, files of packed records, or both."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from smd_research.core.errors import RecordError
 from smd_research.records import Record, Store, packed, readable
+
+
+@dataclass(frozen=True)
+class PackedFile:
+    """What a file of packed records holds; its name is relative to where was looked."""
+
+    name: str
+    table: str
+    records: Sequence[Record] = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -16,43 +25,53 @@ class Sourced:
     sources: tuple[str, ...]
 
 
-def packed_files(place: Path) -> list[Path]:
-    """The files of packed records of a place: itself, or those in it, in its ``records`` and ``tables/records``."""
-    if place.is_file():
-        return [place]
-    folders = (place, place / "records", place / "tables" / "records")
-    return [file for folder in folders for file in sorted(folder.glob("*.parquet"))]
-
-
-def sourced(place: Path) -> list[Sourced]:
-    """Every record of a place, each cell once, in order of defense, attack and id.
-
-    Of a cell that is there several times, the record that finished last counts; among equals that of the folder.
+def packed_files(place: Path) -> list[PackedFile]:
+    """The packed records of a place: of itself, or of the files in it, in its ``records`` and ``tables/records``.
 
     Args:
         place: a results folder, a folder of packed records, or one file of them.
 
     Raises:
-        RecordError: there are none, or a packed file does not hold together.
+        RecordError: a file does not hold together.
+    """
+    folders = (place, place / "records", place / "tables" / "records")
+    files = [place] if place.is_file() else [file for folder in folders for file in sorted(folder.glob("*.parquet"))]
+    base = place.parent if place.is_file() else place
+    return [PackedFile(str(file.relative_to(base)), file.stem, list(packed(file))) for file in files]
+
+
+def sourced(place: Path, files: Sequence[PackedFile]) -> list[Sourced]:
+    """Every record of a place, each cell once, in order of defense, attack and id.
+
+    Of a cell that is there several times, the record that finished last counts; among equals that of the folder.
+
+    Args:
+        place: as of :func:`packed_files`.
+        files: that it found there.
+
+    Raises:
+        RecordError: there are no records.
     """
     found: dict[str, Sourced] = {}
-    for source, record in _all(place):
+    for source, record in _all(place, files):
         known = found.get(record.cell.id)
-        sources = (*(known.sources if known else ()), source)
-        newer = known is None or _finished(record) > _finished(known.record)
-        found[record.cell.id] = Sourced(record if newer or known is None else known.record, sources)
+        if known is None:
+            found[record.cell.id] = Sourced(record, (source,))
+        else:
+            newer = _finished(record) > _finished(known.record)
+            found[record.cell.id] = Sourced(record if newer else known.record, (*known.sources, source))
     if not found:
         raise RecordError(f"{place} holds no records: run experiments first, or choose another results_dir=")
     return sorted(found.values(), key=lambda one: (one.record.cell.readable, one.record.cell.id))
 
 
-def _all(place: Path) -> Iterator[tuple[str, Record]]:
-    for record in readable(Store(place).paths()):
-        yield f"cells/{record.path.name if record.path else record.cell.id}", record
-    for file in packed_files(place):
-        name = file.name if file == place else str(file.relative_to(place))
-        for record in packed(file):
-            yield name, record
+def _all(place: Path, files: Sequence[PackedFile]) -> Iterator[tuple[str, Record]]:
+    for folder in Store(place).paths():
+        for record in readable([folder]):
+            yield f"cells/{folder.name}", record
+    for file in files:
+        for record in file.records:
+            yield file.name, record
 
 
 def _finished(record: Record) -> str:

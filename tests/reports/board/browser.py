@@ -1,4 +1,4 @@
-"""A real Chromium without a window, driven over the pipe that it offers (Chrome DevTools Protocol): no package needed."""
+"""A real Chromium without a window, driven over its pipe (Chrome DevTools Protocol): no package needed."""
 
 import base64
 import json
@@ -89,6 +89,30 @@ class Page:
         """Follow an address of the page."""
         self.run(f"location.hash = {json.dumps(address)}")
 
+    def click(self, selector: str) -> None:
+        """Press and release the left button over the middle of what a selector names."""
+        found = json.dumps(selector)
+        self.wait(f"document.querySelector({found})")
+        x, y = self.run(
+            f"(() => {{ const one = document.querySelector({found}); one.scrollIntoView({{ block: 'center' }});"
+            " const box = one.getBoundingClientRect(); return [box.x + box.width / 2, box.y + box.height / 2]; })()"
+        )
+        for kind in ("mousePressed", "mouseReleased"):
+            self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
+
+    def choose(self, label: str, value: str) -> None:
+        """Choose a value in the select with a label, as a reader does: it changes, and says so."""
+        self.run(
+            "(() => { const label = [...document.querySelectorAll('label')]"
+            f".find((one) => one.textContent === {json.dumps(label)});"
+            f" const control = document.getElementById(label.htmlFor); control.value = {json.dumps(value)};"
+            " control.dispatchEvent(new Event('change', { bubbles: true })); })()"
+        )
+
+    def text(self, selector: str) -> str:
+        """The text of what a selector names."""
+        return str(self.run(f"document.querySelector({json.dumps(selector)})?.textContent ?? ''"))
+
     def press(self, key: str) -> None:
         """Press a key of the keyboard."""
         more = {"Enter": {"text": "\r", "windowsVirtualKeyCode": 13}, "Tab": {"windowsVirtualKeyCode": 9}}.get(key, {})
@@ -127,7 +151,7 @@ def opened(profile: Path) -> Iterator[Page]:
 
     words = [PATH, *QUIET, f"--user-data-dir={profile}"]
     quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    process = subprocess.Popen(words, preexec_fn=join, close_fds=False, **quiet)  # type: ignore[call-overload] # noqa: PLW1509
+    process = subprocess.Popen(words, preexec_fn=join, close_fds=False, **quiet)  # type: ignore[call-overload]
     os.close(to_read[0])
     os.close(to_write[1])
     with os.fdopen(to_read[1], "wb") as commands, os.fdopen(to_write[0], "rb") as answers:

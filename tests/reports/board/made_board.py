@@ -54,14 +54,15 @@ def sourced_of(found: list[Record]) -> list[Sourced]:
 
 def many(count: int) -> list[Record]:
     """So many cells with the metrics of a real one and no prompts: for the time that a filter takes."""
-    names = [name for name, card in CARDS.items() if card.ceiling == 1.0][:20] + ["tpot_ms", "kl", "greedy_equal"]
+    shares = [name for name, card in CARDS.items() if card.ceiling == 1.0 and name != "greedy_equal"]
     made = []
     for i in range(count):
         cell = make_cell(
             seed=i, defense={"name": f"defense_{i % 17}", "epsilon": i % 5}, attack={"name": f"attack_{i % 19}"},
             model={"name": ("embedded", "smollm2", "other")[i % 3]},
         )  # fmt: skip
-        metrics = {name: Estimate((i * 7919 % 1000) / 1000 + 1e-4, 0.0, 1.0, 20) for name in dict.fromkeys(names)}
+        names = [*shares[:20], "tpot_ms", "kl", "greedy_equal"]
+        metrics = {name: Estimate((i * 7919 % 1000) / 1000 + 1e-4, 0.0, 1.0, 20) for name in names}
         made.append(Record(Status.OK, cell, "", metrics))
     return made
 

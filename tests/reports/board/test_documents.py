@@ -10,11 +10,15 @@ from made_records import make_cell, make_record
 
 from smd_research.core.errors import RecordError
 from smd_research.records import Record, Store, pack
-from smd_research.reports.board import sourced, write_board
+from smd_research.reports.board import Sourced, packed_files, sourced, write_board
 from smd_research.reports.board.prompts import LETTERS
 from smd_research.reports.board.write import ASSETS, script
 
 FOUND = all_records()
+
+
+def found_in(place: Path) -> list[Sourced]:
+    return sourced(place, packed_files(place))
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +130,7 @@ def test_a_table_leads_to_its_cells_and_counts_its_verdicts(folder: Path) -> Non
     ids = {cell for row in table["rows"] for entry in row for cell in entry.get("ids", [])}
     assert ids
     assert ids <= set(document(folder, "board.js")["cells"]["id"])
-    assert table["csv"].startswith("defense,")
+    assert "best attack" in table["csv"].splitlines()[0]
 
 
 def test_equal_records_give_equal_boards(folder: Path, tmp_path: Path) -> None:
@@ -176,12 +180,12 @@ def test_records_are_found_in_cells_and_packed_and_each_once(tmp_path: Path) -> 
     assert first.path
     assert second.path
     pack([first.path, second.path], tmp_path / "results" / "tables" / "records" / "some.parquet")
-    found = sourced(tmp_path / "results")
+    found = found_in(tmp_path / "results")
     assert [one.record.cell.seed for one in found] == [1, 2]
     assert found[0].sources == (f"cells/{first.path.name}", "tables/records/some.parquet")
     packed = pack([first.path], tmp_path / "alone" / "one.parquet")
-    assert [one.sources for one in sourced(packed)] == [("one.parquet",)]
-    assert [one.sources for one in sourced(packed.parent)] == [("one.parquet",)]
+    assert [one.sources for one in found_in(packed)] == [("one.parquet",)]
+    assert [one.sources for one in found_in(packed.parent)] == [("one.parquet",)]
 
 
 def test_of_two_records_of_a_cell_the_later_counts(tmp_path: Path) -> None:
@@ -194,11 +198,11 @@ def test_of_two_records_of_a_cell_the_later_counts(tmp_path: Path) -> None:
     for name, record in (("one", late), ("two", early)):
         assert record.path
         pack([record.path], tmp_path / "packed" / f"{name}.parquet")
-    (found,) = sourced(tmp_path / "packed")
+    (found,) = found_in(tmp_path / "packed")
     assert found.record.metrics["token_accuracy"].mean == 0.3
     assert found.sources == ("one.parquet", "two.parquet")
 
 
 def test_a_place_without_records_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(RecordError, match="holds no records"):
-        sourced(tmp_path)
+        found_in(tmp_path)

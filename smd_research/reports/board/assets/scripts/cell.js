@@ -6,6 +6,25 @@
   const KINDS = ["privacy", "utility", "cost"];
   const SETTINGS = { n_prompts: "prompts", prompt_tokens: "tokens of each prompt", max_new_tokens: "new tokens", held_out: "held-out documents", seed: "seed", dtype: "arithmetic", wire_dtype: "arithmetic on the wire", transport: "transport", device: "device" };
 
+  const HEADLINE = {
+    leak: ["token_recovery", "span_exact", "token_accuracy", "choice_top1", "stream_found", "attribute_accuracy", "rec_scratch", "rec_exposed", "hidden_overlap"],
+    utility: ["accuracy", "greedy_equal", "kl", "perplexity"],
+    cost: ["tpot_ms", "tune_s", "infer_s"],
+  };
+
+  // What a reader wants first: one figure of each kind, a leak beside its control.
+  function headline(cell) {
+    const shown = Object.values(HEADLINE).map((names) => names.find((name) => records.figure(cell, name))).filter(Boolean);
+    const tile = (name) => {
+      const [metric, figure] = [records.metrics.get(name), records.figure(cell, name)];
+      const control = records.figure(cell, `control_${name}`);
+      const ends = numbers.interval(metric, figure.mean, figure.low, figure.high);
+      const beside = [ends && `95 % interval ${ends}`, control && `control ${numbers.written(metric, control.mean)}`].filter(Boolean).join("; ");
+      return el("li", null, el("span", { class: "quiet" }, board.sentence(metric.label)), el("strong", null, numbers.written(metric, figure.mean)), el("small", { class: "quiet" }, beside));
+    };
+    return shown.length > 0 && el("ul", { class: "headline" }, shown.map(tile));
+  }
+
   function numbersTable(cell) {
     const known = records.found.metrics.map((metric) => [metric, records.figure(cell, metric.name)]).filter(([, figure]) => figure);
     const bodies = KINDS.map((kind) => {
@@ -25,7 +44,7 @@
       el("td", { class: "right strong" }, numbers.written(metric, figure.mean)),
       el("td", { class: "right" }, ends || numbers.MISSING),
       el("td", { class: "right" }, figure.n.toLocaleString("en")),
-      el("td", { class: "left words" }, `${metric.description}. ${metric.better === "lower" ? "Less" : "More"} is better for the user. Interval: ${metric.interval}.`),
+      el("td", { class: "left words" }, `${board.sentence(metric.description)}. ${metric.better === "lower" ? "Less" : "More"} is better for the user. Interval: ${metric.interval}.`),
     );
   }
 
@@ -51,18 +70,21 @@
 
   function provenance(cell, found) {
     const older = found.scored < records.found.scores ? `version ${found.scored} of ${records.found.scores}: Wilson's or Student's intervals` : `version ${found.scored}`;
-    return facts([
+    const first = facts([
       ["command", found.command && el("code", null, found.command)],
       ["cell", el("code", null, records.cells.id[cell])],
       ["record", found.sources.map((source) => el("div", null, el("code", null, source)))],
       ...options(cell, found.versions).filter(Boolean),
-      ...Object.entries(SETTINGS).map(([key, name]) => [name, words(records.cells[key][cell])]),
       ["guarantee", found.guarantee],
+    ]);
+    const rest = facts([
+      ...Object.entries(SETTINGS).map(([key, name]) => [name, words(records.cells[key][cell])]),
       ["chosen when deployed", Object.entries(found.chosen).map(([key, value]) => `${key}=${words(value)}`).join("  ")],
       ["scores", older],
       ...Object.entries(found.environment).map(([key, value]) => [key.replace(/_/g, " "), words(value)]),
       ["seconds by stage", words(found.wall_s)],
     ]);
+    return [first, el("details", { class: "more" }, el("summary", null, "Settings, versions and environment"), rest)];
   }
 
   // The other attacks on the same setting, the most telling first.
@@ -120,10 +142,11 @@
       fill(
         main,
         head(cell),
-        measured && el("section", null, el("h2", null, "Numbers"), el("div", { class: "wide", tabindex: "0", role: "region", "aria-label": "Numbers, scrolls sideways" }, numbersTable(cell)), board.download.buttons(() => records.cells.name[cell], () => rowsOf(cell))),
+        headline(cell),
         beside(cell),
+        el("section", null, el("h2", null, "Prompt by prompt"), prompts),
+        measured && el("section", null, el("h2", null, "All numbers"), el("div", { class: "wide", tabindex: "0", role: "region", "aria-label": "Numbers, scrolls sideways" }, numbersTable(cell)), board.download.buttons(() => records.cells.name[cell], () => rowsOf(cell))),
         el("section", null, el("h2", null, "Where these numbers come from"), from),
-        el("section", { class: "prompt-section" }, el("h2", null, "Prompt by prompt"), prompts),
       );
       board.load("cell", id).then(
         (found) => {

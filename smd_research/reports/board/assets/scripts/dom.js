@@ -40,9 +40,13 @@
     waiting = setTimeout(() => (document.getElementById("status").textContent = text), 150);
   }
 
+  function sentence(text) {
+    return text.charAt(0).toUpperCase() + text.slice(1);
+  }
+
   function plural(count, word) {
     return `${count.toLocaleString("en")} ${word}${count === 1 ? "" : "s"}`;
   }
 
-  Object.assign(window.board, { el, fill, breakable, announce, plural });
+  Object.assign(window.board, { el, fill, breakable, announce, plural, sentence });
 })();

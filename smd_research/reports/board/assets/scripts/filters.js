@@ -14,7 +14,7 @@
     const controls = offered.map(([key, label, values]) =>
       board.controls.select(label, key, [["", "all"], ...values.map((value) => [value, value])]),
     );
-    controls.push(board.controls.text("Words in name or options", "text"));
+    controls.push(board.controls.text("Words", "text"));
     const old = board.records.hasSuperseded ? [board.controls.check("with earlier versions", "all")] : [];
     const chips = board.el("div", { class: "chips" });
     const total = board.el("p", { class: "quiet total" });
@@ -23,10 +23,17 @@
       { type: "button", class: "quiet-button", onclick: () => board.route.change(Object.fromEntries(KEYS.map((key) => [key, ""]))) },
       "Show all",
     );
+    // Folded on a phone, so that what is filtered is seen first.
+    const folded = board.el(
+      "details",
+      { class: "fold", open: window.innerWidth > 640 },
+      board.el("summary", null, "Filters"),
+      board.el("div", { class: "fields" }, controls.map((one) => one.node)),
+    );
     const node = board.el(
       "form",
       { class: "filters", "aria-label": "Filters", onsubmit: (event) => event.preventDefault() },
-      board.el("div", { class: "fields" }, controls.map((one) => one.node)),
+      folded,
       board.el("div", { class: "line" }, total, chips, old.map((one) => one.node), clear),
     );
 

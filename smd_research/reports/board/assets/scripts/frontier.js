@@ -3,7 +3,8 @@
   "use strict";
   const board = window.board;
   const { el, fill, records, numbers } = board;
-  const SYMBOLS = ["circle", "rect", "diamond", "triangle", "roundRect", "pin", "arrow"];
+  const SYMBOLS = ["circle", "rect", "diamond", "triangle", "arrow", "roundRect", "pin"];
+  const COLOURS = 8;
   const MOST_INTERVALS = 1500;
   const ROWS = 100;
 
@@ -19,11 +20,14 @@
     const axis = leak === x ? "x" : "y";
     const worse = (a, b) => (leak.better === "lower" ? a[axis].mean > b[axis].mean : a[axis].mean < b[axis].mean);
     const best = new Map();
+    const tested = new Set();
     for (const point of found) {
       const setting = records.cells.setting[point.cell];
+      if (!records.part(point.cell, "attack").baseline) tested.add(setting);
       if (!best.has(setting) || worse(point, best.get(setting))) best.set(setting, point);
     }
-    return [...best.values()];
+    // Where only guesses were tried that read nothing, a low leak would say nothing of the defense.
+    return [...best].filter(([setting]) => tested.has(setting)).map(([, point]) => point);
   }
 
   // Those that no other equals or beats on both and beats on one, best x first.
@@ -70,7 +74,7 @@
     const across = api.value(4);
     const [a, b] = across ? [[api.value(0), api.value(2)], [api.value(0), api.value(3)]] : [[api.value(2), api.value(1)], [api.value(3), api.value(1)]];
     const [from, to] = [api.coord(a), api.coord(b)];
-    return { type: "line", shape: { x1: from[0], y1: from[1], x2: to[0], y2: to[1] }, style: { stroke: api.visual("color"), lineWidth: 1, opacity: 0.45 }, silent: true };
+    return { type: "line", shape: { x1: from[0], y1: from[1], x2: to[0], y2: to[1] }, style: { stroke: api.visual("color"), lineWidth: 1, opacity: 0.3 }, silent: true };
   }
 
   function intervals(found, fits) {
@@ -92,10 +96,12 @@
     const narrow = window.innerWidth < 600;
     const text = { color: colour("ink"), fontFamily: "inherit" };
     const lines = { axisLine: { lineStyle: { color: colour("quiet") } }, splitLine: { lineStyle: { color: colour("rule") } } };
-    const dress = (made) => ({ ...made, ...lines, nameTextStyle: { color: colour("ink") }, axisLabel: { ...made.axisLabel, color: colour("ink") } });
+    const ruled = (made) => ({ ...made, ...lines, nameTextStyle: { color: colour("ink") }, axisLabel: { ...made.axisLabel, color: colour("ink") } });
     const series = groups.flatMap((group) => {
-      const item = colour(`category-${group.i % 8}`);
-      const marks = { type: "scatter", name: group.name, symbol: SYMBOLS[group.i % SYMBOLS.length], symbolSize: found.length > 1000 ? 6 : 10, itemStyle: { color: item, borderColor: colour("paper"), borderWidth: 1 }, data: group.points.map((point) => ({ value: [point.x.mean, point.y.mean], point })), z: 3 };
+      const item = colour(`category-${group.i % COLOURS}`);
+      const hollow = group.i % (2 * COLOURS) >= COLOURS; // colours begin again
+      const dress = hollow ? { color: colour("paper"), borderColor: item, borderWidth: 2 } : { color: item, borderColor: colour("paper"), borderWidth: 1 };
+      const marks = { type: "scatter", name: group.name, symbol: SYMBOLS[group.i % SYMBOLS.length], symbolSize: found.length > 1000 ? 6 : 10, itemStyle: dress, clip: false, data: group.points.map((point) => ({ value: [point.x.mean, point.y.mean], point })), z: 3 };
       const shown = asked.intervals !== "0" && drawn.length <= MOST_INTERVALS ? intervals(group.points, fits) : [];
       return shown.length ? [marks, { type: "custom", name: group.name, renderItem: interval, itemStyle: { color: item }, data: shown, encode: { x: [0], y: [1] }, silent: true, tooltip: { show: false }, z: 2, clip: true }] : [marks];
     });
@@ -104,10 +110,10 @@
       animation: false,
       textStyle: text,
       grid: { left: narrow ? 60 : 78, right: 18, top: 16, bottom: narrow ? 104 : 92 },
-      legend: { type: "scroll", bottom: 0, textStyle: { color: colour("ink") }, pageTextStyle: { color: colour("quiet") }, pageIconColor: colour("ink"), pageIconInactiveColor: colour("rule") },
+      legend: { type: "scroll", bottom: 0, itemWidth: 16, itemHeight: 11, textStyle: { color: colour("ink") }, pageTextStyle: { color: colour("quiet") }, pageIconColor: colour("ink"), pageIconInactiveColor: colour("rule") },
       tooltip: { trigger: "item", confine: true, backgroundColor: colour("paper"), borderColor: colour("rule"), textStyle: { color: colour("ink"), fontSize: 13 }, formatter: (params) => (params.data.point ? hint(params.data.point, x, y) : "") },
-      xAxis: dress(axis(x, logs.x, "x")),
-      yAxis: dress(axis(y, logs.y, "y")),
+      xAxis: ruled(axis(x, logs.x, "x")),
+      yAxis: ruled(axis(y, logs.y, "y")),
       series,
     };
   }
@@ -137,7 +143,7 @@
     const controls = [
       board.controls.metric("Across", "x", first.x),
       board.controls.metric("Up", "y", first.y),
-      board.controls.select("A mark is", "show", [["strongest", "a setting under its strongest attack"], ["every", "every cell"]], "strongest"),
+      board.controls.select("A mark is", "show", [["strongest", "a setting, strongest attack"], ["every", "every cell"]], "strongest"),
       board.controls.select("Coloured by", "by", [["defense", "defense"], ["attack", "attack"], ["model", "model"], ["secret", "what is secret"]], "defense"),
     ];
     const checks = [board.controls.check("logarithmic across", "logx"), board.controls.check("logarithmic up", "logy"), board.controls.check("intervals", "intervals", true)];
@@ -170,7 +176,7 @@
       shown = points(cells, x, y, asked.show !== "every");
       axes = [x, y];
       const best = undominated(shown, x, y);
-      said.textContent = `${board.plural(shown.length, "mark")}; ${best.length} that no other beats on both axes. Lines are 95 % intervals. Click a mark to see its cell.`;
+      said.textContent = `${board.plural(shown.length, "mark")}; ${best.length} that no other beats on both axes. Lines are 95 % intervals. A mark leads to its cell.`;
       place.setAttribute("aria-label", `${y.label} against ${x.label}: ${board.plural(shown.length, "mark")}. The tables below hold the same figures.`);
       chart.setOption(option(shown, best, x, y, asked), { notMerge: true });
       fill(

@@ -3,7 +3,7 @@
   "use strict";
   const board = window.board;
   const { el, fill, records } = board;
-  const OF_SEVERAL = { worst: "the worst for the user", mean: "the mean", best: "the best for the user" };
+  const OF_SEVERAL = { worst: "the worst", mean: "the mean", best: "the best" };
 
   // One figure of several; "worst" is the largest leak, since a defense is as good as its best attack lets it be.
   function chosen(metric, cells, rule) {
@@ -70,7 +70,10 @@
 
   function table(metric, rule, rows, cells, asked) {
     const found = grouped(cells, rows);
-    const attacks = orderedAttacks(cells);
+    const has = (places) => places.some((cell) => records.figure(cell, metric.name));
+    const all = orderedAttacks(cells);
+    const attacks = all.filter((attack) => [...found.values()].some((line) => has(line.get(attack) || [])));
+    for (const [row, line] of found) if (!attacks.some((attack) => line.has(attack))) found.delete(row);
     const lines = ordered([...found.keys()]).map((row) => ({
       row,
       places: attacks.map((attack) => place(metric, found.get(row).get(attack), rule, asked, rows, row, attack)),
@@ -82,6 +85,7 @@
     );
     const kind = metric.kind === "privacy" ? "leaks" : "amounts";
     return {
+      without: all.filter((attack) => !attacks.includes(attack)),
       node: el("table", { class: `matrix ${kind}` }, el("caption", { class: "for-readers" }, `${metric.label} by defense and attack`), el("thead", null, head), el("tbody", null, body)),
       rows: lines.flatMap((line) => line.places.filter((one) => one.href).map((one, i) => ({ defense: line.row, attack: attacks[line.places.indexOf(one)], metric: metric.name, of_several: rule, value: one.value ?? null, shown: one.text, remark: one.words }))),
     };
@@ -125,15 +129,15 @@
       ? metric.better === "lower" ? ["0 %", "100 %"] : ["100 %", "0 %"]
       : metric.better === "lower" ? ["least", "most"] : ["most", "least"];
     const steps = [0, 0.25, 0.5, 0.75, 1].map((shade) => el("span", { class: "swatch shaded", style: { "--shade": String(shade) } }));
-    return el("p", { class: `legend quiet ${metric.kind === "privacy" ? "leaks" : "amounts"}` }, ends[0], el("span", { class: "swatches", "aria-hidden": "true" }, steps), `${ends[1]}: darker is worse for the user. – does not apply, or has no such figure. Empty: not run.`);
+    return el("p", { class: `legend quiet ${metric.kind === "privacy" ? "leaks" : "amounts"}` }, ends[0], el("span", { class: "swatches", "aria-hidden": "true" }, steps), `${ends[1]}: darker is worse for the user, and of several cells the worst is the worst for the user. – the attack does not apply. Empty: not run.`);
   }
 
   function build(main) {
     const bar = board.filters.bar();
     const controls = [
       board.controls.metric("Metric", "metric", records.usual),
-      board.controls.select("Of several cells, show", "of", Object.entries(OF_SEVERAL), "worst"),
-      board.controls.select("A row is", "rows", [["defense", "a defense"], ["variant", "a defense with its options"]], "defense"),
+      board.controls.select("Of several cells", "of", Object.entries(OF_SEVERAL), "worst"),
+      board.controls.select("A row is", "rows", [["defense", "a defense"], ["variant", "with its options"]], "defense"),
     ];
     const said = el("p", { class: "lead" });
     const box = el("div", { class: "wide", tabindex: "0", role: "region", "aria-label": "Matrix, scrolls sideways", onkeydown: arrows });
@@ -141,7 +145,7 @@
     let shown = [];
     fill(
       main,
-      el("h1", { tabindex: "-1" }, "What each attack recovers from each defense"),
+      el("h1", { tabindex: "-1" }, "Every defense under every attack"),
       said,
       bar.node,
       el("div", { class: "fields view" }, controls.map((one) => one.node)),
@@ -154,11 +158,11 @@
       controls.forEach((one) => one.update(asked));
       const metric = records.metrics.get(asked.metric) || records.metrics.get(records.usual);
       if (!metric) return void fill(box, el("p", { class: "empty" }, "No cell here has any figure."));
-      said.textContent = `${metric.label}: ${metric.description}. ${metric.better === "lower" ? "Less" : "More"} is better for the user.`;
+      said.textContent = `${board.sentence(metric.label)}: ${metric.description}. ${metric.better === "lower" ? "Less" : "More"} is better for the user.`;
       const made = table(metric, asked.of || "worst", asked.rows === "variant" ? "variant" : "defense", cells, asked);
       shown = made.rows;
-      fill(box, made.rows.length ? made.node : el("p", { class: "empty" }, "No cell is left: remove a filter."));
-      fill(below, legend(metric));
+      fill(box, made.rows.length ? made.node : el("p", { class: "empty" }, "No cell that is left has this metric: choose another, or remove a filter."));
+      fill(below, made.rows.length > 0 && legend(metric), made.without.length > 0 && el("p", { class: "quiet" }, `Not measured by this metric: ${made.without.join(", ")}.`));
     };
   }
 

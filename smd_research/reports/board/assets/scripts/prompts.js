@@ -84,7 +84,7 @@
     }
 
     const choice = el("select", { id: "secret-type", onchange: () => update(choice.value) }, el("option", { value: "" }, "all prompts"), types.map((type) => el("option", { value: type }, type)));
-    const picker = types.length > 1 && el("div", { class: "fields" }, el("div", { class: "field" }, el("label", { for: "secret-type" }, "With a secret of type"), choice));
+    const picker = types.length > 1 && el("div", { class: "fields view" }, el("div", { class: "field" }, el("label", { for: "secret-type" }, "With a secret of type"), choice));
     fill(place, set && legend(), picker, list, more);
     update("");
   }

@@ -11,11 +11,15 @@
   }
 
   function badges(verdicts) {
-    return Object.entries(verdicts).map(([verdict, count]) => badge(verdict, `${count} ${verdict}`));
+    const said = { holds: ["holds", "hold"], "does not": ["does not", "do not"] };
+    const order = [...Object.keys(SIGNS), ...Object.keys(verdicts).filter((verdict) => !SIGNS[verdict])];
+    return order.filter((verdict) => verdicts[verdict]).map((verdict) => badge(verdict, `${verdicts[verdict]} ${said[verdict] ? said[verdict][verdicts[verdict] > 1 ? 1 : 0] : verdict}`));
   }
 
   function list(main) {
     const tables = records.found.tables;
+    const total = {};
+    for (const one of tables) for (const [verdict, count] of Object.entries(one.verdicts)) total[verdict] = (total[verdict] || 0) + count;
     const items = tables.map((one) =>
       el(
         "li",
@@ -27,6 +31,7 @@
       main,
       el("h1", { tabindex: "-1" }, "Tables and verdicts"),
       el("p", { class: "lead" }, "Each table is made of the records of this board. A verdict is computed from 95 % intervals, never typed: a claim holds, does not, or is undecided at this n."),
+      Object.keys(total).length > 0 && el("p", { class: "badges total-badges" }, el("span", { class: "quiet" }, "All claims:"), badges(total)),
       items.length ? el("ul", { class: "cards" }, items) : el("p", { class: "empty" }, "No declared table can be made of these records."),
     );
   }
