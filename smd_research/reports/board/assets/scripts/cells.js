@@ -26,7 +26,7 @@
       .sort(([a, one], [b, other]) => {
         if (absent(one) || absent(other)) return absent(one) - absent(other) || a - b;
         if (typeof one === "number") return sign * (one - other) || a - b;
-        return sign * one.localeCompare(other, "en", { numeric: true }) || a - b;
+        return sign * board.byName(one, other) || a - b;
       })
       .map(([cell]) => cell);
   }

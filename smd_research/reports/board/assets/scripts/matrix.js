@@ -31,14 +31,14 @@
   // Undefended first, then by name, numbers as numbers.
   function ordered(names) {
     const rank = (name) => (name.split(" ")[0] === "none" ? 0 : 1);
-    return names.sort((a, b) => rank(a) - rank(b) || a.localeCompare(b, "en", { numeric: true }));
+    return names.sort((a, b) => rank(a) - rank(b) || board.byName(a, b));
   }
 
   function orderedAttacks(cells) {
     const baseline = new Set(records.found.parts.attack.filter((one) => one.baseline).map((one) => one.name));
     const names = [...new Set(cells.map((cell) => records.column.attack[cell]))].filter((name) => name !== "none");
     const rank = (name) => (name === "random" ? 0 : baseline.has(name) ? 1 : 2);
-    return names.sort((a, b) => rank(a) - rank(b) || a.localeCompare(b));
+    return names.sort((a, b) => rank(a) - rank(b) || board.byName(a, b));
   }
 
   // How dark a value is: darker is worse for the user. A share by itself, an amount by its place among those shown.
@@ -96,10 +96,9 @@
     const level = board.numbers.isNumber(one.value) ? shade(one.value) : null;
     const link = el(
       "a",
-      { href: one.href, title: one.words || null },
+      { href: one.href, title: one.words || null, "aria-label": `${row} against ${attack}: ${one.text}${one.words || one.small ? `, ${one.words || one.small}` : ""}` },
       one.text,
       one.small && el("small", null, one.small),
-      el("span", { class: "for-readers" }, ` ${row} against ${attack}${one.words ? `, ${one.words}` : ""}`),
     );
     return el("td", { class: level === null ? "none" : "shaded", style: level === null ? {} : { "--shade": level.toFixed(3) } }, link);
   }
