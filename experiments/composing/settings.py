@@ -48,6 +48,9 @@ SETTINGS: Mapping[str, Takes] = {
     "prompts": takes("int", "1 or more"),
     "cell": takes("str | None"),
     "html": takes("str | None"),
+    # smd board
+    "out": takes("str | None"),
+    "texts": takes("bool"),
 }
 """What each of them takes, whatever command has it."""
 
