@@ -54,6 +54,12 @@ def test_the_wheel_carries_everything_a_run_needs_and_nothing_else(wheel: Path) 
         "smd_research/models/embedded/model.safetensors",
         "smd_research/models/embedded/tokenizer.json",
         "smd_research/data/synthetic/grammar/clinical.txt",
+        "smd_research/conf/board.yaml",
+        "smd_research/reports/board/assets/index.html",
+        "smd_research/reports/board/assets/scripts/matrix.js",
+        "smd_research/reports/board/assets/echarts/echarts.min.js",
+        "smd_research/reports/board/assets/echarts/LICENSE",
+        "smd_research/reports/board/assets/echarts/NOTICE",
     ):
         assert needed in names
     assert any(name.endswith("licenses/LICENSE") for name in names)

@@ -19,7 +19,8 @@ from smd_research.reports.board.tables import BoardTable, table_document, table_
 from smd_research.reports.render.page_style import colours
 
 ASSETS = Path(__file__).with_name("assets")
-"""The page, its style and its scripts; ``echarts`` holds the library that draws, with its licence."""
+"""The page, its style and its scripts; ``echarts`` holds the library that draws (Apache ECharts 6.1.0, its
+``dist/echarts.min.js`` as npm gives it), with its licence and those of what is in it."""
 
 MARK = "data/board.js"
 """The file by which a folder is known as a board, so that it may be replaced."""

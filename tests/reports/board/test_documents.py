@@ -156,6 +156,8 @@ def test_nothing_is_asked_of_a_network(folder: Path) -> None:
 
 def test_the_library_comes_with_its_licence(folder: Path) -> None:
     assert "Apache License" in (folder / "echarts" / "LICENSE").read_text(encoding="utf-8")
+    for name in ("LICENSE-d3", "LICENSE-zrender"):
+        assert "Redistribution" in (folder / "echarts" / name).read_text(encoding="utf-8")
     assert "Apache ECharts" in (folder / "echarts" / "NOTICE").read_text(encoding="utf-8")
 
 

@@ -176,7 +176,7 @@
       shown = points(cells, x, y, asked.show !== "every");
       axes = [x, y];
       const best = undominated(shown, x, y);
-      said.textContent = `${board.plural(shown.length, "mark")}; ${best.length} that no other beats on both axes. Lines are 95 % intervals. A mark leads to its cell.`;
+      said.textContent = `${board.plural(shown.length, "mark")}; ${best.length} that no other beats on both axes. Lines are 95 % intervals. A mark leads to its cell.${records.caution(x) || records.caution(y)}`;
       place.setAttribute("aria-label", `${y.label} against ${x.label}: ${board.plural(shown.length, "mark")}. The tables below hold the same figures.`);
       chart.setOption(option(shown, best, x, y, asked), { notMerge: true });
       fill(

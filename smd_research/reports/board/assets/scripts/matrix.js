@@ -157,7 +157,7 @@
       controls.forEach((one) => one.update(asked));
       const metric = records.metrics.get(asked.metric) || records.metrics.get(records.usual);
       if (!metric) return void fill(box, el("p", { class: "empty" }, "No cell here has any figure."));
-      said.textContent = `${board.sentence(metric.label)}: ${metric.description}. ${metric.better === "lower" ? "Less" : "More"} is better for the user.`;
+      said.textContent = `${board.sentence(metric.label)}: ${metric.description}. ${metric.better === "lower" ? "Less" : "More"} is better for the user.${records.caution(metric)}`;
       const made = table(metric, asked.of || "worst", asked.rows === "variant" ? "variant" : "defense", cells, asked);
       shown = made.rows;
       fill(box, made.rows.length ? made.node : el("p", { class: "empty" }, "No cell that is left has this metric: choose another, or remove a filter."));

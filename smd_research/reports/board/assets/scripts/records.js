@@ -79,6 +79,11 @@
     return [...new Set(columns[key])].filter(Boolean).sort();
   }
 
+  // What a reader must know of a metric before comparing cells by it.
+  function caution(metric) {
+    return ["s", "ms", "1/s"].includes(metric.unit) ? " Times compare within one machine and one run only." : "";
+  }
+
   // The metric that most cells of the commonest kind are asked for first.
   function usual() {
     const order = ["token_accuracy", "span_exact", "token_recovery", "rec_scratch"];
@@ -88,7 +93,7 @@
   }
 
   board.records = {
-    found, cells, count, metrics, places, part, name, label, figure, value, matching, values, column: columns,
+    found, cells, count, metrics, places, part, name, label, figure, value, matching, values, caution, column: columns,
     usual: usual(), hasSuperseded: cells.superseded.some(Boolean),
   };
 })();
