@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import OmegaConf
 
 from experiments.composing.declared import SIZES, Declared, TableSource, bench_commands, declared, of_benches, tables_of
+from experiments.composing.products import expand
 from smd_research.core.errors import ConfigError, LabError
 from smd_research.core.paths import conf_dir
 from smd_research.core.progress import say
 
 if TYPE_CHECKING:
+    from smd_research.records import Record
     from smd_research.reports.board import BoardTable, PackedFile
 
 
@@ -44,7 +46,10 @@ def _sources(place: Path, files: Sequence["PackedFile"]) -> Iterator[tuple[str, 
     from smd_research.reports.samples import sample_of_frame
 
     packed = {file.table: file.records for file in files}
+    measured = (place / "bench").is_dir()
     for path in sorted((conf_dir() / "table").glob("*.yaml")):
+        if not measured and not any(name.startswith(path.stem) for name in packed):
+            continue
         node = OmegaConf.to_container(OmegaConf.load(path))
         for size in SIZES:
             table = _declared(node, size)
@@ -52,10 +57,22 @@ def _sources(place: Path, files: Sequence["PackedFile"]) -> Iterator[tuple[str, 
                 continue
             name = table.file(path.stem)
             if table.sweep and name in packed:
-                frame = frame_of(packed[name])
+                frame = frame_of(_as_declared(table, packed[name]))
                 yield name, table, TableSource(frame, sample_of_frame(frame))
             elif table.benches and all(bench_file(place, one, size).is_file() for one in table.benches):
                 yield name, table, of_benches(table, place)
+
+
+def _as_declared(table: Declared, records: Sequence["Record"]) -> list["Record"]:
+    """Records in the order of the sweep, by the words of their commands; packed files are in order of name."""
+    lines = [set(line) for line in expand(table.sweep, [])]
+
+    def place(record: "Record") -> int:
+        words = set(record.cell.command.split())
+        fitting = [number for number, line in enumerate(lines) if line <= words]
+        return max(fitting, key=lambda number: len(lines[number]), default=len(lines))
+
+    return sorted(records, key=place)
 
 
 def _declared(node: Any, size: str) -> Declared | None:

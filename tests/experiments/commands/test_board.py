@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from made_records import make_cell, make_record
@@ -22,6 +23,12 @@ def results(tmp_path: Path) -> Path:
 
 def shared(board: Path) -> str:
     return (board / "data" / "board.js").read_text(encoding="utf-8")
+
+
+def document(path: Path) -> Any:
+    """What a script of a board hands to the page."""
+    text = path.read_text(encoding="utf-8")
+    return json.loads(f"[{text.removeprefix('board.receive(').removesuffix(');' + chr(10))}]")[2]
 
 
 def test_a_results_folder_becomes_pages(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -48,10 +55,22 @@ def test_a_table_is_made_of_the_records_that_bear_its_name(tmp_path: Path) -> No
         pytest.skip("results/reference is not in this checkout")
     file = REFERENCE / "records" / "real_slip.parquet"
     assert smd(["board", f"results_dir={file}", f"out={tmp_path / 'board'}"]) == 0
-    text = (tmp_path / "board" / "data" / "tables" / "real_slip.js").read_text(encoding="utf-8")
-    shown = json.loads(f"[{text.removeprefix('board.receive(').removesuffix(');' + chr(10))}]")[2]
+    shown = document(tmp_path / "board" / "data" / "tables" / "real_slip.js")
     assert shown["table"]["csv"] == (REFERENCE / "real_slip.csv").read_text(encoding="utf-8")
     assert shown["claims"]["csv"] == (REFERENCE / "real_slip.claims.csv").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_every_committed_table_is_made_again(tmp_path: Path) -> None:
+    if not REFERENCE.is_dir():
+        pytest.skip("results/reference is not in this checkout")
+    assert smd(["board", f"results_dir={REFERENCE}", f"out={tmp_path / 'board'}"]) == 0
+    made = {path.stem: document(path) for path in (tmp_path / "board" / "data" / "tables").iterdir()}
+    assert made.keys() >= {path.stem for path in (REFERENCE / "records").iterdir()}
+    for name, shown in made.items():
+        assert shown["table"]["csv"] == (REFERENCE / f"{name}.csv").read_text(encoding="utf-8"), name
+        claims = REFERENCE / f"{name}.claims.csv"
+        assert (shown["claims"] or {}).get("csv") == (claims.read_text(encoding="utf-8") if claims.exists() else None)
 
 
 def test_what_cannot_be_made_is_one_line(results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
