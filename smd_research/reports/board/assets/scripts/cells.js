@@ -6,58 +6,74 @@
   const PAGE = 50;
 
   function columns(metric) {
-    const by = (read) => read;
     return [
-      { key: "defense", title: "Defense", read: by((cell) => records.label(cell, "defense")) },
-      { key: "attack", title: "Attack", read: by((cell) => records.label(cell, "attack")) },
-      { key: "model", title: "Model", read: by((cell) => records.name(cell, "model")) },
-      { key: "data", title: "Data or task", read: by((cell) => records.name(cell, "task") || records.name(cell, "data")) },
-      { key: "seed", title: "Seed", right: true, read: by((cell) => records.cells.seed[cell]) },
-      { key: "status", title: "Status", read: by((cell) => records.cells.status[cell]) },
-      { key: "value", title: metric ? metric.label : "Value", unit: metric && metric.unit, right: true, read: by((cell) => (metric ? records.value(cell, metric.name) : null)) },
+      { key: "defense", title: "Defense", read: (cell) => records.label(cell, "defense") },
+      { key: "attack", title: "Attack", read: (cell) => records.label(cell, "attack") },
+      { key: "model", title: "Model", read: (cell) => records.name(cell, "model") },
+      { key: "data", title: "Data or task", read: records.matter },
+      { key: "seed", title: "Seed", right: true, read: (cell) => records.cells.seed[cell] },
+      { key: "status", title: "Status", read: (cell) => records.cells.status[cell] },
+      {
+        key: "value",
+        title: metric ? metric.label : "Value",
+        unit: metric && metric.unit,
+        right: true,
+        read: (cell) => (metric ? records.value(cell, metric.name) : null),
+      },
     ];
   }
 
+  // Sorted by a column; what is absent comes last either way.
   function sorted(cells, column, down) {
     const sign = down ? -1 : 1;
     const absent = (value) => value === null || value === undefined || value === "";
+    const compare = (one, other) => (typeof one === "number" ? one - other : board.byName(one, other));
     return cells
       .map((cell) => [cell, column.read(cell)])
       .sort(([a, one], [b, other]) => {
         if (absent(one) || absent(other)) return absent(one) - absent(other) || a - b;
-        if (typeof one === "number") return sign * (one - other) || a - b;
-        return sign * board.byName(one, other) || a - b;
+        return sign * compare(one, other) || a - b;
       })
       .map(([cell]) => cell);
   }
 
   function line(cell, metric, shown) {
-    const figure = metric && records.figure(cell, metric.name);
-    const value = figure ? [numbers.written(metric, figure.mean), el("small", null, numbers.interval(metric, figure.mean, figure.low, figure.high))] : numbers.MISSING;
-    return el(
-      "tr",
-      null,
-      shown.map((column, i) => {
-        if (i === 0) return el("th", { scope: "row", class: "left" }, el("a", { href: board.route.address("cell", records.cells.id[cell]) }, board.breakable(column.read(cell))));
-        if (column.key === "value") return el("td", { class: "right" }, value);
-        if (column.key === "status") return el("td", { class: "left", title: records.cells.reason[cell] || null }, column.read(cell));
-        return el("td", { class: column.right ? "right" : "left" }, board.breakable(column.read(cell)));
-      }),
-    );
+    return el("tr", null, shown.map((column) => entry(cell, metric, column)));
+  }
+
+  function entry(cell, metric, column) {
+    const text = column.read(cell);
+    switch (column.key) {
+      case "defense": {
+        const href = board.route.address("cell", records.cells.id[cell]);
+        return board.rowHead(el("a", { href }, board.breakable(text)));
+      }
+      case "value":
+        return board.td("right", numbers.entry(metric, metric && records.figure(cell, metric.name)));
+      case "status":
+        return el("td", { class: "left", title: records.cells.reason[cell] || null }, text);
+      default:
+        return board.td(column.right ? "right" : "left", board.breakable(text));
+    }
   }
 
   function heading(column, asked) {
-    const sort = asked.sort || "defense";
-    const active = sort === column.key;
+    const active = (asked.sort || "defense") === column.key;
     const down = asked.down === "1";
+    const turn = () => board.route.change({ sort: column.key, down: active && !down ? "1" : "" });
+    const arrow = active ? (down ? " ↓" : " ↑") : "";
     return el(
       "th",
-      { scope: "col", class: column.right ? "right" : "left", "aria-sort": active ? (down ? "descending" : "ascending") : null },
+      {
+        scope: "col",
+        class: column.right ? "right" : "left",
+        "aria-sort": active ? (down ? "descending" : "ascending") : null,
+      },
       el(
         "button",
-        { type: "button", class: "sorter", onclick: () => board.route.change({ sort: column.key, down: active && !down ? "1" : "" }) },
+        { type: "button", class: "sorter", onclick: turn },
         column.title,
-        el("span", { "aria-hidden": "true", class: "direction" }, active ? (down ? " ↓" : " ↑") : ""),
+        el("span", { "aria-hidden": "true" }, arrow),
       ),
       column.unit && el("small", null, column.unit),
     );
@@ -66,20 +82,37 @@
   function rowsOf(cells, metric) {
     return cells.map((cell) => {
       const figure = (metric && records.figure(cell, metric.name)) || {};
-      return { cell: records.cells.id[cell], defense: records.label(cell, "defense"), attack: records.label(cell, "attack"), model: records.name(cell, "model"), data: records.name(cell, "data"), task: records.name(cell, "task"), seed: records.cells.seed[cell], status: records.cells.status[cell], reason: records.cells.reason[cell], metric: metric ? metric.name : "", mean: figure.mean ?? null, low: figure.low ?? null, high: figure.high ?? null, n: figure.n ?? null };
+      return {
+        cell: records.cells.id[cell],
+        defense: records.label(cell, "defense"),
+        attack: records.label(cell, "attack"),
+        model: records.name(cell, "model"),
+        data: records.name(cell, "data"),
+        task: records.name(cell, "task"),
+        seed: records.cells.seed[cell],
+        status: records.cells.status[cell],
+        reason: records.cells.reason[cell],
+        metric: metric ? metric.name : "",
+        mean: figure.mean ?? null,
+        low: figure.low ?? null,
+        high: figure.high ?? null,
+        n: figure.n ?? null,
+      };
     });
   }
 
   function build(main) {
     const bar = board.filters.bar();
     const metrics = board.controls.metric("Metric", "metric", records.usual);
-    const box = el("div", { class: "wide", tabindex: "0", role: "region", "aria-label": "Cells, scrolls sideways" });
-    const more = el("div", { class: "line" });
+    const [box, more] = [board.wide("Cells"), el("div", { class: "line" })];
+    const lead =
+      "A cell is one experiment: a model, data, a defense, an attack, a seed. Each has a page with all its numbers, " +
+      "where they come from, and its prompts.";
     let [shown, metric] = [[], null];
     fill(
       main,
       el("h1", { tabindex: "-1" }, "Cells"),
-      el("p", { class: "lead" }, "A cell is one experiment: a model, data, a defense, an attack, a seed. Each has a page with all its numbers, where they come from, and its prompts."),
+      el("p", { class: "lead" }, lead),
       bar.node,
       el("div", { class: "fields view" }, metrics.node),
       box,
@@ -91,10 +124,9 @@
       metrics.update(asked);
       metric = records.metrics.get(asked.metric) || records.metrics.get(records.usual) || null;
       const all = columns(metric);
-      const by = all.find((column) => column.key === (asked.sort || "defense")) || all[0];
-      shown = sorted(left, by, asked.down === "1");
+      shown = sorted(left, all.find((column) => column.key === asked.sort) || all[0], asked.down === "1");
       const body = el("tbody", null, shown.slice(0, PAGE).map((cell) => line(cell, metric, all)));
-      const table = el("table", { class: "plain" }, el("caption", { class: "for-readers" }, "Cells"), el("thead", null, el("tr", null, all.map((column) => heading(column, asked)))), body);
+      const table = board.table("plain", "Cells", all.map((column) => heading(column, asked)), body);
       fill(box, shown.length ? table : el("p", { class: "empty" }, "No cell is left: remove a filter."));
       extend(more, shown, (cells) => body.append(...cells.map((cell) => line(cell, metric, all))));
     };
@@ -117,6 +149,5 @@
     offer();
   }
 
-  board.extend = extend;
   board.views = { ...board.views, cells: { title: "Cells", build } };
 })();

@@ -28,6 +28,35 @@
     return node;
   }
 
+  // A table with a caption for screen readers; heads are of th(), bodies of rows.
+  function table(kind, caption, heads, bodies) {
+    return el(
+      "table",
+      { class: kind },
+      el("caption", { class: "for-readers" }, caption),
+      el("thead", null, el("tr", null, heads)),
+      bodies,
+    );
+  }
+
+  function th(side, ...children) {
+    return el("th", { scope: "col", class: side }, ...children);
+  }
+
+  function rowHead(...children) {
+    return el("th", { scope: "row", class: "left" }, ...children);
+  }
+
+  function td(kind, ...children) {
+    return el("td", { class: kind }, ...children);
+  }
+
+  // A box that scrolls sideways in place of the page.
+  function wide(label, ...children) {
+    const said = { class: "wide", tabindex: "0", role: "region", "aria-label": `${label}, scrolls sideways` };
+    return el("div", said, ...children);
+  }
+
   // A name that may be broken after an underscore.
   function breakable(text) {
     return String(text).split(/(?<=_)/).flatMap((part, i) => (i ? [document.createElement("wbr"), part] : [part]));
@@ -51,5 +80,6 @@
   // By name, numbers as numbers: layer=2 before layer=10. Made once, since it is asked for every pair of rows.
   const byName = new Intl.Collator("en", { numeric: true }).compare;
 
-  Object.assign(window.board, { el, fill, breakable, announce, plural, sentence, byName });
+  Object.assign(window.board, { el, fill, table, th, rowHead, td, wide });
+  Object.assign(window.board, { breakable, announce, plural, sentence, byName });
 })();

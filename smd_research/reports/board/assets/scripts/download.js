@@ -29,18 +29,15 @@
 
   // Two buttons; rows are asked for when one is pressed.
   function buttons(name, rows, made) {
+    const button = (text, onclick) => board.el("button", { type: "button", onclick }, text);
     return board.el(
       "div",
       { class: "buttons" },
       board.el("span", { class: "quiet" }, "Download the data:"),
-      board.el("button", { type: "button", onclick: () => save(`${name()}.csv`, "text/csv", made ? made() : csv(rows())) }, "CSV"),
-      board.el(
-        "button",
-        { type: "button", onclick: () => save(`${name()}.json`, "application/json", JSON.stringify(rows(), null, 1) + "\n") },
-        "JSON",
-      ),
+      button("CSV", () => save(`${name()}.csv`, "text/csv", made ? made() : csv(rows()))),
+      button("JSON", () => save(`${name()}.json`, "application/json", `${JSON.stringify(rows(), null, 1)}\n`)),
     );
   }
 
-  board.download = { buttons, csv };
+  board.download = { buttons };
 })();

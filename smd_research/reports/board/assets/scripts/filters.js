@@ -2,7 +2,14 @@
 (function () {
   "use strict";
   const board = window.board;
-  const LABELS = { model: "Model", data: "Data", task: "Task", secret: "What is secret", defense: "Defense", attack: "Attack" };
+  const LABELS = {
+    model: "Model",
+    data: "Data",
+    task: "Task",
+    secret: "What is secret",
+    defense: "Defense",
+    attack: "Attack",
+  };
   const NARROWER = { variant: "defense", tried: "attack", status: "status", ids: "cells" };
   const KEYS = [...Object.keys(LABELS), ...Object.keys(NARROWER), "text", "all"];
 
@@ -18,11 +25,8 @@
     const old = board.records.hasSuperseded ? [board.controls.check("with earlier versions", "all")] : [];
     const chips = board.el("div", { class: "chips" });
     const total = board.el("p", { class: "quiet total" });
-    const clear = board.el(
-      "button",
-      { type: "button", class: "quiet-button", onclick: () => board.route.change(Object.fromEntries(KEYS.map((key) => [key, ""]))) },
-      "Show all",
-    );
+    const drop = () => board.route.change(Object.fromEntries(KEYS.map((key) => [key, ""])));
+    const clear = board.el("button", { type: "button", class: "quiet-button", onclick: drop }, "Show all");
     // Folded on a phone, so that what is filtered is seen first.
     const folded = board.el(
       "details",
@@ -53,11 +57,13 @@
 
   function chip(key, value) {
     const shown = key === "ids" ? board.plural(value.split(",").length, "cell") : value;
-    return board.el(
-      "button",
-      { type: "button", class: "chip", "aria-label": `Remove the filter ${NARROWER[key]} ${shown}`, onclick: () => board.route.change({ [key]: "" }) },
-      `${shown} ×`,
-    );
+    const said = {
+      type: "button",
+      class: "chip",
+      "aria-label": `Remove the filter ${NARROWER[key]} ${shown}`,
+      onclick: () => board.route.change({ [key]: "" }),
+    };
+    return board.el("button", said, `${shown} ×`);
   }
 
   // What of the address is a filter, to go along to another page.

@@ -69,5 +69,12 @@
     return ends[0] === ends[1] ? "" : ends.join("–");
   }
 
-  window.board.numbers = { MISSING, share, quantity, byteCount, written, interval, isNumber, isShare };
+  // A figure as it stands in a table: its mean, and small under it the interval.
+  function entry(metric, figure) {
+    if (!figure) return MISSING;
+    const ends = interval(metric, figure.mean, figure.low, figure.high);
+    return [written(metric, figure.mean), ends && window.board.el("small", null, ends)];
+  }
+
+  window.board.numbers = { MISSING, share, quantity, byteCount, written, interval, entry, isNumber, isShare };
 })();

@@ -54,13 +54,13 @@
   // Read once: what a filter asks for again with each key that is pressed.
   const columns = {};
   for (const [key, read] of Object.entries(READ)) columns[key] = cells.id.map((_, cell) => read(cell));
-  const words = cells.id.map((id, cell) =>
-    [id, cells.name[cell], label(cell, "defense"), label(cell, "attack"), label(cell, "model"), label(cell, "data")]
-      .join(" ")
-      .toLowerCase(),
-  );
+  const words = cells.id.map((id, cell) => {
+    const labels = ["defense", "attack", "model", "data", "task"].map((kind) => label(cell, kind));
+    return [id, cells.name[cell], ...labels].join(" ").toLowerCase();
+  });
 
-  // The places of the cells that fit: filters by key, "text" words that all occur, "ids" a list, "all" earlier versions.
+  // The places of the cells that fit filters: by key; "text", words that all occur; "ids", a list; "all", with earlier
+  // versions.
   function matching(filters) {
     const keys = Object.keys(READ).filter((key) => filters[key]);
     const asked = (filters.text || "").toLowerCase().split(/\s+/).filter(Boolean);
@@ -79,6 +79,11 @@
     return [...new Set(columns[key])].filter(Boolean).sort();
   }
 
+  // The task where a cell has one, which stands in the place of its data.
+  function matter(cell) {
+    return name(cell, "task") || name(cell, "data");
+  }
+
   // What a reader must know of a metric before comparing cells by it.
   function caution(metric) {
     return ["s", "ms", "1/s"].includes(metric.unit) ? " Times compare within one machine and one run only." : "";
@@ -93,7 +98,7 @@
   }
 
   board.records = {
-    found, cells, count, metrics, places, part, name, label, figure, value, matching, values, caution, column: columns,
-    usual: usual(), hasSuperseded: cells.superseded.some(Boolean),
+    found, cells, count, metrics, places, part, name, label, matter, figure, value, matching, values, caution,
+    column: columns, usual: usual(), hasSuperseded: cells.superseded.some(Boolean),
   };
 })();

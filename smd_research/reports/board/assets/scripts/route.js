@@ -10,7 +10,7 @@
   }
 
   function address(view, name, asked) {
-    const kept = Object.entries(asked || {}).filter(([, value]) => value !== "" && value !== null && value !== undefined);
+    const kept = Object.entries(asked || {}).filter(([, value]) => ![undefined, null, ""].includes(value));
     const query = new URLSearchParams(kept).toString();
     return `#/${view}${name ? `/${encodeURIComponent(name)}` : ""}${query ? `?${query}` : ""}`;
   }
