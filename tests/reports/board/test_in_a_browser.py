@@ -11,9 +11,11 @@ from browser import PATH, Page, opened
 from made_board import HOSTILE, all_records, all_tables, hostile_record, sourced_of
 
 from smd_research.metrics import CARDS
-from smd_research.records import Record, Status
+from smd_research.records import Record, Status, frame_of
 from smd_research.reports.board import write_board
+from smd_research.reports.points import points
 from smd_research.reports.render import numbers
+from smd_research.reports.tradeoffs import paired, undominated
 
 pytestmark = [
     pytest.mark.browser,
@@ -98,6 +100,16 @@ def test_a_mark_stands_for_its_strongest_attack(page: Page, folder: Path) -> Non
     assert sorted(value for _, value, _ in shown) == pytest.approx(sorted(best), rel=1e-6)
 
 
+def test_what_no_other_beats_is_that_of_the_figures(page: Page, folder: Path) -> None:
+    page.open(folder, "#/frontier?x=token_accuracy&y=perplexity")
+    settings = paired(points(frame_of(FOUND)), "token_accuracy", "perplexity")
+    best = undominated([one for one in settings if one.tested])
+    assert len(best) > 1
+    rows = page.run("[...document.querySelector('main table').tBodies[0].rows].map((row) => row.cells[2].textContent)")
+    shown = [numbers.share(one.leak.value) for one in best]
+    assert [text[: len(share)] for text, share in zip(rows, shown, strict=True)] == shown
+
+
 def test_a_click_on_a_place_filters_and_back_returns(page: Page, folder: Path) -> None:
     page.open(folder, "#/matrix?metric=token_accuracy&data=synthetic")
     assert "4 cells" in page.wait(f"document.querySelector({PLACE})?.textContent")
@@ -161,6 +173,18 @@ def test_the_matrix_shows_the_strongest(page: Page, folder: Path) -> None:
     assert shown.startswith(numbers.share(max(means)))
     page.choose("Of several cells", "mean")
     page.wait(f"document.querySelector({PLACE}).textContent.startsWith('{numbers.share(sum(means) / len(means))}')")
+
+
+def test_the_matrix_ends_with_the_control(page: Page, folder: Path) -> None:
+    page.open(folder, "#/matrix?metric=span_exact&data=synthetic&defense=dp_text")
+    assert page.text(".matrix thead th:last-child") == "control"
+    attacks = ("nearest_token", "bayes_token")
+    alike = [one for one in FOUND if one.cell.defense["name"] == "dp_text" and one.cell.attack["name"] in attacks]
+    most = max(one.metrics["control_span_exact"].mean for one in alike)
+    assert page.text(".matrix tbody td:last-child").startswith(numbers.share(most))
+    page.click(".matrix tbody td:last-child a")
+    page.wait("document.querySelector('h1').textContent === 'Cells'")
+    assert "metric=control_span_exact" in page.run("location.hash")
 
 
 def test_numbers_are_written_as_in_tables(page: Page, folder: Path) -> None:
