@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from browser import PATH, Page, opened
-from made_board import HOSTILE, all_records, all_tables, hostile_record, sourced_of
+from made_board import HOSTILE, all_records, all_tables, hostile_record, many, sourced_of
 
 from smd_research.metrics import CARDS
 from smd_research.records import Record, Status, frame_of
@@ -185,6 +185,14 @@ def test_the_matrix_ends_with_the_control(page: Page, folder: Path) -> None:
     page.click(".matrix tbody td:last-child a")
     page.wait("document.querySelector('h1').textContent === 'Cells'")
     assert "metric=control_span_exact" in page.run("location.hash")
+
+
+def test_many_rows_are_shown_on_request(page: Page, tmp_path: Path) -> None:
+    write_board(sourced_of(many(90)), tmp_path / "board")
+    page.open(tmp_path / "board", "#/matrix?rows=variant&metric=token_accuracy")
+    assert page.run("document.querySelectorAll('.matrix tbody tr').length") == 40
+    page.run("[...document.querySelectorAll('button')].find((one) => one.textContent === 'Show all 85 rows').click()")
+    assert page.run("document.querySelectorAll('.matrix tbody tr').length") == 85
 
 
 def test_numbers_are_written_as_in_tables(page: Page, folder: Path) -> None:

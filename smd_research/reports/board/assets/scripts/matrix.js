@@ -4,6 +4,7 @@
   const board = window.board;
   const { el, fill, records, numbers } = board;
   const OF_SEVERAL = { worst: "the worst", mean: "the mean", best: "the best" };
+  const FIRST = 40; // lines: a browser lays out a thousand links in a blink, and several thousand in more
   const ROWS = { defense: "a defense", variant: "with its options" };
 
   // One figure of several; "worst" is the largest leak, since a defense is as good as its best attack lets it be.
@@ -113,10 +114,11 @@
     return el("td", { class: "shaded", style: { "--shade": shade(one.value).toFixed(3) } }, link);
   }
 
-  function table(view, { made, columns }) {
+  // The first so many lines; shaded as all of them ask for.
+  function table(view, { made, columns }, count) {
     const shade = shades(view.metric, made.flat().map((one) => one.value).filter(numbers.isNumber));
     const heads = columns.map((name) => board.th("", board.breakable(name)));
-    const rows = made.map((line) =>
+    const rows = made.slice(0, count).map((line) =>
       el("tr", null, board.rowHead(board.breakable(line[0].row)), line.map((one) => cellOf(one, shade))),
     );
     const caption = `${view.metric.label} by defense and attack`;
@@ -178,7 +180,7 @@
       board.controls.select("Of several cells", "of", Object.entries(OF_SEVERAL), "worst"),
       board.controls.select("A row is", "rows", Object.entries(ROWS), "defense"),
     ];
-    const [said, box, below] = [el("p", { class: "lead" }), board.wide("Matrix"), el("div")];
+    const [said, box, more, below] = [el("p", { class: "lead" }), board.wide("Matrix"), el("div"), el("div")];
     box.addEventListener("keydown", arrows);
     let shown = [];
     fill(
@@ -188,9 +190,21 @@
       bar.node,
       el("div", { class: "fields view" }, controls.map((one) => one.node)),
       box,
+      more,
       below,
       board.download.buttons(() => "matrix", () => shown),
     );
+
+    // The lines that are not shown yet.
+    function offer(view, found) {
+      const all = () => {
+        fill(box, table(view, found, found.made.length));
+        fill(more);
+        box.focus();
+      };
+      const text = `Show all ${found.made.length} rows`;
+      fill(more, found.made.length > FIRST && el("button", { type: "button", onclick: all }, text));
+    }
 
     return (asked) => {
       const cells = bar.update(asked);
@@ -206,7 +220,8 @@
         records.caution(metric);
       shown = rowsOf(found.made, view);
       const none = "No cell that is left has this metric: choose another, or remove a filter.";
-      fill(box, found.made.length ? table(view, found) : el("p", { class: "empty" }, none));
+      fill(box, found.made.length ? table(view, found, FIRST) : el("p", { class: "empty" }, none));
+      offer(view, found);
       fill(below, found.made.length > 0 && legend(metric, found.without));
     };
   }
