@@ -16,7 +16,7 @@ from smd_research.records.folders import replace_folder
 from smd_research.reports.board.gather import board_document, cell_document
 from smd_research.reports.board.sources import Sourced
 from smd_research.reports.board.tables import BoardTable, table_document, table_head
-from smd_research.reports.render.page_style import colours
+from smd_research.reports.render.page_style import colours, rules
 
 ASSETS = Path(__file__).with_name("assets")
 """The page, its style and its scripts; ``echarts`` holds the library that draws (Apache ECharts 6.1.0, its
@@ -82,7 +82,7 @@ def _quiet(record: Record) -> Record:
 def _pages() -> dict[str, bytes]:
     """What every board has: page, style, scripts, the library and its licence."""
     files = {str(p.relative_to(ASSETS)): p.read_bytes() for p in sorted(ASSETS.rglob("*")) if p.is_file()}
-    return {**files, "colours.css": colours().encode()}
+    return {**files, "colours.css": f"{colours()}{rules()}\n".encode()}
 
 
 def _documents(found: Sequence[Sourced], tables: Sequence[BoardTable]) -> dict[str, bytes]:
