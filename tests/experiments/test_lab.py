@@ -315,7 +315,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("options", "line"), WRONG, ids=lambda one: str(one)[:40])
+@pytest.mark.parametrize(("options", "line"), WRONG, ids=[line for _, line in WRONG])
 def test_a_wrong_option_is_told_in_a_line(options: dict[str, Any], line: str) -> None:
     with pytest.raises((UsageError, LabError)) as raised:
         Lab(**options)
