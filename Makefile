@@ -7,7 +7,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .PHONY: help demo real test lint docs clean
-.PHONY: test-lowest mutants lock
+.PHONY: test-lowest notebooks mutants lock
 
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -72,6 +72,10 @@ $(LOWEST)/.installed: pyproject.toml .ci/constraints-lowest.txt
 	@$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check -c .ci/constraints-lowest.txt \
 		-e '.[joblib]' pytest pytest-xdist hypothesis
 	@touch $@
+
+# Runs the notebooks and writes what they show now into them; the tests hold them against that.
+notebooks: $(VENV)/.installed-dev
+	$(BIN)/python tests/notebooks
 
 # Changes the code in 60 places, one at a time in a copy, and lists what no test notices; before a release.
 SEED ?= 0
