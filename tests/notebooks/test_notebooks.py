@@ -75,24 +75,36 @@ def test_attacks_vs_defenses_on_a_grid(tmp_path: Path) -> None:
         Store(tmp_path / "results" / "sample").write(record)
     text = shown(execute(path).notebook)
     assert "partial_attention_inversion" in text
-    assert text.count("image/png") == 2
+    assert text.count("image/png") == 3
     assert "Lee" in text
 
 
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_begins_with_an_attack_that_runs(path: Path) -> None:
+    sources = [cell.source for cell in code(read(path))]
+    assert "from experiments import Lab" in "".join(sources[:2])
+    assert any("lab.attack(" in source for source in sources[:5])
+
+
 def test_attacks_vs_defenses() -> None:
-    assert "image/png" in committed("01_attacks_vs_defenses")
+    text = committed("01_attacks_vs_defenses")
+    assert text.count("image/png") == 2
+    assert 'class="recovered secret"' in text
+    assert "95 % interval" in text
 
 
 def test_confidential_prompting() -> None:
     text = committed("02_confidential_prompting")
-    assert text.count("image/png") == 2
+    assert text.count("image/png") == 4
+    assert "' biopsy'" in text  # named by the span of the replies
     assert "partial_attention_inversion" in text
     assert "Which stream is real?" in text
 
 
 def test_weight_decomposition() -> None:
     text = committed("03_weight_decomposition")
-    assert text.count("image/png") == 2
+    assert text.count("image/png") == 5
+    assert "overlap 1.00" in text
     assert "A device that tampers" in text
     assert "failed" not in text
     assert "| ... |" not in text
@@ -100,7 +112,8 @@ def test_weight_decomposition() -> None:
 
 def test_keyed_shaking() -> None:
     text = committed("04_keyed_shaking")
-    assert text.count("image/png") == 1
+    assert text.count("image/png") == 2
+    assert "100% of the ids recovered by their rows' lengths" in text
     assert "A model tuned under a key" in text
     assert "private-0" in text
     assert "failed" not in text
