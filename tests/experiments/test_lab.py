@@ -254,7 +254,7 @@ def test_a_party_that_dies_is_replaced_at_the_next_question() -> None:
         before = lab.ask(TEXT)
         assert lab._live is not None
         os.kill(lab._live[0].boundary.pids[1], 9)
-        with pytest.raises(LabError, match=r"ended|gone|went|lost|closed"):
+        with pytest.raises(LabError, match=r"ended|gone|went|lost|closed|disconnected"):
             lab.ask(TEXT)
         assert lab.ask(TEXT).text == before.text
 
