@@ -85,7 +85,8 @@ def trade_figure(
             _leak(left, place, battery, leak)
         _dots(middle, [_mean(battery, utility) for battery in shown], CATEGORIES[0], CARDS[utility].ceiling == 0)
         _dots(right, [_mean(battery, latency) for battery in shown], CATEGORIES[2])
-        left.set_yticks(range(len(shown)), [_name(battery, unsaid) for battery in shown])
+        several = len({battery.name for battery in shown}) > 1
+        left.set_yticks(range(len(shown)), [_name(battery, unsaid, several) for battery in shown])
         left.set_ylim(len(shown) - 0.5, -0.5)
         left.grid(axis="y", visible=False)
         percent_axis(left, "x")
@@ -137,9 +138,11 @@ def _mean(battery: Battery, metric: str) -> float:
     return score.value if score else math.nan
 
 
-def _name(battery: Battery, unsaid: Sequence[str]) -> str:
-    """What sets one setting apart; the defense's own name where nothing does."""
+def _name(battery: Battery, unsaid: Sequence[str], several: bool) -> str:
+    """What sets one setting apart, after the defense's own name where there are several or nothing else does."""
     options = [word for word in battery.label.split(" ") if word not in (battery.name, *unsaid)]
+    if several:
+        return _words([f"{battery.name} {', '.join(options)}".rstrip()])
     return _words(options) or f"{battery.name} as it is"
 
 
