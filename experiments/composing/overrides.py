@@ -167,7 +167,8 @@ def explain(error: Exception, arguments: Sequence[str], folder: Path, config_nam
     unknown = re.search(r"Could not override '([^']+)'|Key '([^']+)' is not in struct", text)
     if unknown:
         word = next(group for group in unknown.groups() if group)
-        return f"unknown key '{word}': {nearest(word, _keys(arguments, word, folder, config_name))}"
+        known = (key for key in _keys(arguments, word, folder, config_name) if key != word)  # a group of other commands
+        return f"unknown key '{word}': {nearest(word, known)}"
     return re.sub(r"See https://\S+ for details", "", str(error))
 
 

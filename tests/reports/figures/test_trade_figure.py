@@ -29,11 +29,16 @@ def test_each_setting_has_a_row_with_its_leak_utility_and_time(frame: pd.DataFra
     figure = trade_figure(frame, unsaid=["layer=1"])
     found = batteries(frame)
     assert len(names(figure)) == len(found)
-    assert {"smd as it is", "split as it is", "layer 4", "epsilon[metric] 8"} <= set(names(figure))
+    assert {"smd", "split", "split layer 4", "dp text epsilon[metric] 8"} <= set(names(figure))
     for axes, metric in zip(figure.axes[1:], ("kl", "tpot_ms"), strict=True):
         drawn = np.asarray(axes.lines[-1].get_xdata(), dtype=float)
         expected = [battery.common(metric) for battery in found]
         assert drawn.tolist() == [max(score.value, 1e-6) if score else math.nan for score in expected]
+
+
+def test_of_one_defense_the_rows_bear_its_options_alone(frame: pd.DataFrame) -> None:
+    figure = trade_figure(frame[frame["defense"] == "split"], unsaid=["layer=1"])
+    assert {"split as it is", "layer 4"} <= set(names(figure))
 
 
 def test_the_best_attack_is_named_and_a_defense_nobody_reads_is_untested(frame: pd.DataFrame) -> None:
