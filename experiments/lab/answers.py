@@ -20,7 +20,7 @@ from smd_research.models.bundle import Bundle
 
 @dataclass(frozen=True, repr=False, eq=False)
 class LabAnswer:
-    """The answer to one prompt under a defense. Its repr never shows what was said; :meth:`_repr_html_` does.
+    """The answer to one prompt under a defense. Its repr never shows what was said; ``_repr_html_`` does.
 
     ``dataclasses.replace(answer, view=...)`` is the same answer with another view, e.g. with messages left out.
 

@@ -30,7 +30,7 @@ Others = Callable[[Prompt], Sequence[Prompt]]
 
 @dataclass(frozen=True, repr=False, eq=False)
 class LabGuess:
-    """What an attack made of one view. Its repr never shows a text; :meth:`_repr_html_` does.
+    """What an attack made of one view. Its repr never shows a text; ``_repr_html_`` does.
 
     Attributes:
         made: the guess as the attack made it, at the user's own tokens.
