@@ -51,7 +51,7 @@ def plan(values: Mapping[str, Any], choices: Mapping[str, Any], overrides: Seque
         transport=values["transport"],
         versions=versions(parts),
         device=values["device"],
-        command=" ".join(["smd run", *map(shlex.quote, overrides)]),
+        command=command_of(overrides),
     )
     return Plan(
         cell,
@@ -65,6 +65,11 @@ def plan(values: Mapping[str, Any], choices: Mapping[str, Any], overrides: Seque
         values["trainer"],
         values["record_texts"],
     )
+
+
+def command_of(overrides: Sequence[str]) -> str:
+    """The command that runs a cell again, without the folder that its record went to, which is each reader's own."""
+    return " ".join(["smd run", *(shlex.quote(word) for word in overrides if not word.startswith("results_dir="))])
 
 
 def versions(parts: Mapping[str, Mapping[str, Any]]) -> dict[str, int]:

@@ -45,3 +45,9 @@ def test_every_figure_of_a_table_comes_from_a_record_beside_it(name: str) -> Non
     named = {cell for column in table if column.endswith(" cells") for text in table[column] for cell in text.split()}
     assert named
     assert named <= ids
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (REFERENCE / "records").glob("*.parquet")))
+def test_no_record_names_a_folder_of_whoever_made_it(name: str) -> None:
+    for record in packed(REFERENCE / "records" / f"{name}.parquet"):
+        assert "results_dir=" not in record.cell.command

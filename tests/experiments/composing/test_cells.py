@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from experiments.composing.cells import digest, named
+from experiments.composing.cells import command_of, digest, named
 
 
 def test_a_part_is_named_by_its_option_and_what_tells_it_apart(tmp_path: Path) -> None:
@@ -10,6 +10,11 @@ def test_a_part_is_named_by_its_option_and_what_tells_it_apart(tmp_path: Path) -
     assert named({"_target_": "a.B", "name": "gpt2"}, "hub")["name"] == "gpt2"
     assert named({"_target_": "a.B", "family": "qwen3"}, "random")["name"] == "random-qwen3"
     assert named({"_target_": "a.B", "path": str(tmp_path)}, "local")["name"] == f"local-{tmp_path.name}"
+
+
+def test_a_recorded_command_leaves_out_where_its_record_went() -> None:
+    words = ["defense=smd", "results_dir=/home/somebody/study", "attack.judges=[likelihood,random]"]
+    assert command_of(words) == "smd run defense=smd 'attack.judges=[likelihood,random]'"
 
 
 def test_a_moved_file_keeps_its_digest_and_a_changed_one_does_not(tmp_path: Path) -> None:
