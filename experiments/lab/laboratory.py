@@ -20,18 +20,17 @@ from experiments.lab.guesses import LabGuess, LabOutcome
 from experiments.lab.planning import Options, attack_of, called
 from experiments.lab.targets import Attacked, others_of, seen_of, targets_of
 from experiments.lab.tuned import LabTuning
-from experiments.trials.impersonating import impersonated
+from experiments.trials.impersonating import replay
 from experiments.trials.lives import life_of
 from experiments.trials.plain import Plain, plain_answers
 from experiments.trials.plan import Plan
 from experiments.trials.pursuing import admit, pursue
-from experiments.trials.pursuit import Impersonated, Pursuit
-from experiments.trials.seen import SERVE, Seen
+from experiments.trials.pursuit import Pursuit
+from experiments.trials.seen import SERVE
 from experiments.trials.serving import opening_of, serve_one
 from experiments.trials.trial import knowledge, trial
 from experiments.trials.workbench import Workbench
 from smd_research.boundary import AdversaryView
-from smd_research.boundary.session import Impostor
 from smd_research.core.errors import LabError, NotApplicableError, PromptError
 from smd_research.data.prompts import Prompt
 from smd_research.defenses.base import Defense, Deployment, Prepared
@@ -227,10 +226,10 @@ class Lab:
             seen = what.seen if isinstance(what, LabTuning) else seen_of(self.prepared, targets)
             public = knowledge(plan, self._workbench, seen)
             answers = [one for one in targets if isinstance(one, LabAnswer)]
-            replay = None if self._life.replay is None else partial(self._replay, [one.draw for one in answers])
-            if replay and made.impostor(public) is not None and (not answers or len(answers) < len(targets)):
+            again = None if self._life.replay is None else partial(replay, draws=[one.draw for one in answers])
+            if again and made.impostor(public) is not None and (not answers or len(answers) < len(targets)):
                 raise NotApplicableError(f"{name} asks again in the provider's place: give it an answer, and no view")
-            findings = pursue(made, Pursuit(plan, self._workbench, seen, public, replay, self._record_of, seed))
+            findings = pursue(made, Pursuit(plan, self._workbench, seen, public, again, self._record_of, seed))
             if (targets and not findings.prompts) or isinstance(what, LabTuning | None):
                 return LabOutcome(name, findings.metrics, findings.items)
             guesses = [
@@ -325,19 +324,6 @@ class Lab:
         if self._live is not None:
             (_, stack), self._live = self._live, None
             stack.close()
-
-    def _replay(self, draws: Sequence[int], plan: Plan, seen: Seen, impostor: Impostor) -> Sequence[Impersonated]:
-        """The prompts that were answered, under their draws, served by an impostor."""
-        cell = plan.cell
-        return impersonated(
-            seen.prepared,
-            seen.truth.prompts,
-            impostor,
-            max_new_tokens=cell.max_new_tokens,
-            transport=cell.transport,
-            threads=plan.threads,
-            draws=draws,
-        )
 
     def _record_of(self, plan: Plan) -> Record:
         """A cell that an attack stands beside, run and not written."""

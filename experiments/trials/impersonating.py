@@ -19,8 +19,8 @@ from smd_research.defenses.base import Prepared
 from smd_research.metrics import Estimate
 
 
-def replay(plan: Plan, seen: Seen, impostor: Impostor) -> list[Impersonated]:
-    """The prompts that were served, served by an impostor."""
+def replay(plan: Plan, seen: Seen, impostor: Impostor, draws: Sequence[int] | None = None) -> Sequence[Impersonated]:
+    """The prompts that were served, served by an impostor; ``draws`` as :func:`impersonated` takes them."""
     cell = plan.cell
     return impersonated(
         seen.prepared,
@@ -29,6 +29,7 @@ def replay(plan: Plan, seen: Seen, impostor: Impostor) -> list[Impersonated]:
         max_new_tokens=cell.max_new_tokens,
         transport=cell.transport,
         threads=plan.threads,
+        draws=draws,
     )
 
 

@@ -191,10 +191,9 @@ class Met:
         means = [sum(pair.values[side] for pair in pairs) / len(pairs) for side in (0, 1)]
         equal = tuple(pair.values[0] for pair in pairs if not pair.difference)
         texts = all(record.texts for record in self.records)
-        lacked = {**self.unpaired, **lacking}
-        return Compared(
-            metric, self.cells, (means[0], means[1]), found, lacked, tuple(flips), equal, texts, found.p
-        )  # fmt: skip
+        unpaired = {**self.unpaired, **lacking}
+        both = (means[0], means[1])
+        return Compared(metric, self.cells, both, found, unpaired, tuple(flips), equal, texts, found.p)
 
     def _valued(self, metric: str) -> tuple[list[Flip], dict[str, int]]:
         """The prompts with a value on both sides, and how many have one on a single side; of none nothing is said."""

@@ -533,6 +533,17 @@ def test_maxima_and_what_they_leave_read_more_tokens_than_a_head_has_dimensions(
     assert not solution.stages.tokens.get("pursuit")
 
 
+def test_a_prompt_that_maxima_name_whole_needs_no_row_space() -> None:
+    """Too few rows to span what the values span, and each position the maximum of some row."""
+    for seed in range(40):
+        seen, table, ids = spanned(seed, 2, 1)
+        if len(named(seen, table, 2, {})) == 2:
+            assert list(solve(seen, table, 2, np.random.default_rng(0)).ids) == ids
+            break
+    else:
+        pytest.fail("no seed names both positions")
+
+
 def test_queries_turned_back_name_what_turned_keys_name(embedded: Bundle) -> None:
     attack = fitted(embedded)
     ids = prompt_ids(embedded, " ".join(document.text for document in generate("mixed", "validation", 3)), 48)

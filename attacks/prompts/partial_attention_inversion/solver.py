@@ -96,7 +96,7 @@ def solve(
         with stages.timed("deduction"):
             sure, looked = named(seen, table, length, known), table.size * (length - len(known))
         with stages.timed("peeling"):
-            found = _spanned(seen, table, length, sure)
+            found = _peeled(seen, table, length, sure) if len(sure) > len(known) else None
     if found is not None:
         with stages.timed("row_space"):
             offered = _offered(seen, table, found, effort, rng, looked)
@@ -122,13 +122,21 @@ def solve(
 
 def _spanned(seen: Measurements, table: LayerTable, length: int, known: Mapping[int, int]) -> Spanned | None:
     """What the row space says; where the rows span all they can, once what is known has been taken out of them."""
-    places = list(range(length))
     found = span(seen, table, length, {})
-    if found is None and known and seen.names_maxima:
-        places = [place for place in places if place not in known]
-        found = span(seen, table, length, dict(known))
-    if found is None or not known:
-        return found
+    if found is None:
+        return _peeled(seen, table, length, known) if known and seen.names_maxima else None
+    return _told(found, range(length), length, known)
+
+
+def _peeled(seen: Measurements, table: LayerTable, length: int, known: Mapping[int, int]) -> Spanned | None:
+    """What the row space says of the other places, once the known ones have been taken out of the rows."""
+    places = [place for place in range(length) if place not in known]
+    found = span(seen, table, length, dict(known)) if places else Spanned([], [])
+    return found and _told(found, places, length, known)
+
+
+def _told(found: Spanned, places: Sequence[int], length: int, known: Mapping[int, int]) -> Spanned:
+    """What was found at some places, and what is known, as of all places."""
     said = dict(zip(places, zip(found.ids, found.shortlists, strict=True), strict=True))
     said |= {place: (token, torch.tensor([token])) for place, token in known.items()}
     return Spanned([said[place][0] for place in range(length)], [said[place][1] for place in range(length)])
