@@ -91,6 +91,18 @@ def test_no_output_leaves_the_field_in_the_worst_case(field: Field, n: int) -> N
     assert closest > 0.9 * (field.prime // 2), "the bound is not looser than it has to be"
 
 
+@FIELD
+@pytest.mark.parametrize("largest", [0, 1, 7])
+def test_few_small_weights_whose_bound_is_beyond_64_bits_are_served(field: Field, largest: int) -> None:
+    integers = torch.tensor([[largest, -largest, 0], [0, 0, largest]], dtype=torch.int8)
+    point = FixedPoint.of(integers, torch.ones(2), field)
+    x, step = point.encode(torch.tensor([[1.0, -3.0, 0.5], [2.0**-20, 0.0, 2.0**40]]))
+    assert all(sum(v * v for v in row) <= point.limit for row in x.tolist())
+    y = x.numpy().astype(object) @ integers.numpy().astype(object).T
+    assert abs(y).max() <= field.prime // 2
+    assert (step * x.double())[0].tolist() == [1.0, -3.0, 0.5]
+
+
 def test_an_outlier_costs_no_bits_but_those_of_its_own_row() -> None:
     point, _, a = _drawn(WIDE, 1)
     alone = point.encode(a).step

@@ -127,7 +127,8 @@ class FixedPoint:
         exponent = torch.frexp(self.room / lengths.clamp_(min=_SHORTEST)).exponent
         finest = torch.ldexp(torch.full_like(lengths, 0.5), exponent)  # steps in one
         x = (exact * finest).round_()
-        if not bool((x.square().sum(1) <= self.limit).all()):  # written so that a number that is not a number fails it
+        # a float, since the bound of a few small weights is beyond int64; so written that what is no number fails it
+        if not bool((x.square().sum(1) <= float(self.limit)).all()):
             if bool(torch.isfinite(exact).all()):
                 raise FixedPointOverflowError("a row is longer than the bound: its products could leave the field")
             raise FixedPointOverflowError("an activation is not finite: it has no fixed point")
