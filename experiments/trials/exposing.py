@@ -38,7 +38,7 @@ def exposure(
     spent = cost(sizes, ranks, min(CONTEXT, original.geometry.context))
     if not spent.secure_params:
         return {}
-    increase = metrics.loss([b - a for a, b in zip(true, out, strict=True)], tokens)
+    increase = metrics.mean_by_token([b - a for a, b in zip(true, out, strict=True)], tokens)
     millions = spent.secure_params / 1e6
     shown = overlaps(original, held, ranks)
     square = [value for name, value in shown.items() if len(set(sizes.matrices[name])) == 1]

@@ -80,9 +80,9 @@ def compared(
     back = scores(mended, documents, "restored") if guess.weights else out
     equal = [float((a == b).float().mean()) for a, b in zip(true.greedy, back.greedy, strict=True)]
     found = {
-        "original_loss": metrics.loss(true.nll, tokens),
-        "exposed_loss": metrics.loss(out.nll, tokens),
-        "restored_loss": metrics.loss(back.nll, tokens),
+        "original_loss": metrics.mean_by_token(true.nll, tokens),
+        "exposed_loss": metrics.mean_by_token(out.nll, tokens),
+        "restored_loss": metrics.mean_by_token(back.nll, tokens),
         "restored_perplexity": metrics.perplexity(back.nll, tokens),
         "restored_top1": metrics.summarise("restored_top1", equal),
         "rec_exposed": metrics.recovery(out.nll, back.nll, true.nll),
@@ -91,11 +91,11 @@ def compared(
         **{name: Estimate(value) for name, value in guess.facts.items()},
     }
     if scratch is not None:
-        found["scratch_loss"] = metrics.loss(scratch, tokens)
+        found["scratch_loss"] = metrics.mean_by_token(scratch, tokens)
         found["rec_scratch"] = metrics.recovery(scratch, back.nll, true.nll)
     if relative is not None:
         known = scores(relative, documents, "public relative")
-        found["public_loss"] = metrics.loss(known.nll, tokens)
+        found["public_loss"] = metrics.mean_by_token(known.nll, tokens)
         found["private_gain"] = metrics.recovery(known.nll, back.nll, true.nll)
     if secret := public.published(SecretParts):
         found |= exposure(original, public.bundle, secret.ranks, true.nll, out.nll, tokens)

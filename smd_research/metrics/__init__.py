@@ -3,7 +3,7 @@
 from smd_research.metrics.card import Card
 from smd_research.metrics.cards import CARDS, SCORES, summarise
 from smd_research.metrics.cost import resident_mb
-from smd_research.metrics.estimate import Estimate, Scale, aggregate, perplexity
+from smd_research.metrics.estimate import Estimate, Scale, aggregate, mean_by_token, perplexity
 from smd_research.metrics.memory import Mapped, mapped, private_bytes, shared_once
 from smd_research.metrics.paired import PairedMean, paired_mean
 from smd_research.metrics.privacy import (
@@ -20,7 +20,7 @@ from smd_research.metrics.privacy import (
     top5_accuracy,
     top_k_accuracy,
 )
-from smd_research.metrics.restoration import loss, recovery, weight_error
+from smd_research.metrics.restoration import recovery, weight_error
 from smd_research.metrics.streams import JUDGES, streams
 from smd_research.metrics.tuning import f1_macro, running_share
 from smd_research.metrics.utility import greedy_equal, kl, logit_error, negative_log_likelihood
@@ -44,8 +44,8 @@ __all__ = [
     "greedy_equal",
     "kl",
     "logit_error",
-    "loss",
     "mapped",
+    "mean_by_token",
     "negative_log_likelihood",
     "paired_mean",
     "perplexity",

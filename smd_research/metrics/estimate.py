@@ -58,11 +58,35 @@ def aggregate(values: Iterable[float | bool | None], scale: Scale = "linear") ->
     return Estimate(mean, max(low, 0.0) if scale == "positive" else low, high, kept.size)
 
 
-def perplexity(nll: Sequence[float], tokens: Sequence[int]) -> Estimate:
-    """Token-weighted perplexity, its interval taken over prompts.
+def mean_by_token(sums: Sequence[float], tokens: Sequence[int]) -> Estimate:
+    """Token-weighted mean over prompts, of an amount or of a difference: ``sum sums / sum tokens``.
 
-    ``exp(sum nll / sum tokens)``: the ratio of two sums over prompts, so the interval is that of the ratio estimator
-    (linearised, Student's t) on the log scale, cut at 1.
+    Its interval is that of the ratio estimator (linearised, Student's t), taken over prompts.
+
+    Args:
+        sums: for each prompt the sum over its scored tokens.
+        tokens: for each prompt how many tokens were scored; prompts with none are left out.
+
+    Raises:
+        ValueError: when the two do not match.
+    """
+    if len(sums) != len(tokens):
+        raise ValueError(f"{len(sums)} sums for {len(tokens)} token counts")
+    pairs = [(s, t) for s, t in zip(sums, tokens, strict=True) if t > 0 and not math.isnan(s)]
+    n = len(pairs)
+    if n == 0:
+        return Estimate(math.nan, n=0)
+    values, counts = np.array(pairs, dtype=float).T
+    mean = float(values.sum() / counts.sum())
+    if n == 1:
+        return Estimate(mean, n=1)
+    spread = math.sqrt(n / (n - 1) * float(np.square(values - mean * counts).sum())) / float(counts.sum())
+    reach = float(stats.t.ppf(0.5 + LEVEL / 2, n - 1)) * spread
+    return Estimate(mean, mean - reach, mean + reach, n)
+
+
+def perplexity(nll: Sequence[float], tokens: Sequence[int]) -> Estimate:
+    """Token-weighted perplexity, ``exp(sum nll / sum tokens)``, its interval that of the mean's logarithm, cut at 1.
 
     Args:
         nll: for each prompt the summed negative log-likelihood of its scored tokens, in nats.
@@ -71,19 +95,10 @@ def perplexity(nll: Sequence[float], tokens: Sequence[int]) -> Estimate:
     Raises:
         ValueError: when the two do not match.
     """
-    if len(nll) != len(tokens):
-        raise ValueError(f"{len(nll)} likelihoods for {len(tokens)} token counts")
-    pairs = [(s, t) for s, t in zip(nll, tokens, strict=True) if t > 0 and not math.isnan(s)]
-    n = len(pairs)
-    if n == 0:
-        return Estimate(math.nan, n=0)
-    sums, counts = np.array(pairs, dtype=float).T
-    mean = sums.sum() / counts.sum()
-    if n == 1:
-        return Estimate(float(np.exp(mean)), n=1)
-    spread = np.sqrt(n / (n - 1) * ((sums - mean * counts) ** 2).sum()) / counts.sum()
-    reach = stats.t.ppf(0.5 + LEVEL / 2, n - 1) * spread
-    return Estimate(float(np.exp(mean)), float(np.exp(max(mean - reach, 0.0))), float(np.exp(mean + reach)), n)
+    mean = mean_by_token(nll, tokens)
+    # written so that what has no interval keeps none
+    low = mean.low if math.isnan(mean.low) else max(mean.low, 0.0)
+    return Estimate(float(np.exp(mean.mean)), float(np.exp(low)), float(np.exp(mean.high)), mean.n)
 
 
 def _student(values: np.ndarray) -> tuple[float, float, float]:

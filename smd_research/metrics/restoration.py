@@ -12,17 +12,11 @@ import numpy as np
 from scipy import stats
 
 from smd_research.metrics.card import Card
-from smd_research.metrics.estimate import Estimate, perplexity
+from smd_research.metrics.estimate import Estimate
 from smd_research.metrics.interval import LEVEL
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-
-def loss(nll: Sequence[float], tokens: Sequence[int]) -> Estimate:
-    """Mean loss in nats a token, its interval taken over documents."""
-    found = perplexity(nll, tokens)
-    return Estimate(math.log(found.mean), math.log(found.low), math.log(found.high), found.n)
 
 
 def _loss_card(name: str, label: str, of: str) -> Card:

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from smd_research.metrics import CARDS, aggregate, perplexity, summarise
+from smd_research.metrics import CARDS, aggregate, mean_by_token, perplexity, summarise
 
 SHARES = st.lists(st.floats(0, 1), min_size=1, max_size=20)
 
@@ -122,6 +122,15 @@ def test_the_perplexity_interval_of_two_prompts_is_that_of_the_ratio_estimator_b
     equal = perplexity([11.0, 12.0, 14.0], [10, 10, 10])
     mean = aggregate([1.1, 1.2, 1.4])
     assert (math.log(equal.low), math.log(equal.high)) == (pytest.approx(mean.low), pytest.approx(mean.high))
+
+
+@given(st.lists(st.tuples(st.floats(-30, 30), st.integers(1, 40)), min_size=2, max_size=12))
+def test_a_difference_by_token_has_an_interval_about_it_whatever_its_sign(documents: list[tuple[float, int]]) -> None:
+    sums, tokens = map(list, zip(*documents, strict=True))
+    found = mean_by_token(sums, tokens)
+    assert found.low <= found.mean <= found.high
+    other = mean_by_token([-value for value in sums], tokens)
+    assert (other.low, other.high) == (pytest.approx(-found.high), pytest.approx(-found.low))
 
 
 def test_the_perplexity_interval_covers() -> None:

@@ -14,15 +14,6 @@ from smd_research import metrics
 LOSSES = st.lists(st.floats(0.5, 50), min_size=2, max_size=20)
 
 
-def test_loss_is_the_logarithm_of_the_perplexity_of_the_same_documents() -> None:
-    nll, tokens = [12.0, 30.0, 9.0], [4, 9, 5]
-    loss, perplexity = metrics.loss(nll, tokens), metrics.perplexity(nll, tokens)
-    assert loss.mean == pytest.approx(51 / 18)
-    assert math.exp(loss.low) == pytest.approx(perplexity.low)
-    assert loss.low < loss.mean < loss.high
-    assert loss.n == 3
-
-
 def test_recovery_reads_as_the_formula_does() -> None:
     """Losses 6, 4 and 2: half of the way; 1 beyond it where the control stands at 3.5."""
     out, back, true = [12.0, 6.0], [8.0, 4.0], [4.0, 2.0]

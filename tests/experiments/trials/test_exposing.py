@@ -29,3 +29,11 @@ def test_nothing_secret_exposes_nothing() -> None:
     bundle = random("llama")
     found = Slip(split="none", bits=None, visibility="boundary").prepare(bundle)
     assert exposure(bundle, found.public, found.parts.ranks, [1.0], [1.0], [2]) == {}
+
+
+def test_a_model_that_lost_nothing_may_stand_below_the_original() -> None:
+    bundle = random("llama")
+    found = Slip(rank=4, split="bottom").prepare(bundle)
+    better = exposure(bundle, found.public, found.parts.ranks, [10.0, 20.0, 15.0], [9.9, 19.7, 14.8], [4, 8, 6])
+    for name in ("exposed_increase", "increase_per_parameter"):
+        assert better[name].low < better[name].mean < better[name].high < 0
