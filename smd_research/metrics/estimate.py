@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from smd_research.metrics.interval import LEVEL, bounded_interval
 
@@ -81,7 +81,7 @@ def mean_by_token(sums: Sequence[float], tokens: Sequence[int]) -> Estimate:
     if n == 1:
         return Estimate(mean, n=1)
     spread = math.sqrt(n / (n - 1) * float(np.square(values - mean * counts).sum())) / float(counts.sum())
-    reach = float(stats.t.ppf(0.5 + LEVEL / 2, n - 1)) * spread
+    reach = float(scipy.stats.t.ppf(0.5 + LEVEL / 2, n - 1)) * spread
     return Estimate(mean, mean - reach, mean + reach, n)
 
 
@@ -105,5 +105,5 @@ def _student(values: np.ndarray) -> tuple[float, float, float]:
     mean = float(values.mean())
     if values.size < 2:
         return mean, math.nan, math.nan
-    reach = float(stats.t.ppf(0.5 + LEVEL / 2, values.size - 1) * stats.sem(values))
+    reach = float(scipy.stats.t.ppf(0.5 + LEVEL / 2, values.size - 1) * scipy.stats.sem(values))
     return mean, mean - reach, mean + reach

@@ -13,8 +13,8 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import optimize, stats
 
 LEVEL = 0.95
 
@@ -57,8 +57,8 @@ def bounded_interval(
 def clopper_pearson(hits: float, n: int, level: float = LEVEL) -> tuple[float, float]:
     """The interval of a share of ``n`` values of which each is a hit or not; part of a hit lies between."""
     tail = (1 - level) / 2
-    low = float(stats.beta.ppf(tail, hits, n - hits + 1)) if hits else 0.0
-    high = float(stats.beta.isf(tail, hits + 1, n - hits)) if hits < n else 1.0
+    low = float(scipy.stats.beta.ppf(tail, hits, n - hits + 1)) if hits else 0.0
+    high = float(scipy.stats.beta.isf(tail, hits + 1, n - hits)) if hits < n else 1.0
     return low, high
 
 
@@ -82,7 +82,7 @@ def _upper(hits: Values, of: Values, tail: float) -> float:
     def excess(bound: float) -> float:
         return _below_zero(found - bound * counted) - (1 - tail)
 
-    return float(optimize.brentq(excess, start, 1.0, xtol=1e-7)) if excess(start) < 0 else start
+    return float(scipy.optimize.brentq(excess, start, 1.0, xtol=1e-7)) if excess(start) < 0 else start
 
 
 def _below_zero(slopes: Values) -> float:

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from smd_research.core.seeds import generator
 from smd_research.metrics.estimate import Scale, aggregate
@@ -80,12 +80,12 @@ def _one_sided(values: Values) -> float:
     """The probability of differences that lie as far up, of shares, if their true mean were no more than 0."""
     up, down = int((values == 1).sum()), int((values == -1).sum())
     if up + down == np.count_nonzero(values):
-        return float(stats.binom.sf(up - 1, up + down, 0.5))
+        return float(scipy.stats.binom.sf(up - 1, up + down, 0.5))
     return probability_of_no_more(values, 0.0, lowest=-1.0)
 
 
 def _of_amounts(values: Values) -> PairedMean:
-    mean, error = float(values.mean()), float(stats.sem(values)) if values.size > 1 else math.nan
+    mean, error = float(values.mean()), float(scipy.stats.sem(values)) if values.size > 1 else math.nan
     if not error > 0:  # a single pair, or all alike
         certain = float(error == 0)
         low = high = mean if certain else math.nan

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from smd_research.metrics.card import Card
 from smd_research.metrics.estimate import Estimate
@@ -62,7 +62,7 @@ def recovery(reference: Sequence[float], attack: Sequence[float], original: Sequ
     if n == 1:
         return Estimate(share)
     spread = math.sqrt(n / (n - 1) * float(((gone - share * whole) ** 2).sum())) / float(whole.sum())
-    reach = float(stats.t.ppf(0.5 + LEVEL / 2, n - 1)) * spread
+    reach = float(scipy.stats.t.ppf(0.5 + LEVEL / 2, n - 1)) * spread
     return Estimate(share, share - reach, share + reach, n)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from smd_research.metrics.interval import LEVEL
 
@@ -34,5 +34,5 @@ def spread(values: Sequence[float]) -> Spread:
         return NOTHING
     if kept.size == 1:
         return Spread(float(kept[0]))
-    k = max(int(stats.binom.ppf((1 - LEVEL) / 2, kept.size, 0.5)), 1)
+    k = max(int(scipy.stats.binom.ppf((1 - LEVEL) / 2, kept.size, 0.5)), 1)
     return Spread(float(np.median(kept)), float(kept[k - 1]), float(kept[-k]))

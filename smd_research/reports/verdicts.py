@@ -16,13 +16,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
-from scipy import stats
+from scipy.special import ndtr, ndtri
 
 from smd_research.metrics.interval import LEVEL
 from smd_research.reports.points import Point
 
 _TAIL = (1 - LEVEL) / 2
-_REACH = float(stats.norm.isf(_TAIL))
+_REACH = float(-ndtri(_TAIL))
 _ROUNDING = 1e-12
 
 
@@ -130,7 +130,7 @@ def _above(one: Amount, bound: float) -> float:
     width = one.value - one.ends[0] if gap >= 0 else one.ends[1] - one.value
     if width <= _ROUNDING:
         return 0.0 if gap > _ROUNDING else 1.0
-    return float(stats.norm.sf(_REACH * gap / width))
+    return float(ndtr(-_REACH * gap / width))
 
 
 def holm(probabilities: Sequence[float]) -> list[float]:
