@@ -150,10 +150,10 @@ def batteries(source: Source) -> list[Battery]:
     found = _latest(found, "attack", _VARIED[1:])
     attacks = _labels_of("attack", [point.design for point in found])
     groups: dict[tuple[object, ...], list[Score]] = defaultdict(list)
-    for point in found:
-        of_point = {item.name: getattr(point, item.name) for item in fields(point)}
-        score = Score(**of_point, attack=attacks[point.design.parts["attack"].key])
-        groups[point.design.apart_from(*_VARIED)].append(score)
+    names = [item.name for item in fields(Point)]
+    for point, key in zip(found, _apart(found, _VARIED), strict=True):
+        of_point = {name: getattr(point, name) for name in names}
+        groups[key].append(Score(**of_point, attack=attacks[point.design.parts["attack"].key]))
     made = _made(list(groups.values()))
     return sorted(made, key=lambda b: (list(b.setting.values()), b.name != NOBODY, b.name, _natural(b.parameters)))
 
@@ -161,10 +161,17 @@ def batteries(source: Source) -> list[Battery]:
 def _latest(found: Sequence[Point], part: str, varied: Sequence[str]) -> list[Point]:
     """The points of the latest version of a part, among those that differ in nothing but what is varied."""
     versions: dict[tuple[object, ...], int] = defaultdict(int)
-    keys = [point.design.apart_from(*varied) for point in found]
+    keys = _apart(found, varied)
     for point, key in zip(found, keys, strict=True):
         versions[key] = max(versions[key], point.design.parts[part].version)
     return [p for p, key in zip(found, keys, strict=True) if p.design.parts[part].version == versions[key]]
+
+
+def _apart(found: Sequence[Point], varied: Sequence[str]) -> list[tuple[object, ...]]:
+    """What is left of each point's cell without what is varied; asked once for the many points of a cell."""
+    designs = {id(point.design): point.design for point in found}
+    known = {place: design.apart_from(*varied) for place, design in designs.items()}
+    return [known[id(point.design)] for point in found]
 
 
 def _made(groups: Sequence[Sequence[Score]]) -> list[Battery]:

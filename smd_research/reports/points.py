@@ -18,6 +18,9 @@ from smd_research.records.record import Status
 from smd_research.reports.designs import NO_CELL, Design, Labels, read_design
 
 Where: TypeAlias = Mapping[str, Label | Sequence[Label]]
+_FIGURES = ("id", "status", "reason", "path", "metric", "mean", "low", "high", "n")
+"""The columns of a frame that differ among the rows of one cell, or say how it ended."""
+
 Source: TypeAlias = pd.DataFrame | Sequence[BenchCase]
 
 
@@ -133,14 +136,11 @@ def _measured(case: BenchCase, quantity: str, spread: Spread, unit: str) -> Poin
 
 
 def _of_frame(frame: pd.DataFrame) -> Iterator[Point]:
-    cells: dict[str, tuple[Labels, Design]] = {}
-    for row in frame.to_dict("records"):
-        cell = str(row["id"])
-        if cell not in cells:
-            design = read_design(row)
-            cells[cell] = design.labels, design
+    designs = {str(row["id"]): read_design(row) for row in frame.drop_duplicates("id").to_dict("records")}
+    cells = {cell: (design.labels, design) for cell, design in designs.items()}
+    for row in frame[list(_FIGURES)].to_dict("records"):
+        cell, status, metric = str(row["id"]), Status(row["status"]), row["metric"]
         labels, design = cells[cell]
-        status, metric = Status(row["status"]), row["metric"]
         reason, folder = ("" if pd.isna(row[name]) else str(row[name]) for name in ("reason", "path"))
         if status is not Status.OK or not isinstance(metric, str):
             yield Point(labels, id=cell, status=status, reason=reason, design=design, folder=folder)

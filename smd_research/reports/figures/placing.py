@@ -3,10 +3,11 @@
 import math
 from collections.abc import Sequence
 
+import numpy as np
+import scipy
 from matplotlib.axes import Axes
 from matplotlib.patheffects import withStroke
 from matplotlib.transforms import Bbox
-from scipy.optimize import isotonic_regression
 
 from smd_research.reports.figures.style import INK, PAPER, QUIET
 
@@ -34,31 +35,23 @@ def place_labels(
         texts: one a point; lines after the first are written smaller and quieter.
         avoid: other things on the page, as ``(x0, y0, x1, y1)`` in data coordinates.
     """
+    if not points:
+        return
     scale = axes.figure.dpi / 72
-    spots = [(float(x), float(y)) for x, y in (axes.transData.transform(point) for point in points)]
-    taken = [
-        Bbox.from_bounds(x - _POINT * scale, y - _POINT * scale, 2 * _POINT * scale, 2 * _POINT * scale)
-        for x, y in spots
-    ]
-    things = []
-    for x0, y0, x1, y1 in avoid:
-        (left, bottom), (right, top) = axes.transData.transform([(x0, y0), (x1, y1)])
-        things.append(Bbox.from_extents(left - scale, bottom - scale, right + scale, top + scale))
-    frame = axes.get_window_extent()
+    spots = axes.transData.transform(points)
+    taken = [*np.hstack([spots - _POINT * scale, spots + _POINT * scale])]
+    corners = [axes.transData.transform([(x0, y0), (x1, y1)]).ravel() for x0, y0, x1, y1 in avoid]
+    things = np.reshape(corners, (-1, 4)) + scale * np.array([-1, -1, 1, 1])
+    frame = np.array(axes.get_window_extent().extents)
     for index in sorted(range(len(points)), key=lambda i: -spots[i][1]):
-        width, height = _size(axes, texts[index])
-        places = _places(spots[index], width, height, scale)
-        costs = [
-            (
-                _covered(box, taken, index, frame),
-                _is_ambiguous(box, spots, index),
-                sum(_overlap(box, t) for t in things),
-            )
-            for _, box in places
-        ]
-        _, box = places[costs.index(min(costs))]
-        taken.append(box)
-        _write(axes, points[index], spots[index], texts[index], box, scale, _is_ambiguous(box, spots, index))
+        boxes = _places(spots[index], *_size(axes, texts[index]), scale)
+        covered = _covered(boxes, np.array(taken[:index] + taken[index + 1 :]), frame)
+        ambiguous = _are_ambiguous(boxes, spots, index)
+        costs = list(zip(covered, ambiguous, _overlaps(boxes, things).sum(axis=1), strict=True))
+        best = costs.index(min(costs))
+        taken.append(boxes[best])
+        box, spot = Bbox.from_extents(*boxes[best]), (float(spots[index][0]), float(spots[index][1]))
+        _write(axes, points[index], spot, texts[index], box, scale, bool(ambiguous[best]))
 
 
 def place_ends(axes: Axes, ends: Sequence[tuple[float, float]], texts: Sequence[str], gap: float = 9.0) -> None:
@@ -88,7 +81,7 @@ def stacked(heights: Sequence[float], apart: float, frame: Bbox) -> list[float]:
     """Ascending heights moved as little as possible until each is ``apart`` above the one before."""
     steps = [apart * i for i in range(len(heights))]
     low, high = frame.y0 + apart / 2, max(frame.y1 - apart / 2 - steps[-1], frame.y0 + apart / 2)
-    moved = isotonic_regression([height - step for height, step in zip(heights, steps, strict=True)]).x
+    moved = scipy.optimize.isotonic_regression([height - step for height, step in zip(heights, steps, strict=True)]).x
     return [min(max(float(one), low), high) + step for one, step in zip(moved, steps, strict=True)]
 
 
@@ -103,26 +96,37 @@ def around(
     return float(left), float(bottom), float(right), float(top)
 
 
-def _places(spot: tuple[float, float], width: float, height: float, scale: float) -> list[tuple[float, Bbox]]:
-    found = []
-    for distance in _DISTANCES:
-        for dx, dy in _DIRECTIONS:
-            x = spot[0] + dx * distance * scale - width * (0.5 - 0.5 * ((dx > 0) - (dx < 0)))
-            y = spot[1] + dy * distance * scale - height * (0.5 - 0.5 * ((dy > 0) - (dy < 0)))
-            found.append((distance, Bbox.from_bounds(x, y, width, height)))
-    return found
+def _places(spot: np.ndarray, width: float, height: float, scale: float) -> np.ndarray:
+    """Where a label may stand, the nearest places first: a row ``(x0, y0, x1, y1)`` each."""
+    size, ways = np.array([width, height]), np.array(_DIRECTIONS)
+    steps = np.array(_DISTANCES)[:, None, None] * scale * ways
+    low = (spot + steps - size * (0.5 - 0.5 * np.sign(ways))).reshape(-1, 2)
+    places: np.ndarray = np.hstack([low, low + size])
+    return places
 
 
-def _covered(box: Bbox, taken: Sequence[Bbox], own: int, frame: Bbox) -> float:
-    """Area over points and texts, and area outside the frame, which is as bad."""
-    covered = sum(_overlap(box, other) for index, other in enumerate(taken) if index != own)
-    return round(covered + box.width * box.height - _overlap(box, frame), 6)
+def _covered(boxes: np.ndarray, taken: np.ndarray, frame: np.ndarray) -> np.ndarray:
+    """Of each box the area over points and texts, and its area outside the frame, which is as bad."""
+    covered = _overlaps(boxes, taken.reshape(-1, 4)).sum(axis=1)
+    area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    both: np.ndarray = np.round(covered + area - _overlaps(boxes, frame[None])[:, 0], 6)
+    return both
 
 
-def _is_ambiguous(box: Bbox, spots: Sequence[tuple[float, float]], own: int) -> bool:
-    """Whether a label stands nearer to another point than to its own."""
-    distances = [_distance(box, spot) for spot in spots]
-    return distances[own] > min(distances) + 1e-9
+def _overlaps(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """The area that each box, a row, shares with each of others, a column."""
+    low = np.maximum(boxes[:, None, :2], others[None, :, :2])
+    high = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
+    shared: np.ndarray = np.maximum(high - low, 0.0).prod(axis=2)
+    return shared
+
+
+def _are_ambiguous(boxes: np.ndarray, spots: np.ndarray, own: int) -> np.ndarray:
+    """Whether each box stands nearer to another point than to its own."""
+    near = np.clip(spots[None], boxes[:, None, :2], boxes[:, None, 2:])
+    distances = np.hypot(*np.moveaxis(near - spots[None], 2, 0))
+    nearer: np.ndarray = distances[:, own] > distances.min(axis=1) + 1e-9
+    return nearer
 
 
 def _distance(box: Bbox, spot: tuple[float, float]) -> float:
@@ -132,11 +136,6 @@ def _distance(box: Bbox, spot: tuple[float, float]) -> float:
 
 def _nearest(box: Bbox, spot: tuple[float, float]) -> tuple[float, float]:
     return min(max(spot[0], box.x0), box.x1), min(max(spot[1], box.y0), box.y1)
-
-
-def _overlap(one: Bbox, other: Bbox) -> float:
-    shared = Bbox.intersection(one, other)
-    return float(shared.width * shared.height) if shared is not None else 0.0
 
 
 def _lines(text: str) -> list[tuple[str, float, str]]:

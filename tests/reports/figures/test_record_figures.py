@@ -1,6 +1,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from grid import records
@@ -13,7 +14,7 @@ from smd_research.core.errors import RecordError
 from smd_research.records import frame_of
 from smd_research.reports.figures.epsilon import epsilon_figure, epsilon_sweep
 from smd_research.reports.figures.frontier import frontier, frontier_figure, frontier_points
-from smd_research.reports.figures.placing import place_labels
+from smd_research.reports.figures.placing import _overlaps, place_labels
 from smd_research.reports.figures.style import house_style, new_figure
 
 
@@ -129,3 +130,16 @@ def test_figures_are_written_as_pictures(frame: pd.DataFrame, tmp_path: Path) ->
         with Image.open(path) as picture:
             assert picture.format == "PNG"
             assert picture.width > 1000
+
+
+def test_areas_of_labels_are_those_of_matplotlibs_boxes() -> None:
+    rng = np.random.default_rng(0)
+    corners = rng.integers(0, 8, (40, 2, 2)).astype(float)
+    boxes = np.hstack([corners.min(axis=1), corners.max(axis=1) + 1])
+    found = _overlaps(boxes[:20], boxes[20:])
+    for one, row in zip(boxes[:20], found, strict=True):
+        for other, area in zip(boxes[20:], row, strict=True):
+            shared = Bbox.intersection(Bbox.from_extents(*one), Bbox.from_extents(*other))
+            assert area == (shared.width * shared.height if shared else 0.0)
+    assert found.any()
+    assert not found.all()
