@@ -19,6 +19,7 @@ from experiments.composing.app import launch
 from experiments.composing.cells import composed, plan
 from experiments.composing.checking import configured
 from experiments.composing.products import of_experiment
+from experiments.composing.sweeps import Sweep
 from experiments.trials.running import Runner
 
 
@@ -43,7 +44,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         asked = replace(plan(configured(cfg), job.runtime.choices, overrides), campaign=campaigns.of_run(job, words))
         sweep.attempt(asked, lambda: runner.run(asked), journal, sweep.position(job, words))
 
-    code = launch(one, "config", "smd run", words)
+    def swept(found: Sweep) -> None:
+        campaign = campaigns.of_run(found.job, words)
+        for place, cell in enumerate(found.cells, start=1):
+            overrides = [word for word in cell.words if not word.startswith("rerun=")]
+            asked = replace(plan(cell.values, cell.choices, overrides), campaign=campaign)
+            sweep.attempt(asked, partial(runner.run, asked), journal, (place, len(found.cells)))
+
+    code = launch(one, "config", "smd run", words, swept)
     return code or sweep.finish(journal, shlex.join(["smd", "run", *words]), bool(listed))
 
 

@@ -99,20 +99,21 @@ def metrics_table(record: Record) -> Table:
     return table
 
 
-def sweep(folders: Sequence[Path], results_dir: Path, listed: bool = False) -> None:
+def sweep(records: Sequence[Record], results_dir: Path, listed: bool = False) -> None:
     """Print the table of a sweep and draw its figure; n/a cells that nobody may attack stand as blanks.
 
     Where cells keep several kinds of secret, or are those that an experiment lists, both are grouped by what is secret.
     """
-    if not folders:
+    if not records:
         return
-    from smd_research.reports.tables.by_secret import has_several_secrets, rows_by_secret
+    from smd_research.reports.tables.by_secret import rows_by_secret
 
-    frame = frame_of([read(folder) for folder in folders])
+    frame = frame_of(records)
     if not (frame["status"] == "ok").any():
         return
     print()
-    grouped = has_several_secrets(frame) or (listed and rows_by_secret(frame))
+    secrets = {row.secret for row in rows_by_secret(frame)}
+    grouped = len(secrets) > 1 or (listed and secrets)
     (_all_secrets if grouped else _one_secret)(frame, results_dir / "figures")
     print(f"records: {(results_dir / 'cells').resolve()}")
 

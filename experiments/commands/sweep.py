@@ -5,7 +5,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,6 +55,7 @@ class Journal:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._scratch: Scratch | None = None
+        self._held: dict[str, Record] = {}
 
     @classmethod
     def new(cls) -> "Journal":
@@ -77,6 +78,20 @@ class Journal:
         """All entries, in the order in which they finished."""
         lines = self.path.read_text(encoding="utf-8").splitlines()
         return [JournalEntry(**json.loads(line)) for line in lines]
+
+    def hold(self, record: "Record") -> None:
+        """Keep what was read or written here without its items, so that the end of the command need not read it."""
+        self._held[str(record.path)] = replace(record, items=record.items.iloc[:0])
+
+    def records(self, entries: Sequence[JournalEntry]) -> list["Record"]:
+        """The records of entries that have one, without items where they were held.
+
+        Raises:
+            RecordError: one that another process wrote cannot be read.
+        """
+        from smd_research.records import read
+
+        return [self._held.get(entry.folder) or read(Path(entry.folder)) for entry in entries if entry.folder]
 
     def close(self) -> list[JournalEntry]:
         """All entries; the file is removed."""
@@ -137,6 +152,7 @@ def attempt(
         say(f"{counter}{title}: no record, and rerun=never")
         return None
     status = str(record.status)
+    journal.hold(record)
     known = " (known)" if reused else ""
     seconds = time.monotonic() - began
     _enter(journal, plan, status, record.reason, str(record.path), reused=reused, single=place is None, seconds=seconds)
@@ -197,7 +213,7 @@ def finish(journal: Journal, command: str, listed: bool = False) -> int:
             file=sys.stderr,
         )
         return 1
-    show.sweep([Path(entry.folder) for entry in entries if entry.folder], Path(entries[0].results_dir), listed)
+    show.sweep(journal.records(entries), Path(entries[0].results_dir), listed)
     return verdict(entries, command)
 
 

@@ -136,7 +136,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     again = shlex.join(["smd", "table", *(word for word in words if not word.startswith(("rerun=", "results_dir=")))])
     cells = list({plan.cell.id: plan.cell for plan in asked}.values())  # experiment=smoke may make one of several
     try:
-        measured = of_sweep(cells, folders, again) if table.sweep else of_benches(table, results_dir)
+        measured = of_sweep(cells, journal.records(entries), again) if table.sweep else of_benches(table, results_dir)
         again = " && ".join([*bench_commands(table), again])
         for path in write(table, measured, results_dir / "tables", name, again):
             print(path)

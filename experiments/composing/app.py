@@ -16,7 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from experiments.composing import overrides
 from experiments.composing.checking import check
 from experiments.composing.smoke import bring_down
-from experiments.composing.sweeps import check_sweep
+from experiments.composing.sweeps import Sweep, check_sweep
 from smd_research.core.errors import LabError
 from smd_research.core.paths import conf_dir
 
@@ -27,7 +27,13 @@ FAILED = 1
 INTERRUPTED = 130
 
 
-def launch(task: Callable[[DictConfig], None], config_name: str, program: str, argv: Sequence[str] | None) -> int:
+def launch(
+    task: Callable[[DictConfig], None],
+    config_name: str,
+    program: str,
+    argv: Sequence[str] | None,
+    sweep: Callable[[Sweep], None] | None = None,
+) -> int:
     """Run ``task`` on the configuration that ``argv`` composes, once or as a multirun.
 
     Args:
@@ -35,6 +41,7 @@ def launch(task: Callable[[DictConfig], None], config_name: str, program: str, a
         config_name: the primary configuration in ``conf/``.
         program: how the command calls itself in its help.
         argv: Hydra overrides and flags, unchanged; ``None`` takes the process's own.
+        sweep: called with the cells of a multirun of ``smd run`` in place of ``task``, where they stay in this process.
 
     Returns:
         0; 1 when the task raised a ``LabError``; 2 when the command line could not be composed. Either is explained in
@@ -57,13 +64,17 @@ def launch(task: Callable[[DictConfig], None], config_name: str, program: str, a
         except (LabError, overrides.UsageError, PermissionError, OmegaConfBaseException) as error:
             raised.append(error)  # kept, since Hydra would print its own account of it
 
+    def swept(found: Sweep) -> None:
+        begun.append(True)
+        assert sweep is not None
+        sweep(found)
+
     try:
         overrides.check_words(arguments, conf_dir())
         overrides.check_choices(arguments, conf_dir())
         with _arguments(program, arguments), _raised_errors(), _working_directory_on_path(), _own_warnings_in_a_line():
-            if config_name == RUN:
-                check_sweep(arguments)
-            hydra.main(version_base=VERSION_BASE, config_path=str(conf_dir()), config_name=config_name)(entry)()
+            if config_name != RUN or not check_sweep(arguments, swept if sweep else None):
+                hydra.main(version_base=VERSION_BASE, config_path=str(conf_dir()), config_name=config_name)(entry)()
         if raised:
             raise raised[0]
     except SystemExit as leaving:  # --help and argparse's own refusals

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from experiments.composing.words import Figure, Said, View
     from smd_research.boundary import Link
     from smd_research.core.cell import Cell
+    from smd_research.records import Record
     from smd_research.records.bench import BenchCase
     from smd_research.reports.claims import Claim
     from smd_research.reports.points import Source
@@ -138,18 +139,18 @@ def resolve(table: Declared) -> Presentation:
     return Presentation(resolve_view(table.view), resolve_figure(table.figure) if table.figure else None, tuple(claims))
 
 
-def of_sweep(cells: Sequence["Cell"], folders: Sequence[Path], command: str) -> TableSource:
+def of_sweep(cells: Sequence["Cell"], records: Sequence["Record"], command: str) -> TableSource:
     """What is known of a sweep.
 
     Args:
         cells: all that it declares.
-        folders: of the records there are.
+        records: there are; their items are not asked for.
         command: what runs the rest.
     """
-    from smd_research.records import frame_of_sweep, read
+    from smd_research.records import frame_of_sweep
     from smd_research.reports.samples import sample_of_frame
 
-    frame = frame_of_sweep(cells, [read(folder) for folder in folders])
+    frame = frame_of_sweep(cells, records)
     absent = int(frame["id"][frame["status"] == "missing"].nunique())
     remark = f"...: {absent} of {len(cells)} cells have not run yet; fill them with: {command}"
     return TableSource(frame, sample_of_frame(frame), (remark,) if absent else ())

@@ -42,18 +42,16 @@ def test_cells_that_an_experiment_lists_are_grouped_by_what_is_secret(
     in_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Also where the prompt alone is secret; a sweep shows attack by attack. Both say where the records lie."""
-    folders = []
+    written = []
     for defense, attack, leak in (("none", "reading", 1.0), ("smd", "vocab_matching", 0.25)):
         cell = replace(make_cell(), defense={"name": defense}, attack={"name": attack})
         metrics = {"span_exact": Estimate(leak, n=4), "tpot_ms": Estimate(2.0, n=4)}
-        written = Store(Path("results")).write(Record(Status.OK, cell, metrics=metrics))
-        assert written.path
-        folders.append(written.path)
-    sweep(folders, Path("results"), listed=True)
+        written.append(Store(Path("results")).write(Record(Status.OK, cell, metrics=metrics)))
+    sweep(written, Path("results"), listed=True)
     listed = capsys.readouterr().out
     assert "Every kind of defense, by what is secret" in listed
     assert (in_folder / "results" / "figures" / "overview.png").is_file()
-    sweep(folders, Path("results"))
+    sweep(written, Path("results"))
     plain = capsys.readouterr().out
     assert "Attacks against defenses" in plain
     assert (in_folder / "results" / "figures" / "frontier.png").is_file()
