@@ -78,7 +78,7 @@ def read_design(row: Mapping[Any, Any]) -> Design:
 
 def tell_apart(parts: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
     """Label each pair of a name and options (JSON): the name, with the options in which others of it differ."""
-    options = {(name, text): json.loads(text) for name, text in parts}
+    options = {(name, text): json.loads(text) for name, text in dict.fromkeys(parts)}
     differing: dict[str, set[str]] = {}
     for name, _ in options:
         kinds = [values for (other, _), values in options.items() if other == name]

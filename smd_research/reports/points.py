@@ -18,8 +18,8 @@ from smd_research.records.record import Status
 from smd_research.reports.designs import NO_CELL, Design, Labels, read_design
 
 Where: TypeAlias = Mapping[str, Label | Sequence[Label]]
-_FIGURES = ("id", "status", "reason", "path", "metric", "mean", "low", "high", "n")
-"""The columns of a frame that differ among the rows of one cell, or say how it ended."""
+_FIGURES = ("id", "status", "metric", "mean", "low", "high", "n")
+"""The columns of a frame that a point is made of beside what its cell is."""
 
 Source: TypeAlias = pd.DataFrame | Sequence[BenchCase]
 
@@ -80,6 +80,17 @@ def fits(point: Point, where: Where) -> bool:
     )
 
 
+def fitting(found: Sequence[Point], where: Where) -> list[Point]:
+    """The points that have the labels asked for; asked once of those that share theirs, as the points of a cell do."""
+    kept = {id(point.labels) for point in apart(found) if fits(point, where)}
+    return [point for point in found if id(point.labels) in kept]
+
+
+def apart(found: Iterable[Point]) -> list[Point]:
+    """A point of each that have labels of their own, in order."""
+    return list({id(point.labels): point for point in found}.values())
+
+
 def among(label: object, choices: Iterable[object]) -> bool:
     """Whether a label is one of several."""
     return any(same(label, choice) for choice in choices)
@@ -138,13 +149,14 @@ def _measured(case: BenchCase, quantity: str, spread: Spread, unit: str) -> Poin
 def _of_frame(frame: pd.DataFrame) -> Iterator[Point]:
     designs = {str(row["id"]): read_design(row) for row in frame.drop_duplicates("id").to_dict("records")}
     cells = {cell: (design.labels, design) for cell, design in designs.items()}
-    for row in frame[list(_FIGURES)].to_dict("records"):
-        cell, status, metric = str(row["id"]), Status(row["status"]), row["metric"]
+    told = (frame[name].astype(object).where(frame[name].notna(), "").tolist() for name in ("reason", "path"))
+    rows = zip(*(frame[name].tolist() for name in _FIGURES), *told, strict=True)
+    for cell, status, metric, mean, low, high, n, reason, folder in rows:
+        cell, status, reason, folder = str(cell), Status(status), str(reason), str(folder)
         labels, design = cells[cell]
-        reason, folder = ("" if pd.isna(row[name]) else str(row[name]) for name in ("reason", "path"))
         if status is not Status.OK or not isinstance(metric, str):
             yield Point(labels, id=cell, status=status, reason=reason, design=design, folder=folder)
             continue
-        figures = (row["mean"], row["low"], row["high"], int(row["n"]))
+        figures = (mean, low, high, int(n))
         unit = CARDS[metric].unit if metric in CARDS else ""
         yield Point(labels, metric, *figures, unit, cell, design=design, folder=folder)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import product
 
 from smd_research.records.options import Label
-from smd_research.reports.points import Point, among, same
+from smd_research.reports.points import Point, among, apart, same
 
 
 def rows_of(found: Sequence[Point], declared: Mapping[str, Sequence[Label] | None]) -> list[dict[str, Label]]:
@@ -20,7 +20,7 @@ def rows_of(found: Sequence[Point], declared: Mapping[str, Sequence[Label] | Non
     made: list[tuple[Label, ...]] = []
     if all(values is not None for values in given):
         made += product(*(values or () for values in given))
-    for point in found:
+    for point in apart(found):
         row = tuple(point.labels.get(name) for name in names)
         wanted = all(values is None or among(label, values) for label, values in zip(row, given, strict=True))
         if wanted and not any(all(map(same, row, other)) for other in made):

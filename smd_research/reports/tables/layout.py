@@ -10,7 +10,7 @@ from typing import Literal
 from smd_research.core.errors import RecordError
 from smd_research.records.options import Label
 from smd_research.reports.epsilons import notion_of_label, the_one
-from smd_research.reports.points import Point, Series, Source, Where, fits, points
+from smd_research.reports.points import Point, Series, Source, Where, apart, fitting, points
 from smd_research.reports.rows import rows_of, said
 from smd_research.reports.tables.entries import Show, absent, entry, head, labelled
 from smd_research.reports.tables.table import Column, Table, TableEntry
@@ -61,12 +61,12 @@ def layout(
     Raises:
         RecordError: when several points belong in one place, and the column says not which.
     """
-    found = [point for point in points(source) if fits(point, where or {})]
-    units = {name: the_one(notion_of_label(point.labels, name) for point in found) for name in rows}
+    found = fitting(points(source), where or {})
+    units = {name: the_one(notion_of_label(point.labels, name) for point in apart(found)) for name in rows}
     heads = (*(head(name, unit) for name, unit in units.items()), *(Column(f.title, f.unit) for f in columns))
     body = []
     for row in rows_of(found, rows):
-        members = [point for point in found if fits(point, row)]
+        members = fitting(found, row)
         labels = [labelled(name, value, members, units[name] is None) for name, value in said(row, unset).items()]
         body.append((*labels, *(_entry(one, members, row) for one in columns)))
     return Table(title, heads, tuple(body), tuple(notes))
@@ -75,7 +75,7 @@ def layout(
 def _entry(column: Figures, members: Sequence[Point], row: Mapping[str, Label]) -> TableEntry:
     found = Series(column.quantity, column.where).points(members)
     if not found:
-        return absent([point for point in members if fits(point, column.where)])
+        return absent(fitting(members, column.where))
     if len({point.id for point in found}) > 1:
         if column.best is None:
             raise RecordError(
