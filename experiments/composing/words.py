@@ -28,6 +28,7 @@ from smd_research.reports.figures.pareto import pareto
 from smd_research.reports.figures.trade import trade
 from smd_research.reports.tables.benches import bench_table
 from smd_research.reports.tables.by_secret import by_secret
+from smd_research.reports.tables.differences import differences
 from smd_research.reports.tables.exactness import exactness
 from smd_research.reports.tables.layout import layout
 from smd_research.reports.tables.leak_matrix import leak_matrix
@@ -50,6 +51,7 @@ POOLED = "pooled"
 VIEWS: Mapping[str, View] = {
     "bench_table": bench_table,
     "by_secret": by_secret,
+    "differences": differences,
     "exactness": exactness,
     "layout": layout,
     "leak_matrix": leak_matrix,
@@ -74,6 +76,7 @@ FIGURES: Mapping[str, Figure] = {
 RULES: Mapping[str, Callable[..., claims.Finding]] = {
     "better": claims.better,
     "between": claims.between,
+    "differs_by": claims.differs_by,
     "exceeds": claims.exceeds,
     "exceeds_by": claims.exceeds_by,
     "flat": claims.flat,

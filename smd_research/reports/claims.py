@@ -20,6 +20,7 @@ from smd_research.metrics import CARDS
 from smd_research.records.record import Status
 from smd_research.records.store import read
 from smd_research.reports.comparing import Met, compare_pairs
+from smd_research.reports.gaps import gaps
 from smd_research.reports.points import Point, Series, Where, matched, rest
 from smd_research.reports.render import numbers
 from smd_research.reports.tables.table import Column, Table, TableEntry
@@ -189,6 +190,23 @@ def better(points: Sequence[Point], of: Series, than: Where) -> Finding:
     show: Show = "share" if CARDS[of.quantity].scale in ("rate", "excess") else "number"
     differences = _range([Amount(one.difference) for one in found], show)
     return Finding(f"{wins} of {len(found)} better, {losses} worse; difference {differences}", all_hold(found))
+
+
+def differs_by(
+    points: Sequence[Point],
+    of: Series,
+    than: Where,
+    low: float = -math.inf,
+    high: float = math.inf,
+    show: Show = "number",
+) -> Finding:
+    """As :func:`exceeds_by`, of the same prompts and seeds pooled: the interval is that of paired differences.
+
+    Raises:
+        RecordError: two cells share no prompts, or have no such metric prompt by prompt.
+    """
+    found = [gap.paired for gap in gaps(points, of, than)]
+    return _bounded([Amount(one.value, one.low, one.high) for one in found], low, high, show)
 
 
 def grows_slower(

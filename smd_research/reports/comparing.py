@@ -195,6 +195,10 @@ class Met:
         both = (means[0], means[1])
         return Compared(metric, self.cells, both, found, unpaired, tuple(flips), equal, texts, found.p)
 
+    def valued(self, metric: str) -> list[Flip]:
+        """Each prompt with a value on both sides, whether they differ or not."""
+        return self._valued(metric)[0]
+
     def _valued(self, metric: str) -> tuple[list[Flip], dict[str, int]]:
         """The prompts with a value on both sides, and how many have one on a single side; of none nothing is said."""
         pairs, lacking = [], 0
