@@ -13,7 +13,7 @@ from experiments.trials.pursuit import Findings, Kind, Pursuit
 from experiments.trials.reading import ReadTexts, public_counts
 from experiments.trials.seen import TaskTexts
 from smd_research.boundary import AdversaryView
-from smd_research.boundary.messages import PromptIds, TuningRows
+from smd_research.boundary.messages import HiddenStates, PromptIds, TuningRows, TuningVectors
 from smd_research.core.progress import track
 from smd_research.core.seeds import generator
 from smd_research.metrics import Estimate
@@ -61,11 +61,19 @@ def _of_tuning(attack: PromptAttack, pursuit: Pursuit, texts: TaskTexts) -> Find
 
 def rows(upload: AdversaryView, count: int) -> Iterator[AdversaryView]:
     """The first rows of an upload, each as if it were a prompt that was sent by itself; nothing was generated."""
-    sent = (part for message in upload.of(TuningRows) for part in torch.split(message.ids, message.lengths.tolist()))
-    directions = (way for way, message in upload.messages if isinstance(message, TuningRows))
-    way = next(directions)
-    for _, ids in zip(range(count), sent, strict=False):
-        yield replace(upload, messages=((way, PromptIds(ids, 0)),), length=len(ids))
+    sent = (
+        (way, PromptIds(part, 0) if isinstance(message, TuningRows) else HiddenStates(part, 0), len(part))
+        for way, message in upload.messages
+        if isinstance(message, TuningRows | TuningVectors)
+        for part in torch.split(_of_texts(message), message.lengths.tolist())
+    )
+    for _, (way, message, length) in zip(range(count), sent, strict=False):
+        yield replace(upload, messages=((way, message),), length=length)
+
+
+def _of_texts(message: TuningRows | TuningVectors) -> torch.Tensor:
+    """Ids, or vectors, of all texts of a message."""
+    return message.ids if isinstance(message, TuningRows) else message.vectors
 
 
 KIND = Kind(PromptAttack, pursue)

@@ -361,6 +361,31 @@ class ClassifyRows(Message):
 
 
 @dataclass(frozen=True, repr=False, eq=False)
+class TuningVectors(Message):
+    """Private tuning: as ``TuningRows``, with a vector of each token in the place of its id.
+
+    Attributes:
+        vectors: of the tokens of all texts ``[n, width]``.
+        lengths: tokens of each text ``[r]`` (int32).
+        labels: class of each text ``[r]`` (int32).
+        held_out: 1 for texts that only decide when to stop and which state is best.
+    """
+
+    vectors: Rows
+    lengths: Ids
+    labels: Ids
+    held_out: int
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class ClassifyVectors(Message):
+    """Private inference: texts to classify, ``vectors [n, width]`` and ``lengths [r]`` as in ``TuningVectors``."""
+
+    vectors: Rows
+    lengths: Ids
+
+
+@dataclass(frozen=True, repr=False, eq=False)
 class Labels(Message):
     """Private inference: the class of each text ``[r]`` (int32)."""
 
@@ -393,6 +418,8 @@ MESSAGES: tuple[type[Message], ...] = (
     SummedAttention,
     MergeQuery,
     MergedRows,
+    TuningVectors,
+    ClassifyVectors,
 )
 
 

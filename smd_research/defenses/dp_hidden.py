@@ -9,6 +9,9 @@ as one vector.
 is not clipped; two tokens are told apart the better the further apart they lie. There only, since deeper no distance of
 two tokens bounds that of the rows that depend on them.
 
+A model can be tuned on noisy rows of the embedding: one fixed noisy copy of each text is sent, to tune on as to ask
+about, and the provider reads its rows in the place of those of its own table.
+
 Rows of generated tokens: at the embedding they are functions of tokens that the provider itself chose, and cross
 without noise; deeper they depend on the prompt, and each is one more release, clipped and noised afresh.
 """
@@ -16,6 +19,7 @@ without noise; deeper they depend on the prompt, and each is one more release, c
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 
@@ -24,12 +28,13 @@ import torch
 from torch import Tensor
 
 from smd_research.boundary import Boundary
-from smd_research.core.errors import ConfigError
+from smd_research.core.errors import ConfigError, NotApplicableError, UnsupportedModelError
 from smd_research.core.guarantee import check_epsilon
 from smd_research.core.observable import Observable
 from smd_research.core.seeds import generator
-from smd_research.defenses.base import NO_TEXT, Defense, Prepared, PublicText
+from smd_research.defenses.base import NO_TEXT, PublicText
 from smd_research.defenses.split import SHOWS, SplitDeployment, check_cut, cut_after
+from smd_research.defenses.tunable import Tunable, TunablePrepared, VectorCode
 from smd_research.mechanisms.privacy.embedding_space import EmbeddingSpace, Floats
 from smd_research.mechanisms.privacy.gaussian import (
     CALIBRATIONS,
@@ -47,6 +52,9 @@ from smd_research.models.bundle import Bundle
 from smd_research.models.extension import ExtensionEngine
 from smd_research.models.hooked import HookedModel
 from smd_research.models.sources import DTYPES
+from smd_research.models.tables import input_table
+
+TUNING_SHOWS = frozenset({Observable.HIDDEN_STATES, Observable.LABELS, Observable.LENGTH})
 
 Noise = Literal["gaussian", "dchi"]
 MECHANISMS: tuple[Noise, ...] = get_args(Noise)
@@ -55,6 +63,44 @@ VectorMechanism: TypeAlias = GaussianMechanism | RadialMechanism
 
 _CALIBRATION_DOCUMENTS = 32
 _CALIBRATION_TOKENS = 64
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class NoisyEmbeddings(VectorCode):
+    """One fixed noisy copy of each text's rows of the embedding: fresh draws would each cost the budget again.
+
+    Attributes:
+        bundle: the model.
+        cut: at the embedding.
+        mechanism: noises.
+        seed: of the noise.
+    """
+
+    bundle: Bundle
+    cut: SplitParameters
+    mechanism: VectorMechanism
+    seed: int
+
+    def vectors(self, ids: Sequence[int], number: int) -> Tensor:
+        """Noisy rows ``[n, width]``.
+
+        Raises:
+            UnsupportedModelError: for a model whose first block reads something else than rows of its embedding.
+        """
+        rng = generator(self.seed, "dp_hidden", "tune", number)
+        return self.mechanism.release(self._table[list(ids)], rng).to(DTYPES[self.cut.wire_dtype])
+
+    @cached_property
+    def _table(self) -> Tensor:
+        assert self.cut.layer == 0
+        engine, table = ExtensionEngine(self.bundle, 0), embedding_rows(self.bundle)
+        same = engine.same_everywhere and torch.equal(table, input_table(self.bundle).float().cpu())
+        if not same:
+            raise UnsupportedModelError(
+                f"{self.bundle.name} scales its embedding or adds positions to it: a provider that is sent rows of it "
+                "would do so again; tune a model that reads them as they are"
+            )
+        return table
 
 
 class DpHiddenDeployment(SplitDeployment):
@@ -88,7 +134,7 @@ class DpHiddenDeployment(SplitDeployment):
 
 
 @dataclass(frozen=True, repr=False, eq=False, kw_only=True)
-class DpHiddenPrepared(Prepared):
+class DpHiddenPrepared(TunablePrepared):
     """A model to cut, and the noise on what crosses.
 
     Attributes:
@@ -104,8 +150,8 @@ class DpHiddenPrepared(Prepared):
         return DpHiddenDeployment(self.bundle, boundary, self.cut, self.mechanism, self.seed)
 
 
-class DpHidden(Defense):
-    """Differential privacy of the states at the cut.
+class DpHidden(Tunable):
+    """Differential privacy of the states at the cut, or of the rows that a model is tuned on.
 
     Args:
         mechanism: ``gaussian``, or ``dchi`` at layer 0.
@@ -178,6 +224,17 @@ class DpHidden(Defense):
     def shows(self) -> frozenset[Observable]:
         return SHOWS
 
+    @property
+    def tuning_shows(self) -> frozenset[Observable]:
+        """What the provider sees of private tuning and inference.
+
+        Raises:
+            NotApplicableError: for a cut below the embedding: the provider would tune a part of the model alone.
+        """
+        if self.cut.layer:
+            raise NotApplicableError(f"dp_hidden tunes on rows of the embedding alone, not of layer {self.cut.layer}")
+        return TUNING_SHOWS
+
     def prepare(
         self, bundle: Bundle, public_text: PublicText = NO_TEXT, seed: int = 0, folder: Path | None = None
     ) -> DpHiddenPrepared:
@@ -193,6 +250,8 @@ class DpHidden(Defense):
             seed=seed,
             cut=self.cut,
             mechanism=mechanism,
+            code=NoisyEmbeddings(bundle, self.cut, mechanism, seed),
+            tuning_shows=TUNING_SHOWS,
         )
 
     def mechanism(self, bundle: Bundle, corpus: Sequence[Sequence[int]] = ()) -> VectorMechanism:

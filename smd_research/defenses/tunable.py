@@ -8,6 +8,7 @@ from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from smd_research.core.observable import Observable
 from smd_research.defenses.base import NO_TEXT, Defense, Prepared, PublicText
@@ -58,6 +59,19 @@ class ClientCode:
             vocabulary: number of plain ids.
         """
         return np.arange(vocabulary, dtype=np.int64)
+
+
+class VectorCode(ClientCode):
+    """A client that sends a vector of each token in the place of its id, so that no id crosses."""
+
+    @abstractmethod
+    def vectors(self, ids: Sequence[int], number: int) -> Tensor:
+        """A text as it is sent ``[n, width]``.
+
+        Args:
+            ids: token ids of the text.
+            number: of the text; what is drawn for it is the same under the same number.
+        """
 
 
 @dataclass(frozen=True, repr=False, eq=False, kw_only=True)

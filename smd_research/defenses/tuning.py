@@ -1,7 +1,8 @@
 """Private tuning and inference: a provider that tunes its model on the rows it is sent, and a client that codes them.
 
 One pair of parties serves every defense of this kind: they differ in the model that the tuning starts from and in the
-client's code (:class:`ClientCode`), which is the identity where nothing protects the rows.
+client's code (:class:`ClientCode`), which is the identity where nothing protects the rows. A code may send vectors in
+the place of ids (:class:`VectorCode`); the provider reads them as rows of its embedding.
 """
 
 import copy
@@ -10,17 +11,28 @@ from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeAlias
 
 import torch
 from torch import Tensor
 
 from smd_research.boundary import Boundary, Channel, Party, Untrusted
-from smd_research.boundary.messages import ClassifyRows, Done, Labels, Message, Progress, Tune, TuningRows, token_tensor
-from smd_research.core.errors import ProtocolError
+from smd_research.boundary.messages import (
+    ClassifyRows,
+    ClassifyVectors,
+    Done,
+    Labels,
+    Message,
+    Progress,
+    Tune,
+    TuningRows,
+    TuningVectors,
+    token_tensor,
+)
+from smd_research.core.errors import ConfigError, ProtocolError
 from smd_research.core.seeds import generator
-from smd_research.data.texts import Texts
-from smd_research.defenses.tunable import TunablePrepared
+from smd_research.data.texts import Readable, Texts, VectorTexts
+from smd_research.defenses.tunable import TunablePrepared, VectorCode
 from smd_research.mechanisms.privacy.randomised_response import RandomisedResponse
 from smd_research.models.bundle import Bundle
 from smd_research.training.buckets import in_order
@@ -29,8 +41,10 @@ from smd_research.training.kept import TuningRequest, tuned_once, tuned_weights
 from smd_research.training.methods import Machine, Tuning
 from smd_research.training.tuning import OnStep, Tuned, tune
 
-MESSAGE_TOKENS = 2**20
-"""Tokens of one message: 4 MiB of ids."""
+MESSAGE_NUMBERS = 2**20
+"""Ids, or coordinates of vectors, of one message: 4 MiB."""
+_Coded: TypeAlias = TuningRows | TuningVectors | ClassifyRows | ClassifyVectors
+
 READ_TEXTS = 64
 """Texts that the provider reads at once when it classifies."""
 
@@ -50,20 +64,38 @@ class TuningProvider(Untrusted):
         super().__init__()
         self._start, self._tuning, self._machine, self._folder = start, tuning, machine, folder
         self._tell: OnStep = lambda step, steps: channel.notify(Progress(step, steps))
-        self._rows: dict[int, list[Texts]] = {0: [], 1: []}
+        self._rows: dict[int, list[Readable]] = {0: [], 1: []}
         self._tuned: Tuned | None = None
 
     def handle(self, message: Message) -> Message | None:
-        if isinstance(message, TuningRows):
-            texts = _texts(message.ids, message.lengths, message.labels)
-            self._rows[1 if message.held_out else 0].append(texts)
+        if isinstance(message, TuningRows | TuningVectors):
+            self._rows[1 if message.held_out else 0].append(self._texts(message, message.labels))
             return Done()
         if isinstance(message, Tune):
             self._tuned = self._tune(message)
             return Done()
-        if isinstance(message, ClassifyRows):
-            return Labels(token_tensor(self._classify(_texts(message.ids, message.lengths))))
+        if isinstance(message, ClassifyRows | ClassifyVectors):
+            return Labels(token_tensor(self._classify(self._texts(message))))
         raise ProtocolError(f"the provider does not serve {type(message).__name__}")
+
+    def _texts(self, message: _Coded, labels: Tensor | None = None) -> Readable:
+        """Texts as they were sent.
+
+        Raises:
+            ProtocolError: where the lengths do not add up, there is not one label a text, or vectors do not fit.
+        """
+        sent = message.ids if isinstance(message, TuningRows | ClassifyRows) else message.vectors
+        counts, named = message.lengths.tolist(), () if labels is None else tuple(labels.tolist())
+        if sum(counts) != len(sent) or min(counts, default=1) < 1:
+            raise ProtocolError("malformed rows: lengths must be positive and add up to the number of tokens")
+        if named and len(named) != len(counts):
+            raise ProtocolError("malformed rows: one label for each text, or none")
+        parts = torch.split(sent, counts)
+        if sent.dim() == 1:
+            return Texts(tuple(tuple(part.tolist()) for part in parts), named)
+        if sent.shape[1] != self._start.geometry.width:
+            raise ProtocolError(f"vectors of width {sent.shape[1]} where {self._start.geometry.width} is due")
+        return VectorTexts(parts, named)
 
     def _tune(self, message: Tune) -> Tuned:
         training, held_out = (_joined(self._rows[part]) for part in (0, 1))
@@ -85,11 +117,11 @@ class TuningProvider(Untrusted):
         return tuned_once(request, start.model, folder, run)
 
     @torch.inference_mode()
-    def _classify(self, texts: Texts) -> list[int]:
+    def _classify(self, texts: Readable) -> list[int]:
         module = self._served().module
         if not isinstance(module, Classifier):
             raise ProtocolError("the provider tuned the next token: it has no classes to tell")
-        found = torch.zeros(len(texts.ids), dtype=torch.long)
+        found = torch.zeros(len(texts), dtype=torch.long)
         for rows in in_order(texts.lengths, READ_TEXTS):
             ids, lengths, _ = texts.batch(rows)
             found[rows] = module(ids.to(self._start.device), lengths.to(self._start.device)).argmax(-1).cpu()
@@ -152,7 +184,7 @@ class TuningDeployment:
         client: the user's side.
 
     Raises:
-        ConfigError: for an epsilon of labels where there are none.
+        ConfigError: for an epsilon of labels where there are none, or vectors where the next token is tuned.
     """
 
     def __init__(
@@ -166,6 +198,8 @@ class TuningDeployment:
         client: TuningClient | None = None,
     ) -> None:
         self.code = prepared.code.for_classes(classes) if classes else prepared.code
+        if not classes and isinstance(self.code, VectorCode):
+            raise ConfigError("the next token cannot be tuned on vectors: they name no token; use a task with classes")
         self.before = prepared.public
         self.boundary = boundary
         self._classes, self._folder, self._seed = classes, folder, prepared.seed
@@ -181,10 +215,10 @@ class TuningDeployment:
             held_out: whether they only decide when to stop.
             first: number of the first text among all that are ever sent.
         """
-        coded = self._coded(texts, first)
-        for part in _parts(coded):
-            ids, lengths, labels = _tensors(part)
-            self._channel.request(TuningRows(ids, lengths, labels, int(held_out)))
+        for part in _parts(self._coded(texts, first)):
+            sent, lengths, labels = _tensors(part)
+            kind = TuningRows if isinstance(part, Texts) else TuningVectors
+            self._channel.request(kind(sent, lengths, labels, int(held_out)))
 
     def tune(self, words: Sequence[int], seed: int) -> dict[str, float]:
         """Have the provider tune on what was sent, and what it took: ``steps``, ``seconds``, ``loss``, ``flops``.
@@ -208,9 +242,10 @@ class TuningDeployment:
         """
         found: list[int] = []
         for part in _parts(self._coded(replace(texts, labels=()), first)):
-            ids, lengths, _ = _tensors(part)
-            answer = self._channel.request(ClassifyRows(ids, lengths))
-            if not isinstance(answer, Labels) or len(answer.labels) != len(part.ids):
+            sent, lengths, _ = _tensors(part)
+            kind = ClassifyRows if isinstance(part, Texts) else ClassifyVectors
+            answer = self._channel.request(kind(sent, lengths))
+            if not isinstance(answer, Labels) or len(answer.labels) != len(part):
                 raise ProtocolError("the provider did not answer with one label a text")
             found += [self.code.decode_label(label) for label in answer.labels.tolist()]
         return found
@@ -220,7 +255,7 @@ class TuningDeployment:
 
         What is predicted is the text, also where it was read with tokens replaced.
         """
-        read, right = self._coded(texts, first).ids, self._encoded(texts.ids, first)
+        read, right = self._encoded(self.code.replaced(texts.ids, first), first), self._encoded(texts.ids, first)
         pairs = zip(read, right, strict=True)
         found: list[tuple[float, int]] = [self.boundary.tap("next_token", *pair) for pair in pairs if len(pair[0]) > 1]
         return found
@@ -232,10 +267,12 @@ class TuningDeployment:
         model.load_state_dict(tuned_weights(self._folder), strict=False)
         return replace(self.before, model=model)
 
-    def _coded(self, texts: Texts, first: int) -> Texts:
-        said = self.code.replaced(texts.ids, first)
-        labels = (self._said_label(label, first + number) for number, label in enumerate(texts.labels))
-        return Texts(self._encoded(said, first), tuple(map(self.code.encode_label, labels)))
+    def _coded(self, texts: Texts, first: int) -> Readable:
+        told = (self._said_label(label, first + number) for number, label in enumerate(texts.labels))
+        labels = tuple(map(self.code.encode_label, told))
+        if isinstance(self.code, VectorCode):
+            return VectorTexts(tuple(self.code.vectors(text, first + n) for n, text in enumerate(texts.ids)), labels)
+        return Texts(self._encoded(self.code.replaced(texts.ids, first), first), labels)
 
     def _said_label(self, label: int, number: int) -> int:
         """The class that a text is said to have; the same whenever it is asked for, or another draw would tell more."""
@@ -255,39 +292,38 @@ class TuningDeployment:
         self.boundary.close()
 
 
-def _parts(texts: Texts) -> Iterator[Texts]:
-    """Texts in portions of at most ``MESSAGE_TOKENS`` tokens (one text at least)."""
-    first, held = 0, 0
-    for number, text in enumerate(texts.ids):
-        if held and held + len(text) > MESSAGE_TOKENS:
-            yield Texts(texts.ids[first:number], texts.labels[first:number])
+def _parts(texts: Readable) -> Iterator[Readable]:
+    """Texts in portions of at most ``MESSAGE_NUMBERS`` numbers (one text at least)."""
+    width = texts.rows[0].shape[-1] if isinstance(texts, VectorTexts) and len(texts) else 1
+    first, held, lengths = 0, 0, texts.lengths.tolist()
+    for number, tokens in enumerate(lengths):
+        if held and (held + tokens) * width > MESSAGE_NUMBERS:
+            yield texts.part(first, number)
             first, held = number, 0
-        held += len(text)
-    if first < len(texts.ids):
-        yield Texts(texts.ids[first:], texts.labels[first:])
+        held += tokens
+    if first < len(lengths):
+        yield texts.part(first, len(lengths))
 
 
-def _tensors(texts: Texts) -> tuple[Tensor, Tensor, Tensor]:
-    flat = tuple(token for text in texts.ids for token in text)
-    return token_tensor(flat), token_tensor(tuple(map(len, texts.ids))), token_tensor(texts.labels)
+def _tensors(texts: Readable) -> tuple[Tensor, Tensor, Tensor]:
+    if isinstance(texts, VectorTexts):
+        sent = torch.cat(texts.rows)
+    else:
+        sent = token_tensor(tuple(token for text in texts.ids for token in text))
+    return sent, token_tensor(tuple(texts.lengths.tolist())), token_tensor(texts.labels)
 
 
-def _texts(ids: Tensor, lengths: Tensor, labels: Tensor | None = None) -> Texts:
-    """Texts as they were sent.
+def _joined(parts: Sequence[Readable]) -> Readable:
+    """Portions as one.
 
     Raises:
-        ProtocolError: where the lengths do not add up, or there is not one label a text.
+        ProtocolError: where some came as ids and some as vectors.
     """
-    counts = lengths.tolist()
-    if sum(counts) != len(ids) or min(counts, default=1) < 1:
-        raise ProtocolError("malformed rows: lengths must be positive and add up to the number of ids")
-    named = () if labels is None else tuple(labels.tolist())
-    if named and len(named) != len(counts):
-        raise ProtocolError("malformed rows: one label for each text, or none")
-    return Texts(tuple(tuple(part.tolist()) for part in torch.split(ids, counts)), named)
-
-
-def _joined(parts: Sequence[Texts]) -> Texts:
-    return Texts(
-        tuple(text for part in parts for text in part.ids), tuple(label for part in parts for label in part.labels)
-    )
+    labels = tuple(label for part in parts for label in part.labels)
+    texts = [part for part in parts if isinstance(part, Texts)]
+    vectors = [part for part in parts if isinstance(part, VectorTexts)]
+    if texts and vectors:
+        raise ProtocolError("malformed rows: either ids or vectors")
+    if vectors:
+        return VectorTexts(tuple(row for part in vectors for row in part.rows), labels)
+    return Texts(tuple(text for part in texts for text in part.ids), labels)

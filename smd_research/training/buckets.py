@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from smd_research.data.texts import Labelled, Texts
+from smd_research.data.texts import Labelled, Readable
 
 _WINDOW = 50
 """Batches among which texts are sorted by length; wide enough that little is padded, narrow enough to stay random."""
@@ -60,7 +60,7 @@ def in_order(lengths: NDArray[np.int64], batch: int) -> list[NDArray[np.int64]]:
 class Batches(Dataset[Labelled | Tensor]):
     """Planned batches; without labels a batch is its token ids ``[rows, length]`` alone."""
 
-    texts: Texts
+    texts: Readable
     plan: Sequence[NDArray[np.int64]]
 
     def __len__(self) -> int:
@@ -90,7 +90,7 @@ class PlannedTexts(lightning.LightningDataModule):  # type: ignore[misc]  # Ligh
     """
 
     def __init__(
-        self, training: Texts, held_out: Texts, plan: Sequence[NDArray[np.int64]], batch: int, checks: int
+        self, training: Readable, held_out: Readable, plan: Sequence[NDArray[np.int64]], batch: int, checks: int
     ) -> None:
         super().__init__()
         self._training, self._held_out = training, held_out
@@ -102,7 +102,7 @@ class PlannedTexts(lightning.LightningDataModule):  # type: ignore[misc]  # Ligh
         first, last = (len(self._plan) * at // self._checks for at in (epoch, epoch + 1))
         return self.batches(self._training, self._plan[first:last])
 
-    def batches(self, texts: Texts, plan: Sequence[NDArray[np.int64]]) -> DataLoader[Any]:
+    def batches(self, texts: Readable, plan: Sequence[NDArray[np.int64]]) -> DataLoader[Any]:
         """Batches to train on, as the plan says."""
         return Batches(texts, plan).loader()
 

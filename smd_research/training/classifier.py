@@ -41,10 +41,14 @@ class Classifier(lightning.LightningModule):  # type: ignore[misc]  # Lightning 
             nn.init.zeros_(self.readout.bias)
 
     def forward(self, ids: Tensor, lengths: Tensor) -> Tensor:
-        """Logits ``[rows, classes]`` of texts ``[rows, longest]`` that are padded on the right."""
+        """Logits ``[rows, classes]`` of texts ``[rows, longest]`` that are padded on the right.
+
+        Vectors ``[rows, longest, width]`` are read in the place of rows of the embedding.
+        """
+        read = {"inputs_embeds" if ids.is_floating_point() else "input_ids": ids}
         positions = torch.arange(ids.shape[1], device=ids.device)
         mask = positions < lengths[:, None]
-        states = self.model.base_model(input_ids=ids, attention_mask=mask.long(), use_cache=False).last_hidden_state
+        states = self.model.base_model(**read, attention_mask=mask.long(), use_cache=False).last_hidden_state
         if self._pooling == "last":
             pooled = states[torch.arange(len(ids), device=ids.device), lengths - 1]
         else:

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from smd_research.data.texts import Texts
+from smd_research.data.texts import Readable
 from smd_research.training.classifier import Classifier
 from smd_research.training.methods import Tuning
 from smd_research.training.tuning import Tuned, TuningOutcome, module_of
@@ -38,8 +38,8 @@ class TuningRequest:
     """
 
     fingerprint: str
-    training: Texts
-    held_out: Texts
+    training: Readable
+    held_out: Readable
     tuning: Tuning
     classes: int
     words: Tensor
@@ -48,7 +48,7 @@ class TuningRequest:
     @property
     def digest(self) -> str:
         """SHA-256 of everything."""
-        texts = [[part.ids, part.labels] for part in (self.training, self.held_out)]
+        texts = [[part.content, part.labels] for part in (self.training, self.held_out)]
         method = {"method": type(self.tuning).__name__, **asdict(self.tuning)}
         rest = [self.fingerprint, texts, method, self.classes, self.words.tolist(), self.seed]
         return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from smd_research.core.errors import UnsupportedModelError
-from smd_research.data.texts import Labelled, Texts
+from smd_research.data.texts import Labelled, Readable
 from smd_research.training.accounting import Spending
 from smd_research.training.buckets import PlannedTexts
 from smd_research.training.causal_lm import CausalLM, optimizers
@@ -127,7 +127,7 @@ class Portions(Dataset[list[Labelled]]):
         at_once: texts of a portion.
     """
 
-    texts: Texts
+    texts: Readable
     plan: Sequence[NDArray[np.int64]]
     at_once: int
 
@@ -150,7 +150,7 @@ class SampledTexts(PlannedTexts):
 
     at_once: int = 1
 
-    def batches(self, texts: Texts, plan: Sequence[NDArray[np.int64]]) -> DataLoader[Any]:
+    def batches(self, texts: Readable, plan: Sequence[NDArray[np.int64]]) -> DataLoader[Any]:
         """Samples, as the plan says."""
         return DataLoader(Portions(texts, plan, self.at_once), batch_size=None, shuffle=False)
 

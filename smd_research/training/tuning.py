@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 
 from smd_research.core.errors import ConfigError
 from smd_research.core.seeds import sequence
-from smd_research.data.texts import Texts
+from smd_research.data.texts import Readable, Texts
 from smd_research.training.buckets import PlannedTexts, in_order, planned, sampled
 from smd_research.training.causal_lm import CausalLM, Optimisation
 from smd_research.training.checkpoints import load, resumable
@@ -97,8 +97,8 @@ def torch_seed(seed: int, *names: str | int) -> int:
 
 def tune(
     start: PreTrainedModel,
-    training: Texts,
-    held_out: Texts,
+    training: Readable,
+    held_out: Readable,
     tuning: Tuning,
     *,
     classes: int,
@@ -114,7 +114,7 @@ def tune(
 
     Args:
         start: the model; never modified.
-        training: texts to train on, with labels unless the next token is tuned.
+        training: texts to train on, with labels unless the next token is tuned; vectors have classes.
         held_out: texts that decide which state is best, and when to stop.
         tuning: how.
         classes: number of classes; 0 tunes the next token.
@@ -128,10 +128,12 @@ def tune(
         ConfigError: without a text to train on or to hold out; with DP-SGD see ``Private``.
         UnsupportedModelError: for a model whose gradients of single texts DP-SGD cannot tell.
     """
-    if not classes and not isinstance(tuning, Private):
-        longest = min(int(max(training.lengths, default=0)), held_out.tokens)
-        training, held_out = (texts.packed(longest) if longest > 1 else Texts(()) for texts in (training, held_out))
-    if not training.ids or not held_out.ids:
+    if not classes:
+        training, held_out = _of_ids(training), _of_ids(held_out)
+        if not isinstance(tuning, Private):
+            longest = min(int(max(training.lengths, default=0)), held_out.tokens)
+            training, held_out = (texts.packed(longest) if longest > 1 else Texts(()) for texts in (training, held_out))
+    if not len(training) or not len(held_out):
         raise ConfigError("tuning needs a text to train on and one held out: see task.train= and task.validation=")
     folder.mkdir(parents=True, exist_ok=True)
     with quietly(), torch.random.fork_rng():
@@ -141,7 +143,7 @@ def tune(
         module = module_of(model, tuning, classes, words)
         order, machine = torch_seed(seed, "order"), machine or Machine()
         if isinstance(tuning, Private):
-            plan = sampled(len(training.ids), tuning.batch / len(training.ids), tuning.steps, order)
+            plan = sampled(len(training), tuning.batch / len(training), tuning.steps, order)
             outcome = _fit_private(module, training, held_out, plan, tuning, seed, folder, machine, on_step)
         else:
             plan = planned(training.lengths, tuning.batch, tuning.steps, order)
@@ -152,6 +154,17 @@ def tune(
     outcome = replace(outcome, flops=training_flops(model, trained, tokens))
     module.model = restore().eval().requires_grad_(False)
     return Tuned(module.model, module.eval(), outcome)
+
+
+def _of_ids(texts: Readable) -> Texts:
+    """Texts whose next tokens can be predicted.
+
+    Raises:
+        ConfigError: for vectors, which name no token.
+    """
+    if not isinstance(texts, Texts):
+        raise ConfigError("the next token cannot be tuned on vectors: they name no token; use a task with classes")
+    return texts
 
 
 def module_of(model: PreTrainedModel, tuning: Tuning, classes: int, words: Tensor) -> Classifier | CausalLM:
@@ -192,8 +205,8 @@ def _fit(
 
 def _fit_private(
     module: Classifier | CausalLM,
-    training: Texts,
-    held_out: Texts,
+    training: Readable,
+    held_out: Readable,
     plan: Sequence[NDArray[np.int64]],
     tuning: Private,
     seed: int,
@@ -208,7 +221,7 @@ def _fit_private(
     """
     if machine.devices != 1:
         raise ConfigError(f"trainer.devices={machine.devices}: DP-SGD trains on one device, take trainer.devices=1")
-    learner = PrivateLearner(module, tuning.spending(len(training.ids)), tuning.clip, tuning.batch)
+    learner = PrivateLearner(module, tuning.spending(len(training)), tuning.clip, tuning.batch)
     data = SampledTexts(training, held_out, plan, tuning.batch, tuning.checks)
     data.at_once = learner.at_once
     steps, seconds = _run(learner, data, tuning, folder, machine, [_Steps(on_step, tuning.steps, seed)])
@@ -237,7 +250,7 @@ def _run(
 
 
 @torch.inference_mode()
-def _held_out_loss(module: Classifier | CausalLM, texts: Texts, batch: int) -> float:
+def _held_out_loss(module: Classifier | CausalLM, texts: Readable, batch: int) -> float:
     """Mean loss of a text in nats."""
     device = next(module.parameters()).device
     losses = [
