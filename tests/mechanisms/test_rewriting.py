@@ -129,6 +129,27 @@ def test_an_audit_names_the_largest_ratio(bundle: Bundle) -> None:
         audit_rewriter(made, texts[:1], TEXT)
 
 
+def test_laws_that_no_prefix_changes_are_computed_once(
+    bundle: Bundle, reader: PairReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = torch.tensor([TEXT, (0, 50, 51, 52, 53, 54)])
+    for made, distinct in ((masked(bundle, reader, 10.0), 1), (sampling(bundle, 10.0), 13)):
+        read: list[tuple[int, ...]] = []
+        log_laws = type(made).log_laws
+        monkeypatch.setattr(
+            type(made),
+            "log_laws",
+            lambda self, part, sent, log_laws=log_laws, read=read: (
+                read.append(tuple(sent)) or log_laws(self, part, sent)
+            ),
+        )
+        found = hardest_audit(made, texts, bundle.special_ids, np.random.default_rng(0))
+        assert len(read) == distinct
+        assert found.n % 13 == 0
+    laws = [masked(bundle, reader, 10.0).log_laws(texts, sent) for sent in ((0, 5, 5, 5, 5, 5), (0, 6, 7, 8, 9, 9))]
+    assert torch.equal(*laws), "or once would not be enough"
+
+
 def test_texts_that_do_not_fit_are_refused(bundle: Bundle, reader: PairReader) -> None:
     with pytest.raises(PromptError, match="longer than the 12 that the masked model reads"):
         masked(bundle, reader, 1.0).rewrite((5,) * 13, np.random.default_rng(0))

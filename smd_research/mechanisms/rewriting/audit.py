@@ -58,7 +58,8 @@ def hardest_audit(rewriter: Rewriter, texts: Tensor, passed: Collection[int], rn
     """The worst of several audits: between texts as people write them, and between those of one token over and over.
 
     A model that has read one token many times expects it with all its might: where a bound can be broken, it is there.
-    The longer the texts, the more so: 20 tokens find what 10 do not.
+    The longer the texts, the more so: 20 tokens find what 10 do not. Laws that are the same after several prefixes are
+    computed once.
 
     Args:
         rewriter: what is audited.
@@ -75,8 +76,9 @@ def hardest_audit(rewriter: Rewriter, texts: Tensor, passed: Collection[int], rn
         stays, texts[0], torch.tensor(rng.permutation(sorted(repeated)), device=texts.device)[:, None]
     )
     everything = torch.cat([texts, monotonous])
-    found = [
-        audit_rewriter(rewriter, everything, sent) for sent in (*texts[:1].tolist(), *monotonous[:_PREFIXES].tolist())
-    ]
+    prefixes = [*texts[:1].tolist(), *monotonous[:_PREFIXES].tolist()]
+    known = {rewriter.conditions(sent): sent for sent in prefixes}
+    audits = {laws: audit_rewriter(rewriter, everything, sent) for laws, sent in known.items()}
+    found = [audits[rewriter.conditions(sent)] for sent in prefixes]
     worst = max(found, key=lambda audit: audit.measured)
     return replace(worst, holds=all(audit.holds for audit in found), n=sum(audit.n for audit in found))

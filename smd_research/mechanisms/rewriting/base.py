@@ -49,6 +49,10 @@ class Rewriter(ABC):
     def drawn(self, sent: Sequence[int]) -> list[int]:
         """Places of ``sent`` that were drawn; all others passed."""
 
+    def conditions(self, sent: Sequence[int]) -> tuple[int, ...]:
+        """What of a text that was sent its laws depend on: here the tokens, each drawn after those before it."""
+        return tuple(sent)
+
     @abstractmethod
     def guarantee(self) -> Guarantee | None:
         """What one written token is promised; None where nothing is."""

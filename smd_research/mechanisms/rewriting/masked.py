@@ -39,6 +39,10 @@ class MaskedRewriter(Rewriter):
     def drawn(self, sent: Sequence[int]) -> list[int]:
         return [place for place, token in enumerate(sent) if token not in self.passed]
 
+    def conditions(self, sent: Sequence[int]) -> tuple[int, ...]:
+        """The places alone: no draw sees another."""
+        return tuple(self.drawn(sent))
+
     def rewrite(self, ids: Sequence[int], rng: np.random.Generator) -> list[int]:
         self._check(len(ids))
         places, written = self.drawn(ids), list(ids)
