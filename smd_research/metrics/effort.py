@@ -11,6 +11,11 @@ INVERTER_ACCURACY = Card(
     "tokens that a learned inverter reads of public text which it was not trained on: how far its training came",
 )  # fmt: skip
 
+CHANNEL_ERROR = Card(
+    "channel_error", "channel, error", "privacy", "", "higher", "", None, "positive",
+    "root mean square error of an estimated channel: of the probability that a token passes unchanged",
+)  # fmt: skip
+
 STAGES = tuple(
     card
     for stage, what in (

@@ -9,6 +9,16 @@ import pandas as pd
 Label: TypeAlias = str | int | float | bool | None
 
 
+_PLACES = {"survival": "epsilon"}
+"""Options that only choose another one, by its name: where that is given they say nothing of the cell."""
+
+
+def counted(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options with null for each that only chooses another one which is given."""
+    idle = {name for name, chosen in _PLACES.items() if options.get(chosen) is not None}
+    return {key: None if key in idle else value for key, value in options.items()}
+
+
 def fill(options: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str, Any]:
     """Replace options left open (null) by what the deployment chose."""
     return {key: chosen.get(key) if value is None else value for key, value in options.items()}
@@ -22,7 +32,7 @@ def labels_of(part: str, options: str, deployed: str = "") -> dict[str, Label]:
         options: JSON.
         deployed: JSON of what its deployment chose, which stands for options left open; empty if unknown.
     """
-    values = json.loads(options)
+    values = counted(json.loads(options))
     values = fill(values, json.loads(deployed)) if deployed else values
     return {
         f"{part}.{key}": ", ".join(map(str, value)) if isinstance(value, list) else value

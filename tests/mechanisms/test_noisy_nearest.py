@@ -103,6 +103,30 @@ def test_the_estimated_channel_approaches_the_sampled_frequencies() -> None:
     assert estimate.guarantee().notion == "none"
 
 
+@pytest.mark.parametrize("draws", [8, 400])
+def test_the_error_that_an_estimate_states_is_its_own(draws: int) -> None:
+    channel = NoisyNearestChannel(space(400, 4), 12.0)
+    estimate = estimate_channel(channel, draws, generator(0, "estimate", draws))
+    ids = channel.space.private_ids
+    runs = channel.sample(np.repeat(ids, 1000), generator(0, "truth")).reshape(-1, 1000)
+    passing = (runs == ids[:, None]).mean(axis=1)
+    true = np.sqrt(np.mean((estimate.survival(ids) - passing) ** 2))
+    assert estimate.error == pytest.approx(true, rel=0.3)
+
+
+def test_more_draws_than_fit_at_once_are_run_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(channel_estimate, "_RUNS", 64)
+    sizes: list[int] = []
+    channel = NoisyNearestChannel(space(20, 4), 8.0)
+    drawn = NoisyNearestChannel.standard_noise
+    monkeypatch.setattr(
+        NoisyNearestChannel, "standard_noise", lambda self, n, w, rng: sizes.append(n) or drawn(self, n, w, rng)
+    )
+    estimate_channel(channel, 32, generator(0, "x"))
+    assert max(sizes) <= 64
+    assert sum(sizes) == 2 * 32 * len(channel.space.private_ids)
+
+
 def test_a_vocabulary_too_large_to_estimate_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(channel_estimate, "_LARGEST", 10)
     with pytest.raises(NotApplicableError, match="no closed form"):

@@ -24,7 +24,7 @@ from smd_research.core.errors import ConfigError, NotApplicableError
 from smd_research.core.guess import Guess, Spent
 from smd_research.core.observable import Observable
 from smd_research.core.seeds import generator
-from smd_research.mechanisms.privacy.channel_estimate import estimate_channel
+from smd_research.mechanisms.privacy.channel_estimate import EstimatedChannel, estimate_channel
 from smd_research.mechanisms.privacy.channels import TokenChannelParameters, published_channel
 from smd_research.mechanisms.privacy.normalisers import Likelihood
 from smd_research.mechanisms.privacy.survival import token_frequencies
@@ -97,8 +97,13 @@ class BayesToken(PromptAttack):
         alone = tuple(tuple(_best(likelihood, i, prior, RANKED)[1].tolist()) for i in range(len(likelihood)))
         spent = Spent(candidates=len(observed) * prior.numel())
         if self._mode == "bayes":
-            return Guess(tuple(row[0] for row in alone), alone, spent=spent)
+            return Guess(tuple(row[0] for row in alone), alone, spent=spent, facts=self._facts)
         return self._decode(likelihood, alone, spent, before)
+
+    @property
+    def _facts(self) -> dict[str, float]:
+        """How far an estimated channel is off."""
+        return {"channel_error": self._channel.error} if isinstance(self._channel, EstimatedChannel) else {}
 
     def _neighbours(self, token: int) -> tuple[int, ...]:
         space = self._channel.space
@@ -139,7 +144,7 @@ class BayesToken(PromptAttack):
             tuple(dict.fromkeys([*column, *rest]))[:RANKED] for column, rest in zip(likeliest, alone, strict=True)
         )
         flops = 2.0 * sum(p.numel() for p in bundle.model.parameters()) * forwards
-        return Guess(tuple(row[0] for row in ranked), ranked, spent=spent + Spent(forwards, flops))
+        return Guess(tuple(row[0] for row in ranked), ranked, spent=spent + Spent(forwards, flops), facts=self._facts)
 
 
 class Lattice:

@@ -1,5 +1,6 @@
 """An attacker's estimate of a channel that has no closed form, from runs of the public mechanism."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -14,6 +15,8 @@ from smd_research.mechanisms.privacy.token_channel import FiniteChannel, TokenCh
 _LARGEST = 8192
 _ITERATIONS = 12
 _CHUNK = 1024
+_RUNS = 16384
+"""Runs of the mechanism at once, which bounds the memory that their noise takes."""
 # Pseudo-draws from the fitted law that each row of counts is mixed with: a chance hit on one of thousands of outputs is
 # no evidence against all the others. Between 32 and no counts at all, 256 recovered most on a 512-token vocabulary.
 _STRENGTH = 256.0
@@ -27,9 +30,11 @@ class EstimatedChannel(FiniteChannel):
 
     Attributes:
         log_matrix: ``log p(y|x)`` over private tokens, ``[P, P]`` float32, rows are inputs.
+        error: root mean square error of the probability that a token passes unchanged, over all of them.
     """
 
     log_matrix: npt.NDArray[np.float32]
+    error: float
 
     def sample(self, ids: npt.ArrayLike, rng: np.random.Generator) -> Ids:
         array = self.space.check(ids)
@@ -65,6 +70,8 @@ def estimate_channel(channel: TokenChannel, draws: int, rng: np.random.Generator
     to them by maximum likelihood, ``log q(y|x) = a d(x,y) + b d(x,y)^2 + h(y) - log Z(x)``: how fast outputs thin out
     with distance, and how often each output is hit (its cell of the nearest-neighbour map has its own size).
 
+    What the estimate is worth is told by as many runs again, which it has not seen.
+
     Args:
         channel: any channel, used through ``sample`` alone.
         draws: runs for each token.
@@ -90,14 +97,28 @@ def estimate_channel(channel: TokenChannel, draws: int, rng: np.random.Generator
         law = _law(distances[part], slopes, hits) * _STRENGTH
         np.add.at(law, (np.arange(len(law))[:, None], outputs[part]), 1.0)
         log_matrix[part] = np.log(np.maximum(law / (draws + _STRENGTH), np.finfo(np.float32).tiny))
-    return EstimatedChannel(space, channel.epsilon, log_matrix)
+    error = _error(np.exp(np.diagonal(log_matrix).astype(np.float64)), _run(channel, draws, rng))
+    return EstimatedChannel(space, channel.epsilon, log_matrix, error)
+
+
+def _error(passing: Floats, fresh: Ids) -> float:
+    """Root mean square error of probabilities ``[P]`` that a token passes, by the outputs ``[P, draws]`` of other runs.
+
+    The runs' own variance is taken off their distance from the estimate, so that it is told without bias; NaN for
+    a single run, which tells no variance.
+    """
+    draws = fresh.shape[1]
+    if draws < 2:
+        return math.nan
+    seen = (fresh == np.arange(len(fresh))[:, None]).mean(axis=1)
+    return math.sqrt(max(0.0, float(np.mean((passing - seen) ** 2 - seen * (1 - seen) / (draws - 1)))))
 
 
 def _run(channel: TokenChannel, draws: int, rng: np.random.Generator) -> Ids:
     """Columns of the outputs of every private token, ``[P, draws]``."""
     space = channel.space
     outputs = np.empty((len(space.private_ids), draws), dtype=np.int64)
-    for part in _rows(len(outputs)):
+    for part in _rows(len(outputs), max(1, _RUNS // draws)):
         drawn = channel.sample(np.repeat(space.private_ids[part], draws), rng)
         outputs[part] = space.column[drawn].reshape(-1, draws)
     return outputs
@@ -142,6 +163,6 @@ def _law(distances: Matrix, slopes: Floats, hits: Floats) -> Matrix:
     return scores
 
 
-def _rows(size: int) -> Iterator[slice]:
-    for start in range(0, size, _CHUNK):
-        yield slice(start, min(size, start + _CHUNK))
+def _rows(size: int, step: int = _CHUNK) -> Iterator[slice]:
+    for start in range(0, size, step):
+        yield slice(start, min(size, start + step))
