@@ -5,7 +5,7 @@ the forward truncated at the layer observed, batches sized to memory, and layer-
 computed once. Every call is charged to the attack.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from smd_research.core.guess import Spent
-from smd_research.models.attention import AttentionSpec, KVStore, LocalAttention, SharedPrefixAttention
+from smd_research.models.attention import AttentionSpec, KVStore, LocalAttention, SharedPrefixAttention, in_reach
 from smd_research.models.bundle import Bundle
 from smd_research.models.hooked import HookedModel
+from smd_research.models.partial_attention import merge, partial_attention
 from smd_research.models.rotation import Rotation, rotation_of
 
 BATCH_BYTES = 128 * 2**20
@@ -77,6 +78,31 @@ class _Capture:
         return v.repeat_interleave(q.shape[1] // v.shape[1], dim=1)
 
 
+class _ChainAttention:
+    """Attention of candidates of several positions that follow a prefix and the first candidate of each before them.
+
+    Args:
+        prefix: keys and values of the tokens before all.
+        counts: candidates of each position; the rows of all come one position after another.
+    """
+
+    def __init__(self, prefix: KVStore, counts: Sequence[int]) -> None:
+        self._prefix = prefix
+        self._leads = torch.cat([torch.arange(count) == 0 for count in counts])
+        self.own: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, positions: Tensor, spec: AttentionSpec) -> Tensor:
+        self.own[layer] = (k, v)
+        queries, keys = positions[:, None], positions[None, :]
+        itself = torch.eye(len(positions), dtype=torch.bool, device=positions.device)
+        seen = itself | (self._leads.to(positions.device) & (keys < queries))
+        reached = in_reach(queries, keys, spec)
+        shards = [partial_attention(q, k, v, spec.scale, spec.softcap, seen if reached is None else seen & reached)]
+        if self._prefix.length(layer):
+            shards.append(self._prefix.partial(layer, q, positions, spec))
+        return merge([*shards, *spec.sinks(q, v)]).to(v.dtype)
+
+
 class ExtensionEngine:
     """Answers candidate questions about the state after ``upto`` blocks of a public model.
 
@@ -100,6 +126,32 @@ class ExtensionEngine:
     def start(self) -> Prefix:
         """The empty prefix."""
         return Prefix(KVStore())
+
+    @torch.inference_mode()
+    def chain(self, prefix: Prefix, proposed: Sequence[Tensor]) -> list[Extension]:
+        """What candidates at each of the next positions produce, in one pass, if all before them are as proposed.
+
+        Args:
+            prefix: the tokens found so far.
+            proposed: for each position its candidates ``[c]``; those at later positions follow the first of each.
+
+        Returns:
+            An extension for each position. ``advance`` takes any of the first one, and of the next one as long as the
+            first candidate was the token taken.
+        """
+        counts = [len(one) for one in proposed]
+        attention, where = _ChainAttention(prefix.store, counts), torch.arange(len(counts), device=proposed[0].device)
+        positions = prefix.length + where.repeat_interleave(torch.tensor(counts, device=where.device))
+        hidden = self._model.forward(attention, positions, ids=torch.cat(list(proposed))[None])[0]
+        self.spent += Spent(len(hidden), self._flops * len(hidden))
+        own = {
+            layer: [torch.split(part[0].transpose(0, 1), counts) for part in pair]
+            for layer, pair in attention.own.items()
+        }
+        return [
+            Extension(one, {layer: (k[place], v[place]) for layer, (k, v) in own.items()})
+            for place, one in enumerate(torch.split(hidden, counts))
+        ]
 
     @torch.inference_mode()
     def extend(self, prefix: Prefix, candidates: Tensor) -> Extension:
@@ -238,20 +290,28 @@ class ExtensionEngine:
 
 
 class LanguagePrior:
-    """The public model as a prior over next tokens: a batch of hypotheses, cached, advanced token by token."""
+    """The public model as a prior over next tokens: a batch of hypotheses, cached, advanced as they grow.
+
+    Attributes:
+        length: tokens fed so far.
+    """
 
     def __init__(self, bundle: Bundle) -> None:
         self._bundle = bundle
         self._model = HookedModel(bundle)
         self._attention = LocalAttention()
-        self._length = 0
+        self.length = 0
 
-    @torch.inference_mode()
     def step(self, tokens: Tensor) -> Tensor:
         """Feed one token a hypothesis ``[b]``; returns next-token log probabilities ``[b, vocab]``."""
-        where = torch.tensor([self._length], device=tokens.device)
-        logits = self._model.forward(self._attention, where, ids=tokens.unsqueeze(1))[:, -1]
-        self._length += 1
+        return self.feed(tokens.unsqueeze(1))
+
+    @torch.inference_mode()
+    def feed(self, tokens: Tensor) -> Tensor:
+        """Feed the next tokens of each hypothesis ``[b, n]``; returns log probabilities of what follows them."""
+        where = torch.arange(self.length, self.length + tokens.shape[1], device=tokens.device)
+        logits = self._model.forward(self._attention, where, ids=tokens, last_only=True)[:, -1]
+        self.length += tokens.shape[1]
         return torch.log_softmax(logits.float(), dim=-1)
 
     def select(self, index: Tensor) -> None:

@@ -34,6 +34,36 @@ def test_extensions_equal_full_forwards(bundle: Bundle, upto: int) -> None:
     assert (engine.spent.flops > 0) == (upto > 0)
 
 
+@pytest.mark.parametrize("upto", [0, 1, 4])
+def test_a_chain_equals_extensions_one_after_another(bundle: Bundle, upto: int) -> None:
+    """Leads follow each other, other candidates follow the leads before them, and a prefix grows by any of them."""
+    ids, one, many = _ids(bundle), ExtensionEngine(bundle, upto), ExtensionEngine(bundle, upto)
+    slow, fast = one.start(), many.start()
+    others = (torch.tensor([7, 9]), torch.tensor([], dtype=torch.long), torch.tensor([11, 12, 13]))
+    for start in range(0, ROWS, 5):
+        proposed = [torch.cat([ids[start + i, None], others[i % 3]]) for i in range(min(5, ROWS - start))]
+        found = many.chain(fast, proposed)
+        for place, candidates in enumerate(proposed):
+            expected = one.extend(slow, candidates)
+            torch.testing.assert_close(found[place].hidden, expected.hidden, atol=2e-5, rtol=1e-4)
+            one.advance(slow, int(candidates[0]), expected, 0)
+            many.advance(fast, int(candidates[0]), found[place], 0)
+    assert slow.length == fast.length == ROWS
+    assert one.spent.candidates == many.spent.candidates
+    assert one.spent.flops == pytest.approx(many.spent.flops)
+
+
+def test_an_alternative_of_a_chain_may_be_taken() -> None:
+    bundle = sources.random("llama")
+    engine = ExtensionEngine(bundle, 2)
+    prefix, other = engine.start(), engine.start()
+    found = engine.chain(prefix, [torch.tensor([5, 6, 7]), torch.tensor([8])])
+    engine.advance(prefix, 7, found[0], 2)
+    engine.advance(other, 7)
+    after = (engine.extend(one, torch.tensor([8])).hidden for one in (prefix, other))
+    torch.testing.assert_close(*after)
+
+
 def test_small_batches_change_nothing() -> None:
     bundle = sources.random("llama")
     engine, small = ExtensionEngine(bundle, 2), ExtensionEngine(bundle, 2)
@@ -82,3 +112,13 @@ def test_the_prior_is_the_models_own_and_follows_its_hypotheses() -> None:
     for row, ids in enumerate([[4, 8], [4, 9], [3, 9]]):
         expected = torch.log_softmax(bundle.model(input_ids=torch.tensor([ids])).logits[0, -1], -1)
         torch.testing.assert_close(got[row], expected, atol=1e-4, rtol=1e-4)
+
+
+def test_the_prior_takes_several_tokens_at_once() -> None:
+    bundle = sources.random("gemma2")
+    one, many = LanguagePrior(bundle), LanguagePrior(bundle)
+    for token in (3, 4, 5, 6):
+        expected = one.step(torch.tensor([token]))
+    many.feed(torch.tensor([[3]]))
+    torch.testing.assert_close(many.feed(torch.tensor([[4, 5, 6]])), expected, atol=1e-4, rtol=1e-4)
+    assert one.length == many.length == 4
