@@ -1,7 +1,7 @@
 """A linear inverse of the first blocks, fitted to public text: which tokens does a state look like by itself?
 
-Ridge regression from states at a layer, with the noise the defense adds, to the embeddings of their tokens. Too weak to
-be an attack where exact matching works, it proposes candidates that a language model would not expect: names, numbers.
+Ridge regression from states at a layer, with the noise the defense adds, to the embeddings of their tokens. It proposes
+candidates that a language model would not expect: names, numbers. (States without noise have ``models.token_lens``.)
 """
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 from attacks.prompts.vocab_matching.public_states import PublicStates
 from smd_research.core.seeds import generator
 from smd_research.mechanisms.releases import Release
+from smd_research.models.token_lens import RidgeMap
 
 
 class LinearInverse:
@@ -30,16 +31,11 @@ class LinearInverse:
         states, targets = torch.cat(seen.states), self._table[torch.cat(seen.ids)]
         if release is not None:
             states = release.release(states, generator(0, "linear inverse"))
-        self._centre = states.mean(0)
-        self._offset = targets.mean(0)
-        inputs = states - self._centre
-        # noise of this scale adds len(inputs) * sigma^2 to the diagonal of the inputs' second moments
-        ridge = len(inputs) * max((sigma / factor) ** 2, 1e-6 * float(inputs.var()))
-        gram = inputs.T @ inputs + ridge * torch.eye(inputs.shape[1], device=inputs.device)
-        self._map = torch.linalg.solve(gram, inputs.T @ (targets - self._offset))
+        # noise of this scale adds its variance to the inputs' second moments
+        ridge = max((sigma / factor) ** 2, 1e-6 * float((states - states.mean(0)).var()))
+        self._map = RidgeMap.fitted(states, targets, ridge)
 
     def nearest(self, state: Tensor, count: int) -> Tensor:
         """The ``count`` vocabulary entries whose embeddings are nearest to the image of a state ``[width]``."""
-        image = (state / self._factor - self._centre) @ self._map + self._offset
-        distances = (self._table - image).norm(dim=-1)
+        distances = (self._table - self._map(state / self._factor)).norm(dim=-1)
         return torch.topk(distances, min(count, len(distances)), largest=False).indices

@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 
 from attacks.base import Public
-from smd_research.models.attention import LocalAttention
-from smd_research.models.hooked import HookedModel
+from smd_research.models.token_lens import states_after
 
 DOCUMENTS = 128
 TOKENS = 64
@@ -27,17 +26,11 @@ class PublicStates:
     states: tuple[Tensor, ...]
 
     @classmethod
-    @torch.inference_mode()
     def of(cls, public: Public, layer: int) -> "PublicStates":
         """The first documents of the corpus, their first tokens."""
-        model, device = HookedModel(public.bundle, None, layer), public.bundle.device
-        ids, states = [], []
-        for document in public.corpus[:DOCUMENTS]:
-            row = torch.tensor([list(document[:TOKENS])], device=device)
-            positions = torch.arange(row.shape[1], device=device)
-            states.append(model.forward(LocalAttention(), positions, ids=row)[0].float())
-            ids.append(row[0])
-        return cls(tuple(ids), tuple(states))
+        device = public.bundle.device
+        ids = [torch.tensor(document[:TOKENS], device=device) for document in public.corpus[:DOCUMENTS]]
+        return cls(tuple(ids), tuple(states_after(public.bundle, layer, ids)))
 
     def factor(self, clip: float, rows: int) -> tuple[float, float]:
         """By what a message of so many rows is scaled when it is clipped as one: mean and standard deviation.
