@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from attacks.baselines.random import Random
 from attacks.prompts.vocab_matching.attack import VocabMatching
 from smd_research.boundary import AdversaryView, Boundary
 from smd_research.core.errors import ConfigError
+from smd_research.core.wrapper import Wrapper
 from smd_research.data.prompts import Prompt
 from smd_research.data.synthetic import generate
 from smd_research.data.tokenise import prompts as tokenised
@@ -70,6 +72,47 @@ def test_every_prompt_is_read_back(embedded: Bundle, secrets: list[Prompt], laye
         assert guess.certified
         assert guess.spent.candidates < 0.5 * len(prompt.ids) * embedded.geometry.vocab
         assert all(ranked[0] == token for ranked, token in zip(guess.ranked, guess.ids, strict=True))
+
+
+@pytest.mark.parametrize(("permute", "share"), [("none", 0.2), ("sequence", 1.0)])
+def test_a_lens_leaves_fewer_candidates_to_try(
+    embedded: Bundle, secrets: list[Prompt], corpus: tuple[tuple[int, ...], ...], permute: str, share: float
+) -> None:
+    """Several positions are tried at once where rows are in order; elsewhere what one of the rows looks like is."""
+    views, parameters = _views(Split(1, permute), embedded, secrets[:2])
+    attack = VocabMatching()
+    attack.fit(Public(embedded, "split", parameters, corpus))
+    tried = []
+    for lens in (attack._lens, None):
+        attack._lens = lens
+        guesses = [attack.recover(view, np.random.default_rng(0)) for view in views]
+        assert [guess.ids for guess in guesses] == [prompt.ids for prompt in secrets[:2]]
+        tried.append(sum(guess.spent.candidates for guess in guesses))
+    assert tried[0] < share * tried[1]
+
+
+@pytest.mark.parametrize("proposals", [1, 64])
+def test_a_lens_that_names_none_costs_time_alone(embedded: Bundle, secrets: list[Prompt], proposals: int) -> None:
+    views, parameters = _views(Split(1), embedded, secrets[:1])
+    attack = VocabMatching(proposals=proposals)
+    attack.fit(Public(embedded, "split", parameters))
+    assert attack._lens is not None
+    attack._lens = replace(attack._lens, directions=attack._lens.directions.flip(0))
+    guess = attack.recover(views[0], np.random.default_rng(0))
+    assert guess.ids == secrets[0].ids
+    assert guess.certified
+
+
+def test_tokens_that_are_public_are_taken_as_they_are(embedded: Bundle, secrets: list[Prompt]) -> None:
+    """Where what is said to be public is wrong, the guess keeps it and is not certified."""
+    views, parameters = _views(Split(1), embedded, secrets[:1])
+    attack = VocabMatching()
+    attack.fit(Public(embedded, "split", parameters))
+    ids = secrets[0].ids
+    for head, certified in ((ids[:4], True), ((*ids[:3], 7), False)):
+        guess = attack.recover(replace(views[0], wrapper=Wrapper(head, ids[-2:])), np.random.default_rng(0))
+        assert (guess.ids[:4], guess.ids[-2:]) == (head, ids[-2:])
+        assert guess.certified == certified
 
 
 def test_another_prompts_view_gives_another_prompt(embedded: Bundle, secrets: list[Prompt]) -> None:
