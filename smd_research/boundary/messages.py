@@ -75,8 +75,7 @@ class Message:
     @property
     def nbytes(self) -> int:
         """Payload bytes: those of the tensors."""
-        values = (getattr(self, field.name) for field in fields(self))
-        return sum(value.nbytes for value in values if isinstance(value, Tensor))
+        return sum(value.nbytes for value in vars(self).values() if isinstance(value, Tensor))
 
     def __repr__(self) -> str:
         shown = []

@@ -139,7 +139,7 @@ class StreamChannel(Channel):
     def _send(self, message: Message, kind: wire.FrameKind, sequence: int) -> None:
         frame = wire.encode(message, kind, sequence)
         if self._meter:
-            self._meter.enter(Direction.TO_UNTRUSTED, message, frame, kind)
+            self._meter.enter(Direction.TO_UNTRUSTED, message, kind, len(frame), frame)
         self._write(frame)
 
     def _write(self, frame: bytes) -> None:
@@ -192,7 +192,7 @@ class StreamChannel(Channel):
             raise ProtocolError(f"the peer refused: {quoted(body.decode(errors='replace'), 500)}")
         message = wire.decode(header.type, body)
         if self._meter:
-            self._meter.enter(Direction.TO_TRUSTED, message, head + body, header.kind)
+            self._meter.enter(Direction.TO_TRUSTED, message, header.kind, len(head) + len(body), head, body)
         return header, message
 
     def arrived(self) -> bool:

@@ -9,6 +9,7 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from enum import IntEnum
+from functools import lru_cache
 from math import prod
 from typing import Any, NamedTuple, get_args
 
@@ -37,10 +38,11 @@ _DTYPES = (
     torch.int8,
 )
 _CODES = {dtype: code for code, dtype in enumerate(_DTYPES)}
-_BFLOAT16 = _CODES[torch.bfloat16]
 _INTEGER = struct.Struct("<q")
 _TENSOR = struct.Struct("<BB")
 _SHAPES = [struct.Struct(f"<{rank}I") for rank in range(MAX_RANK + 1)]
+_REMEMBERED = 1024
+"""Kinds of tensors whose description is kept; a peer who makes up others loses the time, and no memory is lost."""
 _TYPE_NUMBERS = {kind: number for number, kind in enumerate(MESSAGES)}
 
 
@@ -62,14 +64,18 @@ class Header(NamedTuple):
     length: int
 
 
-@dataclass(frozen=True)
+_KINDS = tuple(FrameKind)
+
+
+@dataclass(frozen=True, eq=False)
 class _Field:
     """A field of a message: an integer, or a tensor with what it carries."""
 
+    kind: type[Message]
     name: str
     carries: Carries | None
 
-    def check(self, kind: type[Message], dtype: torch.dtype, shape: Sequence[int]) -> None:
+    def check(self, dtype: torch.dtype, shape: Sequence[int]) -> None:
         """Hold a tensor against the declaration: the one place where this is done, whichever way a message goes.
 
         Raises:
@@ -77,7 +83,7 @@ class _Field:
         """
         assert self.carries is not None
         if (objection := self.carries.objection(dtype, shape)) is not None:
-            raise ProtocolError(f"malformed message: {kind.__name__}.{self.name} {objection}")
+            raise ProtocolError(f"malformed message: {self.kind.__name__}.{self.name} {objection}")
 
 
 def _layout(kind: type[Message]) -> tuple[_Field, ...]:
@@ -88,7 +94,7 @@ def _layout(kind: type[Message]) -> tuple[_Field, ...]:
             raise TypeError(
                 f"{kind.__name__}.{field.name} is neither an integer nor a tensor that says what it carries"
             )
-        found.append(_Field(field.name, declared[0] if declared else None))
+        found.append(_Field(kind, field.name, declared[0] if declared else None))
     return tuple(found)
 
 
@@ -101,23 +107,33 @@ def encode(message: Message, kind: FrameKind, sequence: int = 0) -> bytes:
     Raises:
         ProtocolError: for a type the wire does not know, or a field that does not hold what it is declared to carry.
     """
-    try:
-        number, layout = _TYPE_NUMBERS[type(message)], _LAYOUTS[type(message)]
-    except KeyError:
-        raise ProtocolError(f"the wire has no type number for {type(message).__name__}: add it to MESSAGES") from None
+    layout = _layout_of(message)
     parts: list[bytes | memoryview] = [b""]
+    length = 0
     for field in layout:
         value = getattr(message, field.name)
         if field.carries:
-            field.check(type(message), value.dtype, value.shape)
-            parts.extend(_encode_tensor(value))
+            head = _head(field, value.dtype, value.shape)
+            parts += head, _raw(value)
+            length += len(head) + value.nbytes
         else:
             parts.append(_encode_integer(value))
-    length = sum(memoryview(part).nbytes for part in parts)
+            length += _INTEGER.size
+    parts[0] = HEADER.pack(MAGIC, VERSION, kind, _TYPE_NUMBERS[type(message)], 0, sequence, _within(length))
+    return b"".join(parts)
+
+
+def _layout_of(message: Message) -> tuple[_Field, ...]:
+    try:
+        return _LAYOUTS[type(message)]
+    except KeyError:
+        raise ProtocolError(f"the wire has no type number for {type(message).__name__}: add it to MESSAGES") from None
+
+
+def _within(length: int) -> int:
     if length > MAX_FRAME_BYTES:
         raise ProtocolError(f"frame of {length} bytes is over the limit of {MAX_FRAME_BYTES}: send fewer rows")
-    parts[0] = HEADER.pack(MAGIC, VERSION, kind, number, 0, sequence, length)
-    return b"".join(parts)
+    return length
 
 
 def _encode_integer(value: int) -> bytes:
@@ -127,12 +143,37 @@ def _encode_integer(value: int) -> bytes:
         raise ProtocolError("the wire carries integers of 64 bits") from None
 
 
-def _encode_tensor(tensor: Tensor) -> tuple[bytes, bytes | memoryview]:
-    code = _CODES[tensor.dtype]
+def crossed(message: Message) -> tuple[Message, int]:
+    """A message as it comes out of its frame, sharing nothing with what went in, and the bytes of that frame.
+
+    Raises:
+        ProtocolError: as ``encode`` does.
+    """
+    values: list[Tensor | int] = []
+    length = 0
+    for field in _layout_of(message):
+        value = getattr(message, field.name)
+        if field.carries:
+            length += len(_head(field, value.dtype, value.shape)) + value.nbytes
+            values.append(value.detach().clone(memory_format=torch.contiguous_format).cpu())
+        else:
+            length += len(_encode_integer(value))
+            values.append(value)
+    return type(message)(*values), HEADER.size + _within(length)
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _head(field: _Field, dtype: torch.dtype, shape: torch.Size) -> bytes:
+    """What stands before a tensor's bytes; remembered, for the tensors of every step are alike."""
+    field.check(dtype, shape)
+    return _TENSOR.pack(_CODES[dtype], len(shape)) + _SHAPES[len(shape)].pack(*shape)
+
+
+def _raw(tensor: Tensor) -> bytes | memoryview:
     flat = tensor.detach().cpu().contiguous()
     # numpy has no bfloat16: its bits travel as int16
-    raw: Any = flat.view(torch.int16).numpy() if code == _BFLOAT16 else flat.numpy()
-    return _TENSOR.pack(code, flat.dim()) + _SHAPES[flat.dim()].pack(*flat.shape), raw.data if raw.size else b""
+    raw: Any = flat.view(torch.int16).numpy() if flat.dtype == torch.bfloat16 else flat.numpy()
+    return raw.data if raw.size else b""
 
 
 def encode_failure(reason: str, sequence: int) -> bytes:
@@ -158,7 +199,7 @@ def decode_header(data: bytes | bytearray | memoryview, limit: int = MAX_FRAME_B
         raise ProtocolError(f"malformed frame: unknown kind {kind}")
     if length > limit:
         raise ProtocolError(f"oversized frame: {length} bytes, the limit is {limit}")
-    return Header(FrameKind(kind), number, sequence, length)
+    return Header(_KINDS[kind], number, sequence, length)
 
 
 def decode(number: int, body: bytearray | memoryview) -> Message:
@@ -175,7 +216,7 @@ def decode(number: int, body: bytearray | memoryview) -> Message:
     try:
         for field in _LAYOUTS[kind]:
             if field.carries:
-                tensor, offset = _decode_tensor(kind, field, body, offset)
+                tensor, offset = _decode_tensor(field, body, offset)
                 values.append(tensor)
             else:
                 values.append(_INTEGER.unpack_from(body, offset)[0])
@@ -187,19 +228,25 @@ def decode(number: int, body: bytearray | memoryview) -> Message:
     return kind(*values)
 
 
-def _decode_tensor(kind: type[Message], field: _Field, body: bytearray | memoryview, offset: int) -> tuple[Tensor, int]:
-    code, rank = _TENSOR.unpack_from(body, offset)
-    if code >= len(_DTYPES) or rank > MAX_RANK:
-        raise ProtocolError("malformed frame: unknown tensor dtype or rank")
-    offset += _TENSOR.size
-    shape = _SHAPES[rank].unpack_from(body, offset)
-    offset += _SHAPES[rank].size
-    dtype = _DTYPES[code]
-    field.check(kind, dtype, shape)
-    count = prod(shape)
-    end = offset + count * dtype.itemsize
+def _decode_tensor(field: _Field, body: bytearray | memoryview, offset: int) -> tuple[Tensor, int]:
+    assert field.carries
+    begin = offset + _TENSOR.size + _SHAPES[field.carries.rank].size
+    dtype, shape, count = _described(field, bytes(body[offset:begin]))
+    end = begin + count * dtype.itemsize
     if end > len(body):
         raise ProtocolError("malformed frame: a tensor is longer than the frame")
     if count == 0:
         return torch.empty(shape, dtype=dtype), end
-    return torch.frombuffer(body, dtype=dtype, count=count, offset=offset).view(shape), end
+    return torch.frombuffer(body, dtype=dtype, count=count, offset=begin).view(shape), end
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _described(field: _Field, head: bytes) -> tuple[torch.dtype, tuple[int, ...], int]:
+    """Dtype, shape and number of elements of a tensor, by what stands before its bytes."""
+    code, rank = _TENSOR.unpack_from(head)
+    if code >= len(_DTYPES) or rank > MAX_RANK:
+        raise ProtocolError("malformed frame: unknown tensor dtype or rank")
+    assert field.carries
+    shape = _SHAPES[rank].unpack_from(head, _TENSOR.size) if rank == field.carries.rank else (0,) * rank
+    field.check(_DTYPES[code], shape)
+    return _DTYPES[code], shape, prod(shape)

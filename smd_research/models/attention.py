@@ -4,7 +4,7 @@ Causality and sliding windows follow from absolute positions, on whichever side 
 """
 
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -61,7 +61,6 @@ class AttentionRuntime(Protocol):
         """
 
 
-@runtime_checkable
 class QueryFirstRuntime(AttentionRuntime, Protocol):
     """A runtime that wants a layer's queries before its keys and values are computed."""
 

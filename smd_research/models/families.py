@@ -87,6 +87,8 @@ class Family:
         position_tables: parts of the names of tables that read positions, of which there may be as many as tokens.
         head_norms: norms inside attention, which do not act on the residual stream.
         own_attention: for a family that goes past the attention interface of transformers.
+        lean: whether its blocks are Llama's in order and in the names of their parts (``models.lean_decode``), for any
+            configuration that it may have.
         refused: why its attention cannot be replaced, for one that is known not to work.
     """
 
@@ -99,6 +101,7 @@ class Family:
     position_tables: Names = ()
     head_norms: Names = ()
     own_attention: OwnAttention | None = None
+    lean: bool = False
     refused: str | None = None
 
 
@@ -114,7 +117,7 @@ def _gpt_neo_window(module: Any) -> int | None:
 
 
 _RECORDS = (
-    Family("llama", small=_GROUPED),
+    Family("llama", small=_GROUPED, lean=True),
     Family(
         "gpt2",
         small={"n_embd": 64, "n_layer": 4, "n_head": 4, "n_positions": 512},
@@ -124,9 +127,9 @@ _RECORDS = (
         rotary=(),
         position_tables=("wpe",),
     ),
-    Family("qwen2", small=_GROUPED),
-    Family("qwen3", small={**_GROUPED, "head_dim": 16}, head_norms=("q_norm", "k_norm")),
-    Family("mistral", small=_SLIDING),
+    Family("qwen2", small=_GROUPED, lean=True),
+    Family("qwen3", small={**_GROUPED, "head_dim": 16}, head_norms=("q_norm", "k_norm"), lean=True),
+    Family("mistral", small=_SLIDING, lean=True),
     Family(
         "gpt_neox",
         small={**_SMALL, "intermediate_size": 128},

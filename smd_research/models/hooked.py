@@ -1,7 +1,8 @@
 """Stretches of a model's blocks that are known to compute what the stock model computes."""
 
 from smd_research.models.bundle import Bundle
-from smd_research.models.self_check import ensure_exact
+from smd_research.models.lean_decode import LeanDecode
+from smd_research.models.self_check import ensure_exact, lean_serves
 from smd_research.models.stretch import Stretch
 
 
@@ -26,3 +27,21 @@ class HookedModel(Stretch):
     ) -> None:
         ensure_exact(bundle, *(cut for cut in (first, last) if cut is not None))
         super().__init__(bundle, first, last, query_first=query_first)
+
+
+def decoder_of(bundle: Bundle, first: int | None = None, *, query_first: bool = False) -> LeanDecode | HookedModel:
+    """What takes one token of every stream from block ``first`` to the logits with an attention runtime.
+
+    Args:
+        bundle: the model.
+        first: see ``HookedModel``.
+        query_first: queries are wanted before keys and values.
+
+    Returns:
+        The lean form, which hands queries over first in any case, where it is known to be exact; else the hooked model.
+
+    Raises:
+        UnsupportedModelError: as ``HookedModel`` does.
+    """
+    hooked = HookedModel(bundle, first, query_first=query_first)
+    return LeanDecode(bundle, first) if lean_serves(bundle, first or 0) else hooked

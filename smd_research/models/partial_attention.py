@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 NEGATIVE_INFINITY = float("-inf")
+_FUSED = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", None)
+"""Attention and the logarithm of its softmax denominators in one pass over the keys."""
 
 
 class Partial(NamedTuple):
@@ -87,6 +89,35 @@ def partial_attention(
     a = torch.matmul(p.to(v.dtype), v) / (g if visible is None else g.clamp(min=torch.finfo(torch.float32).tiny))
     a = a.to(v.dtype)
     return Partial(m.view(batch, heads, rows), g.view(batch, heads, rows), a.view(batch, heads, rows, v.shape[-1]))
+
+
+def summed_attention(
+    q: Tensor, k: Tensor, v: Tensor, scale: float, softcap: float | None = None, bias: Tensor | None = None
+) -> Partial:
+    """Attention of queries over one shard, of which each sees a key, in one call of torch's own kernel.
+
+    The kernel serves on the CPU, where scores are not capped and values as wide as keys; else ``partial_attention``.
+
+    Args:
+        q: queries ``[batch, heads, rows, d]``.
+        k: keys ``[batch, kv_heads, keys, d]``.
+        v: values ``[batch, kv_heads, keys, dv]``.
+        scale: factor on the dot product.
+        softcap: see ``scores``.
+        bias: added to the scores ``[batch, 1, 1, keys]``: zero, or minus infinity for a key that is not to be seen.
+
+    Returns:
+        The shard's partial attention, known by its log weight.
+    """
+    batch, heads, rows, d = q.shape
+    if _FUSED is None or softcap or v.shape[-1] != d or q.device.type != "cpu":
+        shard = partial_attention(
+            q, k, v, scale, softcap, None if bias is None else (bias[:, 0] == 0).expand(-1, rows, -1)
+        )
+        return Partial.summed(shard.log_weight, shard.a)
+    grouped = q.reshape(batch, k.shape[1], -1, d)
+    a, log_weight = _FUSED(grouped, k, v, 0.0, False, attn_mask=bias, scale=scale)
+    return Partial.summed(log_weight.reshape(batch, heads, rows), a.reshape(batch, heads, rows, d))
 
 
 def merge(shards: Sequence[Partial]) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from smd_research.models.attention import AttentionSpec, KVStore, in_reach
-from smd_research.models.partial_attention import Partial, partial_attention
+from smd_research.models.partial_attention import NEGATIVE_INFINITY, Partial, summed_attention
 
 _GROWTH = 64
 
@@ -94,13 +94,13 @@ class RaggedKV:
         values[rows, :, self._slots] = v[:, :, 0]
 
     def partial(self, layer: int, q: Tensor, positions: Tensor, spec: AttentionSpec) -> Partial:
-        """Attention of ``q [streams, heads, 1, d]`` at ``positions [streams]`` over each stream's own rows."""
+        """Attention of ``q [streams, heads, 1, d]`` at ``positions [streams]`` over each stream's own rows, summed."""
         keys, values = self._buffers[layer]
         longest = max(self._lengths)
         k, v = keys[: self.streams, :, :longest], values[: self.streams, :, :longest]
         if spec not in self._masks:
-            self._masks[spec] = self._visible(positions, longest, spec)
-        return partial_attention(q, k, v, spec.scale, spec.softcap, self._masks[spec])
+            self._masks[spec] = self._mask(positions, longest, spec)
+        return summed_attention(q, k, v, spec.scale, spec.softcap, self._masks[spec])
 
     @property
     def nbytes(self) -> int:
@@ -109,8 +109,8 @@ class RaggedKV:
         held = (x for pair in self._buffers.values() for x in pair)
         return sum(rows * x.shape[1] * x.shape[3] * x.element_size() for x in held)
 
-    def _visible(self, positions: Tensor, longest: int, spec: AttentionSpec) -> Tensor | None:
-        """Which rows a stream's query may see: ``[streams, 1, longest]``, or None when all of them."""
+    def _mask(self, positions: Tensor, longest: int, spec: AttentionSpec) -> Tensor | None:
+        """Minus infinity for rows that a stream's query must not see ``[streams, 1, 1, longest]``; None hides none."""
         if spec.sees_all and min(self._lengths) == longest:
             return None
         lengths = torch.tensor(self._lengths, device=positions.device)
@@ -118,7 +118,9 @@ class RaggedKV:
         reached = in_reach(positions[:, None], self._positions[: self.streams, :longest], spec)
         if reached is not None:
             seen &= reached
-        return seen.unsqueeze(1)
+        dtype = next(iter(self._buffers.values()))[0].dtype
+        mask = torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(~seen, NEGATIVE_INFINITY)
+        return mask[:, None, None]
 
     def _reserve(self, streams: int, length: int) -> None:
         rows, capacity = self._positions.shape

@@ -19,10 +19,11 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from smd_research.core.errors import LabError, UnsupportedModelError
-from smd_research.models.attention import AttentionRuntime, AttentionSpec, LocalAttention
+from smd_research.models.attention import AttentionSpec, LocalAttention, QueryFirstRuntime
 from smd_research.models.bundle import Bundle
 from smd_research.models.decoding import StockDecoder
 from smd_research.models.families import family_of
+from smd_research.models.lean_decode import LeanDecode
 from smd_research.models.stretch import Stretch
 from smd_research.models.structure import sharing_copy
 
@@ -69,6 +70,17 @@ def ensure_plain(bundle: Bundle) -> None:
     verdict = _verdict(bundle)
     if verdict is not None:
         verdict.check(bundle, "plain decoding")
+
+
+def lean_serves(bundle: Bundle, first: int) -> bool:
+    """Whether a model's lean form computes from block ``first`` on what the stock model does.
+
+    Args:
+        bundle: the model. One that holds modules of this package has no lean form.
+        first: index of the block; 0 begins with the embedding.
+    """
+    verdict = _verdict(bundle) if family_of(bundle.family).lean else None
+    return verdict is not None and verdict.holds(bundle, f"lean {first}")
 
 
 _known: dict[str, "_Verdict"] = {}
@@ -124,12 +136,11 @@ class _Verdict:
         """
         subject = _Subject(bundle)
         for name in names:
-            error = self.errors[name] if name in self.errors else _measured(subject, name)
-            if isinstance(error, float) and math.isnan(error):  # of these weights, not of the structure
+            error = self._error(subject, name)
+            if isinstance(error, float) and math.isnan(error):
                 raise UnsupportedModelError(
                     f"{bundle.name} computes logits that are no numbers: its weights are damaged"
                 )
-            self.errors[name] = error
             if isinstance(error, str):
                 raise UnsupportedModelError(f"family '{self.family}' is not served: its check of {name} fails, {error}")
             if error > self.allowed:
@@ -137,6 +148,20 @@ class _Verdict:
                     f"family '{self.family}' is not served, for it would not be exact: in the check of {name} logits "
                     f"differ from the stock model's by {error:.2g} standard deviations ({self.allowed:g} allowed)"
                 )
+
+    def holds(self, bundle: Bundle, name: str) -> bool:
+        """Whether a check passes, of which nothing is refused."""
+        error = self._error(_Subject(bundle), name)
+        return isinstance(error, float) and error <= self.allowed
+
+    def _error(self, subject: "_Subject", name: str) -> float | str:
+        """What a check measures; one that was run before is not run again."""
+        if name in self.errors:
+            return self.errors[name]
+        error = _measured(subject, name)
+        if not (isinstance(error, float) and math.isnan(error)):  # which is of the weights, not of the structure
+            self.errors[name] = error
+        return error
 
 
 def _measured(subject: "_Subject", name: str) -> float | str:
@@ -146,9 +171,10 @@ def _measured(subject: "_Subject", name: str) -> float | str:
         "batch": subject.batch,
         "plain decoding": subject.plain_decoding,
     }
-    kind, _, cut = name.partition(" ")
+    at: dict[str, Callable[[int], float]] = {"cut": subject.cut, "lean": subject.lean}
+    kind, _, block = name.partition(" ")
     try:
-        return subject.cut(int(cut)) if kind == "cut" else checks[name]()
+        return at[kind](int(block)) if kind in at else checks[name]()
     except LabError as error:
         return str(error)
     except (MemoryError, torch.OutOfMemoryError):
@@ -201,6 +227,22 @@ class _Subject:
 
     def batch(self) -> float:
         """Two streams at different places in one step, as a provider of many users runs them."""
+        model = Stretch(self.bundle)
+        return self._in_step(lambda streams, where, ids: model.forward(streams, where, ids=ids))
+
+    def lean(self, first: int) -> float:
+        """The same through the lean form, which begins at a block."""
+        lean = LeanDecode(self.bundle, first or None)
+        below = Stretch(self.bundle, None, first) if first else None
+
+        def step(streams: _Streams, where: Tensor, ids: Tensor) -> Tensor:
+            hidden = below.forward(streams, where, ids=ids) if below else None
+            return lean.forward(streams, where, ids=ids, hidden=hidden)
+
+        return self._in_step(step)
+
+    def _in_step(self, step: "Callable[[_Streams, Tensor, Tensor], Tensor]") -> float:
+        """The error of two streams at different places that make a step together."""
         model, rows = Stretch(self.bundle), self.ids.shape[1]
         places = (rows - 1, rows // 2)
         streams = _Streams()
@@ -209,7 +251,7 @@ class _Subject:
             _run(model, store, 0, self.ids[:, :place])
         last = torch.cat([self.ids[:, place] for place in places])[:, None]
         where = torch.tensor([[place] for place in places], device=last.device)
-        logits = model.forward(streams, where, ids=last)[:, 0]
+        logits = step(streams, where, last)[:, 0]
         return max(self.error(one, slice(place, place + 1)) for one, place in zip(logits, places, strict=True))
 
     def plain_decoding(self) -> float:
@@ -218,11 +260,17 @@ class _Subject:
         return self.error(logits, slice(self.ids.shape[1] - STEPS - 1, None))
 
 
-class _Streams(AttentionRuntime):
+class _Streams(QueryFirstRuntime):
     """Attention of one new token in each of several streams, whose caches have different lengths."""
 
     def __init__(self) -> None:
         self.stores: list[LocalAttention] = []
+
+    def enter(self) -> None:
+        pass
+
+    def ask(self, layer: int, q: Tensor, spec: AttentionSpec) -> None:
+        pass
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, positions: Tensor, spec: AttentionSpec) -> Tensor:
         rows = [slice(i, i + 1) for i in range(len(self.stores))]

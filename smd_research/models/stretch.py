@@ -12,7 +12,7 @@ import contextlib
 import weakref
 from collections.abc import Mapping
 from types import MethodType
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -168,9 +168,8 @@ class Stretch:
             query.shape[-1] ** -0.5 if scaling is None else scaling, softcap, sliding_window or window, chunk, s_aux
         )
         if self._query_first:
-            assert isinstance(self._runtime, QueryFirstRuntime)
             if self._early is None:
-                self._runtime.ask(layer, query, spec)
+                cast("QueryFirstRuntime", self._runtime).ask(layer, query, spec)
                 if has_separate_projections(module, self._family.matrices.projections):
                     self._early = query
                     raise QueriesTaken
@@ -180,8 +179,7 @@ class Stretch:
         return out.transpose(1, 2)
 
     def _enter(self) -> None:
-        assert isinstance(self._runtime, QueryFirstRuntime)
-        self._runtime.enter()
+        cast("QueryFirstRuntime", self._runtime).enter()
 
     # -- running -----------------------------------------------------------------------------------------------------
 

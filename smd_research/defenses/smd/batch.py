@@ -30,7 +30,7 @@ from smd_research.defenses.smd.requests import INNER, Request, SendOrder, Servic
 from smd_research.defenses.smd.stages import Stage, StageClock
 from smd_research.models.attention import KVStore, LocalAttention
 from smd_research.models.bundle import Bundle
-from smd_research.models.hooked import HookedModel
+from smd_research.models.hooked import HookedModel, decoder_of
 from smd_research.models.ragged import RaggedKV
 from smd_research.models.sampling import Sampling
 
@@ -64,7 +64,7 @@ class DecodeBatch:
         self._most_streams = most_streams
         first = options.inner_layers or None
         early = options.send_order is SendOrder.AFTER_Q or clock is not None
-        self._model = HookedModel(bundle, first, query_first=early)
+        self._model = decoder_of(bundle, first, query_first=early)
         self._whole = HookedModel(bundle)
         self._kv = RaggedKV(bundle.device)
         self._attention = MergedAttention(self._kv, options, self._patience, clock)
@@ -235,6 +235,7 @@ class DecodeBatch:
         # streams at one position share it, as a single request's do
         shared = positions[:1] if len(set(where)) == 1 else positions.unsqueeze(1)
         logits = self._model.forward(self._attention, shared, ids=ids, hidden=hidden)[:, -1]
+        self._attention.vet()
         for request, own in rows.items():
             if request.present:
                 guarded(request, partial(self._draw, request, logits[own]))

@@ -40,10 +40,12 @@ class MergedAttention(QueryFirstRuntime):
         self._patience = patience
         self._clock = clock
         self._rows: dict[Request, slice] = {}
+        self._asks = False
 
     def serve(self, rows: dict[Request, slice]) -> None:
         """Name the requests of the step that begins, and their rows in the batch."""
         self._rows = rows
+        self._asks = any(request.vault for request in rows)
 
     def _mark(self, stage: Stage) -> None:
         if self._clock:
@@ -66,7 +68,7 @@ class MergedAttention(QueryFirstRuntime):
         own = self._kv.partial(layer, q, where, spec)
         self._mark(Stage.OUT_ATTENTION)
         beside = [own, *spec.sinks(q, v)]
-        if not any(request.vault for request in self._rows):
+        if not self._asks:
             return merge(beside).to(v.dtype)
         if self._merged_there:
             self._send(layer, q, join(beside))
@@ -109,30 +111,23 @@ class MergedAttention(QueryFirstRuntime):
 
     def _collect(self, layer: int, own: Tensor) -> Partial:
         """The vaults' shards beside attention ``own [batch, heads, 1, dv]``; empty where there is no answer."""
-        whole, heads, _, d = own.shape
-        answers = self._patience.collect(tuple(self._rows), layer, partial(_fitting, layer, heads, d))
-        shards = [
-            (request, self._rows[request], answer)
-            for request, answer in answers
-            if isinstance(answer, PartialAttention)
-        ]
-        if len(shards) == 1 and shards[0][2].m.shape[0] == whole:
-            answer = shards[0][2]
-            joined = Partial(*(x.to(own.device).unsqueeze(2) for x in (answer.m, answer.g, answer.a)))
-        else:
-            joined = _joined(shards, own)
-        if shards and not _sound(joined):
-            self._expose(shards, joined)
-        return joined
+        _, heads, _, d = own.shape
+        answers = dict(self._patience.collect(tuple(self._rows), layer, partial(_fitting, layer, heads, d)))
+        shards = [_shard(answers.get(request)) or _nothing(request, heads, d) for request in self._rows]
+        parts = shards[0] if len(shards) == 1 else [torch.cat(parts) for parts in zip(*shards, strict=True)]
+        return Partial(*(part.to(own.device).unsqueeze(2) for part in parts))
 
-    def _expose(self, shards: Sequence[tuple[Request, slice, PartialAttention]], joined: Partial) -> None:
-        """Fail the requests whose shard is no attention, and empty it."""
-        for request, rows, answer in shards:
-            if not _sound(Partial(answer.m, answer.g, answer.a)):
+    def vet(self) -> None:
+        """Fail the requests whose vaults answered in this step with what is no attention.
+
+        Rows of a batch do not mix: until then it was in the rows of those requests, and in no others.
+        """
+        attention = {request: _attention(request) for request in self._rows if request.present}
+        if _finite([answer for answers in attention.values() for answer in answers]):
+            return
+        for request, answers in attention.items():
+            if not _finite(answers):
                 request.failure = ProtocolError("a vault answered a query with values that are not finite")
-                joined.m[rows] = NEGATIVE_INFINITY
-                joined.g[rows] = 0
-                joined.a[rows] = 0
 
 
 def _fitting(layer: int, heads: int, d: int, request: Request, answer: Message) -> PartialAttention:
@@ -166,8 +161,6 @@ def _fitting_rows(layer: int, heads: int, d: int, request: Request, answer: Mess
         raise ProtocolError(
             f"a vault answered with rows of shape {list(answer.a.shape)}, not {[request.streams, heads, d]}"
         )
-    if not bool(answer.a.isfinite().all()):
-        raise ProtocolError("a vault answered a query with values that are not finite")
     return answer
 
 
@@ -176,18 +169,31 @@ def _check_address(layer: int, request: Request, answer: PartialAttention | Merg
         raise ProtocolError("a vault answered another query than it was asked")
 
 
-def _sound(shard: Partial) -> bool:
-    """Whether a shard can be merged: finite throughout, but for the maximum of an empty row."""
-    total = shard.g.float().sum() + shard.a.float().sum() + shard.m.float().amax().clamp(min=0)
-    return bool(total.isfinite())
+def _shard(answer: Message | None) -> Partial | None:
+    """An answer as rows ``[streams, heads]`` and ``[streams, heads, dv]``."""
+    return Partial(answer.m, answer.g, answer.a) if isinstance(answer, PartialAttention) else None
 
 
-def _joined(shards: Sequence[tuple[Request, slice, PartialAttention]], own: Tensor) -> Partial:
-    """Shards of all requests as rows of one ``[batch, heads, 1, dv]`` like ``own``, empty where there is none."""
-    streams, heads, _, d = own.shape
-    m = torch.full((streams, heads, 1), NEGATIVE_INFINITY, device=own.device)
-    g = torch.zeros(streams, heads, 1, device=own.device)
-    a = torch.zeros(streams, heads, 1, d, device=own.device)
-    for _, rows, answer in shards:
-        m[rows, :, 0], g[rows, :, 0], a[rows, :, 0] = answer.m.to(m), answer.g.to(g), answer.a.to(a)
-    return Partial(m, g, a)
+def _nothing(request: Request, heads: int, d: int) -> Partial:
+    """The shard of a request that has no answer."""
+    m = torch.full((request.streams, heads), NEGATIVE_INFINITY)
+    return Partial(m, torch.zeros_like(m), torch.zeros(request.streams, heads, d))
+
+
+def _attention(request: Request) -> list[PartialAttention | MergedRows]:
+    """What of a request's answers about the token that is being decoded enters its attention."""
+    return [answer for answer in request.answers.values() if isinstance(answer, PartialAttention | MergedRows)]
+
+
+def _finite(answers: Sequence[PartialAttention | MergedRows]) -> bool:
+    """Whether answers are finite throughout, but for the maximum of an empty row."""
+    finite = [answer.a for answer in answers]
+    shards = [answer for answer in answers if isinstance(answer, PartialAttention)]
+    if shards:
+        finite += [shard.g for shard in shards]
+        finite.append(_flat([shard.m for shard in shards]).amax().clamp(min=0))
+    return not finite or bool(_flat(finite).isfinite().all())
+
+
+def _flat(parts: Sequence[Tensor]) -> Tensor:
+    return torch.cat([part.flatten() for part in parts])

@@ -1,0 +1,97 @@
+"""One token of every stream through blocks built like Llama's, and nothing beside what they compute.
+
+Around its blocks transformers makes masks, caches and collections of outputs, which for one token through a small model
+takes longer than the model. Here the stock modules are called by hand, in their order: a norm, attention, a sum, a
+norm, the MLP, a sum. A layer's queries are rotated and handed over before its keys and values are computed, in one
+pass. What a layer's attention is besides, its scale or window, is seen on one token of the hooked model. Which families
+are built so is in their records, and whether a model comes out as it went in is measured (``models.self_check``).
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from smd_research.core.errors import UnsupportedModelError
+from smd_research.models.attention import LocalAttention, QueryFirstRuntime
+from smd_research.models.bundle import Bundle
+from smd_research.models.families import family_of
+from smd_research.models.few_rows import product
+from smd_research.models.stretch import Stretch
+from smd_research.models.structure import blocks_of, final_norm_of, rotaries_of
+
+
+class LeanDecode:
+    """Blocks ``first ..`` of a bundle's model to the logits, its own modules.
+
+    Args:
+        bundle: the model.
+        first: index of the first block, which takes hidden states; None starts from token ids.
+
+    Raises:
+        UnsupportedModelError: for a family whose record does not say that it is built so.
+    """
+
+    def __init__(self, bundle: Bundle, first: int | None = None) -> None:
+        if not family_of(bundle.family).lean:
+            raise UnsupportedModelError(f"family '{bundle.family}' has no lean form")
+        model, layers = bundle.model, bundle.geometry.layers
+        seen, one = LocalAttention(), torch.zeros(1, 1, dtype=torch.long, device=bundle.device)
+        Stretch(bundle).forward(seen, one[0], ids=one)
+        self._embed, self._head = model.get_input_embeddings(), model.get_output_embeddings()
+        self._norm, self._rotary = final_norm_of(model, layers), next(rotaries_of(model))
+        self._head_dim = bundle.geometry.head_dim
+        blocks: Sequence[Any] = list(blocks_of(model, layers))
+        self._blocks = [(layer, blocks[layer], seen.specs[layer]) for layer in range(first or 0, layers)]
+
+    @torch.inference_mode()
+    def forward(
+        self,
+        runtime: QueryFirstRuntime,
+        positions: Tensor,
+        *,
+        ids: Tensor | None = None,
+        hidden: Tensor | None = None,
+    ) -> Tensor:
+        """Run the blocks.
+
+        Args:
+            runtime: computes each block's attention.
+            positions: absolute positions ``[1]``, shared by all streams, or ``[streams, 1]``.
+            ids: token ids ``[streams, 1]``, where the blocks begin with the embedding.
+            hidden: hidden states ``[streams, 1, width]``, where they begin later.
+
+        Returns:
+            Logits ``[streams, 1, vocab]``.
+        """
+        x: Tensor = self._embed(ids)[:, 0] if hidden is None else hidden[:, 0]
+        cos, sin = self._angles(x, positions)
+        for layer, block, spec in self._blocks:
+            runtime.enter()
+            attention, inner = block.self_attn, block.input_layernorm(x)
+            q = self._rotated(self._heads(attention, "q", inner), cos, sin)
+            runtime.ask(layer, q, spec)
+            k = self._rotated(self._heads(attention, "k", inner), cos, sin)
+            v = self._heads(attention, "v", inner)
+            merged = runtime.attend(layer, q, k, v, positions, spec)
+            x = x + product(attention.o_proj, merged.reshape(len(x), -1))
+            inner, mlp = block.post_attention_layernorm(x), block.mlp
+            gated = mlp.act_fn(product(mlp.gate_proj, inner)) * product(mlp.up_proj, inner)
+            x = x + product(mlp.down_proj, gated)
+        return product(self._head, self._norm(x))[:, None]
+
+    def _angles(self, x: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Cosines, and sines with the sign that the other half of a head comes with: ``[1 or streams, 1, 1, d]``."""
+        cos, sin = self._rotary(x, positions.view(-1, 1))
+        sin = torch.cat([-sin[..., : self._head_dim // 2], sin[..., self._head_dim // 2 :]], -1)
+        return cos[:, None], sin[:, None]
+
+    def _heads(self, attention: Any, which: str, x: Tensor) -> Tensor:
+        """Queries, keys or values ``[streams, heads, 1, d]``, before their rotation."""
+        heads = product(getattr(attention, f"{which}_proj"), x).view(len(x), -1, 1, self._head_dim)
+        norm = getattr(attention, f"{which}_norm", None)
+        return heads if norm is None else norm(heads)
+
+    def _rotated(self, heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        return torch.addcmul(heads * cos, heads.roll(self._head_dim // 2, -1), sin)
