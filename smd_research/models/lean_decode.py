@@ -7,19 +7,55 @@ pass. What a layer's attention is besides, its scale or window, is seen on one t
 are built so is in their records, and whether a model comes out as it went in is measured (``models.self_check``).
 """
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from smd_research.core.errors import UnsupportedModelError
-from smd_research.models.attention import LocalAttention, QueryFirstRuntime
+from smd_research.models.attention import AttentionSpec, LocalAttention, QueryFirstRuntime
 from smd_research.models.bundle import Bundle
 from smd_research.models.families import family_of
 from smd_research.models.few_rows import product
 from smd_research.models.stretch import Stretch
 from smd_research.models.structure import blocks_of, final_norm_of, rotaries_of
+
+
+@dataclass(frozen=True)
+class _Block:
+    """The stock modules of a block, found once: looking them up takes as long as adding two vectors."""
+
+    layer: int
+    spec: AttentionSpec
+    before: nn.Module
+    q: nn.Module
+    k: nn.Module
+    v: nn.Module
+    o: nn.Module
+    q_norm: nn.Module | None
+    k_norm: nn.Module | None
+    between: nn.Module
+    gate: nn.Module
+    up: nn.Module
+    act: nn.Module
+    down: nn.Module
+
+    @classmethod
+    def of(cls, layer: int, spec: AttentionSpec, block: Any) -> "_Block":
+        attention, mlp = block.self_attn, block.mlp
+        return cls(
+            layer,
+            spec,
+            block.input_layernorm,
+            *(getattr(attention, f"{name}_proj") for name in "qkvo"),
+            *(getattr(attention, f"{name}_norm", None) for name in "qk"),
+            block.post_attention_layernorm,
+            mlp.gate_proj,
+            mlp.up_proj,
+            mlp.act_fn,
+            mlp.down_proj,
+        )
 
 
 class LeanDecode:
@@ -42,8 +78,8 @@ class LeanDecode:
         self._embed, self._head = model.get_input_embeddings(), model.get_output_embeddings()
         self._norm, self._rotary = final_norm_of(model, layers), next(rotaries_of(model))
         self._head_dim = bundle.geometry.head_dim
-        blocks: Sequence[Any] = list(blocks_of(model, layers))
-        self._blocks = [(layer, blocks[layer], seen.specs[layer]) for layer in range(first or 0, layers)]
+        blocks = list(blocks_of(model, layers))
+        self._blocks = [_Block.of(layer, seen.specs[layer], blocks[layer]) for layer in range(first or 0, layers)]
 
     @torch.inference_mode()
     def forward(
@@ -67,18 +103,18 @@ class LeanDecode:
         """
         x: Tensor = self._embed(ids)[:, 0] if hidden is None else hidden[:, 0]
         cos, sin = self._angles(x, positions)
-        for layer, block, spec in self._blocks:
+        streams = x.shape[0]
+        for block in self._blocks:
             runtime.enter()
-            attention, inner = block.self_attn, block.input_layernorm(x)
-            q = self._rotated(self._heads(attention, "q", inner), cos, sin)
-            runtime.ask(layer, q, spec)
-            k = self._rotated(self._heads(attention, "k", inner), cos, sin)
-            v = self._heads(attention, "v", inner)
-            merged = runtime.attend(layer, q, k, v, positions, spec)
-            x = x + product(attention.o_proj, merged.reshape(len(x), -1))
-            inner, mlp = block.post_attention_layernorm(x), block.mlp
-            gated = mlp.act_fn(product(mlp.gate_proj, inner)) * product(mlp.up_proj, inner)
-            x = x + product(mlp.down_proj, gated)
+            inner = block.before(x)
+            q = self._rotated(self._heads(block.q, inner, block.q_norm), cos, sin)
+            runtime.ask(block.layer, q, block.spec)
+            k = self._rotated(self._heads(block.k, inner, block.k_norm), cos, sin)
+            v = self._heads(block.v, inner)
+            merged = runtime.attend(block.layer, q, k, v, positions, block.spec)
+            x = x + product(block.o, merged.reshape(streams, -1))
+            inner = block.between(x)
+            x = x + product(block.down, block.act(product(block.gate, inner)) * product(block.up, inner))
         return product(self._head, self._norm(x))[:, None]
 
     def _angles(self, x: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
@@ -87,11 +123,13 @@ class LeanDecode:
         sin = torch.cat([-sin[..., : self._head_dim // 2], sin[..., self._head_dim // 2 :]], -1)
         return cos[:, None], sin[:, None]
 
-    def _heads(self, attention: Any, which: str, x: Tensor) -> Tensor:
+    def _heads(self, projection: nn.Module, x: Tensor, norm: nn.Module | None = None) -> Tensor:
         """Queries, keys or values ``[streams, heads, 1, d]``, before their rotation."""
-        heads = product(getattr(attention, f"{which}_proj"), x).view(len(x), -1, 1, self._head_dim)
-        norm = getattr(attention, f"{which}_norm", None)
-        return heads if norm is None else norm(heads)
+        heads = product(projection, x).view(x.shape[0], -1, 1, self._head_dim)
+        if norm is None:
+            return heads
+        normed: Tensor = norm(heads)
+        return normed
 
     def _rotated(self, heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         return torch.addcmul(heads * cos, heads.roll(self._head_dim // 2, -1), sin)

@@ -56,6 +56,25 @@ def test_round_trip_is_exact(kind: type[Message], seed: int, sequence: int) -> N
             assert sent == got
 
 
+@given(kind=st.sampled_from(MESSAGES), seed=st.integers(0, 10_000))
+@settings(deadline=None, max_examples=80)
+def test_without_a_frame_a_message_crosses_just_so(kind: type[Message], seed: int) -> None:
+    message = _message(kind, seed)
+    frame = wire.encode(message, wire.FrameKind.NOTIFY)
+    copy, length = wire.crossed(message)
+    assert length == len(frame)
+    assert wire.encode(copy, wire.FrameKind.NOTIFY) == frame
+    sent = {value.data_ptr() for value in vars(message).values() if isinstance(value, torch.Tensor) and value.numel()}
+    got = {value.data_ptr() for value in vars(copy).values() if isinstance(value, torch.Tensor) and value.numel()}
+    assert not sent & got
+
+
+def test_without_a_frame_what_is_no_message_is_refused_too() -> None:
+    for odd in (Tokens(torch.zeros(2)), replace(Query(torch.zeros(1, 2, 4), 0, 0, 3), position=2**70)):
+        with pytest.raises(ProtocolError):
+            wire.crossed(odd)
+
+
 @given(data=st.binary(max_size=200))
 @settings(deadline=None, max_examples=200)
 def test_garbage_never_decodes_to_anything_but_a_protocol_error(data: bytes) -> None:

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from smd_research.models.partial_attention import Partial, merge, partial_attention
+from smd_research.models import partial_attention as module
+from smd_research.models.partial_attention import Partial, merge, partial_attention, summed_attention
 
 
 def _whole(q: Tensor, k: Tensor, v: Tensor, scale: float, softcap: float | None) -> Tensor:
@@ -70,3 +71,25 @@ def test_half_precision_keys_keep_statistics_in_fp32() -> None:
     shard = partial_attention(q, k, v, 1.0)
     assert isinstance(shard, Partial)
     assert (shard.m.dtype, shard.g.dtype, shard.a.dtype) == (torch.float32, torch.float32, torch.bfloat16)
+
+
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize("softcap", [None, 5.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_shard_known_by_its_log_weight_merges_alike(
+    fused: bool, softcap: float | None, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not fused:
+        monkeypatch.setattr(module, "_FUSED", None)
+    torch.manual_seed(0)
+    q = torch.randn(2, 4, 3, 8).to(dtype) * 3
+    k, v = (torch.randn(2, 2, 9, 8).to(dtype) for _ in range(2))
+    bias = torch.zeros(2, 1, 1, 6, dtype=dtype)
+    bias[1, ..., 4:] = float("-inf")  # the second stream has two keys fewer
+    theirs = partial_attention(q, k[:, :, 6:], v[:, :, 6:], 0.4, softcap)
+    got = merge([theirs, summed_attention(q, k[:, :, :6], v[:, :, :6], 0.4, softcap, bias)])
+    kept = torch.tensor([0, 1, 2, 3, 6, 7, 8])
+    tolerance = {"atol": 1e-5, "rtol": 1e-5} if dtype == torch.float32 else {"atol": 0.05, "rtol": 0.05}
+    torch.testing.assert_close(got[:1].double(), _whole(q[:1], k[:1], v[:1], 0.4, softcap), **tolerance)
+    expected = _whole(q[1:], k[1:, :, kept], v[1:, :, kept], 0.4, softcap)
+    torch.testing.assert_close(got[1:].double(), expected, **tolerance)
