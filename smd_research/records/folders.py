@@ -19,6 +19,8 @@ from pathlib import Path
 
 import psutil
 
+from smd_research.core.errors import RecordError
+
 _TEMPORARY, _RETIRED = ".tmp~", ".old~"
 _STALE_AFTER_S = 24 * 3600.0
 
@@ -47,6 +49,23 @@ def replace_folder(target: Path, files: Mapping[str, bytes]) -> None:
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+def free_for(out: Path, mark: str, kind: str) -> None:
+    """Refuse a place where something else stands than what may be replaced.
+
+    Args:
+        out: the place.
+        mark: the file in it by which a folder of the kind is known.
+        kind: what a person calls such a folder.
+
+    Raises:
+        RecordError: ``out`` is a file, or a folder that is neither empty nor of the kind.
+    """
+    if out.exists() and not out.is_dir():
+        raise RecordError(f"{out} is a file: choose a folder with out=")
+    if out.is_dir() and any(out.iterdir()) and not (out / mark).is_file():
+        raise RecordError(f"{out} holds other things than {kind}: choose an empty or new folder with out=")
 
 
 def prove_room(parent: Path, nbytes: int) -> None:

@@ -5,7 +5,7 @@ Nothing is lost and nothing rewritten, so that checksums hold and a cell unpacke
 
 import io
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -18,6 +18,9 @@ from smd_research.records.schema import FILES, SchemaError, parsed
 from smd_research.records.store import Store, printable
 
 _NAMES = (*FILES, "environment.json")
+
+Row = tuple[str, Mapping[str, bytes]]
+"""The name of a record's folder, and its files by name."""
 _SCHEMA = pa.schema([("folder", pa.string()), *((name, pa.binary()) for name in _NAMES)])
 
 
@@ -31,13 +34,11 @@ def pack(folders: Sequence[Path], path: Path) -> Path:
     Raises:
         RecordError: when a record cannot be read or the file not be written.
     """
-    rows = []
     scratch = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        for folder in sorted(folders, key=lambda one: one.name):
-            rows.append({"folder": folder.name, **{name: (folder / name).read_bytes() for name in _NAMES}})
+        content = packed_bytes(map(row_of, folders))
         path.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(pa.Table.from_pylist(rows, _SCHEMA), scratch, compression="zstd")
+        scratch.write_bytes(content)
         scratch.replace(path)
     except OSError as error:
         raise RecordError(f"cannot pack into {path}: {error.strerror or error}; free space there") from error
@@ -46,14 +47,31 @@ def pack(folders: Sequence[Path], path: Path) -> Path:
     return path
 
 
+def row_of(folder: Path) -> Row:
+    """The row of a record's folder.
+
+    Raises:
+        OSError: when a file of it cannot be read.
+    """
+    return folder.name, {name: (folder / name).read_bytes() for name in _NAMES}
+
+
+def packed_bytes(rows: Iterable[Row]) -> bytes:
+    """The content of a packed file, its rows in order of name."""
+    buffer = io.BytesIO()
+    listed = [{"folder": name, **contents} for name, contents in sorted(rows, key=lambda row: row[0])]
+    pq.write_table(pa.Table.from_pylist(listed, _SCHEMA), buffer, compression="zstd")
+    return buffer.getvalue()
+
+
 def packed(path: Path) -> Iterator[Record]:
     """The records of a packed file, each checked as one of a folder is.
 
     Raises:
         RecordError: when the file, or a record in it, does not hold together.
     """
-    for name, contents in _rows(path):
-        yield _checked(path, name, contents)
+    for name, contents in packed_rows(path):
+        yield checked(path, name, contents)
 
 
 def unpack(path: Path, store: Store) -> tuple[list[Path], list[Path]]:
@@ -67,7 +85,7 @@ def unpack(path: Path, store: Store) -> tuple[list[Path], list[Path]]:
     Raises:
         RecordError: when the file, or a record in it, does not hold together, or nothing can be written.
     """
-    found = [(_checked(path, name, contents), contents) for name, contents in _rows(path)]
+    found = [(checked(path, name, contents), contents) for name, contents in packed_rows(path)]
     store.prepare()
     written, kept = [], []
     for record, contents in found:
@@ -83,7 +101,12 @@ def unpack(path: Path, store: Store) -> tuple[list[Path], list[Path]]:
     return written, kept
 
 
-def _rows(path: Path) -> Iterator[tuple[str, Mapping[str, bytes]]]:
+def packed_rows(path: Path) -> Iterator[Row]:
+    """The rows of a packed file, unchecked.
+
+    Raises:
+        RecordError: when the file cannot be read, or is another one.
+    """
     try:
         table = pq.ParquetFile(io.BytesIO(path.read_bytes())).read(use_threads=False)
     except OSError as error:
@@ -97,7 +120,12 @@ def _rows(path: Path) -> Iterator[tuple[str, Mapping[str, bytes]]]:
         yield str(name), {key: value or b"" for key, value in row.items()}
 
 
-def _checked(path: Path, name: str, contents: Mapping[str, bytes]) -> Record:
+def checked(path: Path, name: str, contents: Mapping[str, bytes]) -> Record:
+    """The record of a row of a packed file.
+
+    Raises:
+        RecordError: when it does not hold together; the message names file and record.
+    """
     try:
         return parsed(Path(name), contents)
     except Exception as error:  # whatever a damaged file makes a parser do, the record is what is wrong

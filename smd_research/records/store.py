@@ -102,15 +102,8 @@ class Store:
             RecordError: when the disk is full or read-only.
         """
         folder = self.folder(record.cell)
-        files = {
-            "config.yaml": yaml.safe_dump(record.cell.to_dict(), sort_keys=False, allow_unicode=True).encode(),
-            "metrics.json": _json(metrics_document(record)),
-            "items.parquet": _parquet(record.items),
-        }
-        checksums = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
-        files["environment.json"] = _json({**record.environment, "files": checksums})
         try:
-            replace_folder(folder, files)
+            replace_folder(folder, record_files(record))
         except OSError as error:
             raise _unwritable(folder, error) from error
         return replace(record, path=folder)
@@ -139,6 +132,17 @@ class Store:
             RecordError: at the first corrupt one; :func:`smd_research.records.readable` goes on with a warning instead.
         """
         return (read(path) for path in self.paths())
+
+
+def record_files(record: Record) -> dict[str, bytes]:
+    """The files of a record, by name, the last of which holds the checksums of the others."""
+    files = {
+        "config.yaml": yaml.safe_dump(record.cell.to_dict(), sort_keys=False, allow_unicode=True).encode(),
+        "metrics.json": _json(metrics_document(record)),
+        "items.parquet": _parquet(record.items),
+    }
+    checksums = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    return {**files, "environment.json": _json({**record.environment, "files": checksums})}
 
 
 def read(folder: Path) -> Record:

@@ -1,6 +1,6 @@
 """Where the records of a board lie: a results folder, files of packed records, or both."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -52,16 +52,25 @@ def sourced(place: Path, files: Sequence[PackedFile]) -> list[Sourced]:
     Raises:
         RecordError: there are no records.
     """
+    if not (found := _once(_all(place, files))):
+        raise RecordError(f"{place} holds no records: run experiments first, or choose another results_dir=")
+    return found
+
+
+def sourced_in(files: Sequence[PackedFile]) -> list[Sourced]:
+    """Every record of packed files alone, as :func:`sourced`; of none there are none."""
+    return _once((file.name, record) for file in files for record in file.records)
+
+
+def _once(named: Iterable[tuple[str, Record]]) -> list[Sourced]:
     found: dict[str, Sourced] = {}
-    for source, record in _all(place, files):
+    for source, record in named:
         known = found.get(record.cell.id)
         if known is None:
             found[record.cell.id] = Sourced(record, (source,))
         else:
             newer = _finished(record) > _finished(known.record)
             found[record.cell.id] = Sourced(record if newer else known.record, (*known.sources, source))
-    if not found:
-        raise RecordError(f"{place} holds no records: run experiments first, or choose another results_dir=")
     return sorted(found.values(), key=lambda one: (one.record.cell.readable, one.record.cell.id))
 
 

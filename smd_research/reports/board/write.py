@@ -12,7 +12,7 @@ from typing import Any
 
 from smd_research.core.errors import RecordError
 from smd_research.records import Record, Status, without_texts
-from smd_research.records.folders import replace_folder
+from smd_research.records.folders import free_for, replace_folder
 from smd_research.reports.board.gather import board_document, cell_document
 from smd_research.reports.board.sources import Sourced
 from smd_research.reports.board.tables import BoardTable, table_document, table_head
@@ -45,12 +45,17 @@ def write_board(found: Sequence[Sourced], out: Path, tables: Sequence[BoardTable
         RecordError: ``out`` is a file, or a folder with other things in it, or cannot be written.
     """
     free_for_board(out)
-    shown = found if texts else [replace(one, record=_quiet(one.record)) for one in found]
     try:
-        replace_folder(out, {**_pages(), **_documents(shown, tables)})
+        replace_folder(out, board_files(found, tables, texts=texts))
     except OSError as error:
         raise RecordError(f"cannot write {out}: {error.strerror or error}; choose another out=") from error
     return out / "index.html"
+
+
+def board_files(found: Sequence[Sourced], tables: Sequence[BoardTable] = (), *, texts: bool = True) -> dict[str, bytes]:
+    """The files of a board, by name; the arguments are those of :func:`write_board`."""
+    shown = found if texts else [replace(one, record=_quiet(one.record)) for one in found]
+    return {**_pages(), **_documents(shown, tables)}
 
 
 def free_for_board(out: Path) -> None:
@@ -59,10 +64,7 @@ def free_for_board(out: Path) -> None:
     Raises:
         RecordError: ``out`` is a file, or a folder that is neither empty nor a board.
     """
-    if out.exists() and not out.is_dir():
-        raise RecordError(f"{out} is a file: choose a folder with out=")
-    if out.is_dir() and any(out.iterdir()) and not (out / MARK).is_file():
-        raise RecordError(f"{out} holds other things than a board: choose an empty or new folder with out=")
+    free_for(out, MARK, "a board")
 
 
 def script(kind: str, name: str, document: Any) -> bytes:

@@ -110,17 +110,22 @@ def write_table(table: Table, folder: Path, name: str, claims: Table | None = No
         The paths.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    texts = table_texts(table, claims)
+    for ending, text in texts.items():
+        (folder / f"{name}.{ending}").write_text(text, encoding="utf-8")
+    save_png(table, folder / f"{name}.png")
+    return tuple(folder / f"{name}.{ending}" for ending in (*texts, "png"))
+
+
+def table_texts(table: Table, claims: Table | None = None) -> dict[str, str]:
+    """A table as Markdown, CSV and LaTeX, by the ending of its files, with what is claimed beside it."""
     shown = [table, *([claims] if claims else [])]
-    texts = {
+    return {
         "md": "\n".join(map(markdown, shown)),
         "csv": comma_separated(table),
         **({"claims.csv": comma_separated(claims)} if claims else {}),
         "tex": "\n".join(map(latex, shown)),
     }
-    for ending, text in texts.items():
-        (folder / f"{name}.{ending}").write_text(text, encoding="utf-8")
-    save_png(table, folder / f"{name}.png")
-    return tuple(folder / f"{name}.{ending}" for ending in (*texts, "png"))
 
 
 def _terminal_entry(cell: TableEntry) -> Text:
