@@ -7,21 +7,18 @@ are left out even where the record has them: a page that others read is no place
 
 import io
 import math
-import re
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from experiments.trials.campaign import campaign_of, title_of
 from smd_research.core.cell import COMPONENTS, OPTIONAL, component_name
 from smd_research.core.errors import RecordError
+from smd_research.core.quoting import without_paths
 from smd_research.records import Record, read_items
 from smd_research.reports.figures.headline import headline_figure
 
 LONGEST_TAG = 64
-
-_PATH = re.compile(r"(?<![\w.~/-])~?(?:/[^\s'\",;()\[\]{}]*)+")
 
 _SILENT = {
     **{"silent": True, "console": "off", "symlink": False, "program": "smd", "host": "", "username": ""},
@@ -107,15 +104,6 @@ def item_rows(record: Record) -> tuple[list[str], list[list[str | float | None]]
         for item in items
     ]
     return ["prompt", "source", "length", *names], rows
-
-
-def without_paths(value: Any) -> Any:
-    """A plain value in whose texts only the last word of a path is left."""
-    if isinstance(value, str):
-        return _PATH.sub(lambda found: found[0].rstrip("/").rpartition("/")[2], value)
-    if isinstance(value, Mapping):
-        return {key: without_paths(item) for key, item in value.items()}
-    return [without_paths(item) for item in value] if isinstance(value, list) else value
 
 
 def _shown(record: Record, run: Any) -> dict[str, Any]:

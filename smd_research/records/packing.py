@@ -17,10 +17,10 @@ from smd_research.records.record import Record
 from smd_research.records.schema import FILES, SchemaError, parsed
 from smd_research.records.store import Store, printable
 
-_NAMES = (*FILES, "environment.json")
-
 Row = tuple[str, Mapping[str, bytes]]
 """The name of a record's folder, and its files by name."""
+
+_NAMES = (*FILES, "environment.json")
 _SCHEMA = pa.schema([("folder", pa.string()), *((name, pa.binary()) for name in _NAMES)])
 
 

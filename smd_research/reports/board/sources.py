@@ -34,10 +34,14 @@ def packed_files(place: Path) -> list[PackedFile]:
     Raises:
         RecordError: a file does not hold together.
     """
-    folders = (place, place / "records", place / "tables" / "records")
-    files = [place] if place.is_file() else [file for folder in folders for file in sorted(folder.glob("*.parquet"))]
     base = place.parent if place.is_file() else place
-    return [PackedFile(str(file.relative_to(base)), file.stem, list(packed(file))) for file in files]
+    return [PackedFile(str(file.relative_to(base)), file.stem, list(packed(file))) for file in packed_paths(place)]
+
+
+def packed_paths(place: Path) -> list[Path]:
+    """Where the files of :func:`packed_files` lie."""
+    folders = (place, place / "records", place / "tables" / "records")
+    return [place] if place.is_file() else [file for folder in folders for file in sorted(folder.glob("*.parquet"))]
 
 
 def sourced(place: Path, files: Sequence[PackedFile]) -> list[Sourced]:
