@@ -17,6 +17,7 @@ COMMANDS = {
     "board": "make a folder of pages of all records",
     "score": "score records anew from their items",
     "publish": "make a folder of results for the Hugging Face hub, and send it",
+    "verify": "check a published folder without trusting it",
     "unpack": "put the records of a table into a results folder",
     "cite": "print BibTeX of the papers behind a table, or behind what words choose",
     "log": "send records to wandb or CSV, now or again",
