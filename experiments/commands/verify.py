@@ -171,7 +171,8 @@ def _once_more(record: "Record", runner: "Runner", results_dir: Path, tolerance:
         return f"skipped: it fails here: {quoted(here.reason)}", []
     same = same_lock(record.environment, here.environment)
     wrong = list(differing(record, here, None if same else tolerance))
-    told = "the same lock" if same else f"another lock or processor, means within {tolerance:g}"
+    lock = "the same lock" if same else f"another lock or processor, means within {tolerance:g}"
+    told = lock if here.status is Status.OK else f"it is {here.status} here"
     return f"{'differs' if wrong else 'holds'} ({told})", wrong
 
 

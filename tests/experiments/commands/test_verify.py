@@ -21,7 +21,7 @@ from experiments.commands.verify import RunAgain, verify
 from experiments.trials.rescoring import rescored
 from smd_research.core.errors import RecordError
 from smd_research.metrics import summarise
-from smd_research.records import Store, pack, without_texts
+from smd_research.records import Record, Status, Store, pack, without_texts
 from smd_research.records.manifest import MANIFEST, checksums, manifest_bytes, read_manifest, walked
 
 FILE = Path(__file__).resolve().parents[3] / "results" / "reference" / "records" / "real_slip.parquet"
@@ -372,6 +372,25 @@ def test_a_cell_that_cannot_be_run_is_skipped_and_counted(
     shown = capsys.readouterr().out
     assert "cells: 0 of 1 run again" in shown
     assert "skipped: 'model=hub' names what does not come with the laboratory" in shown
+
+
+def test_a_failure_that_does_not_fail_here_is_a_finding(
+    measured: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (record,) = Store(measured).records()
+    Store(tmp_path / "results").write(Record(Status.FAILED, record.cell, "no room"))
+    publish(tmp_path / "results", tmp_path / "out", TERMS, "smd publish")
+    assert smd(["verify", str(tmp_path / "out"), "sample=1"]) == 1
+    assert "its status is failed, run again it is ok" in capsys.readouterr().out
+
+
+def test_what_does_not_apply_here_either_holds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["defense=none", "attack=partial_attention_inversion", *CELL[2:]]
+    assert smd(["run", *words, f"results_dir={tmp_path / 'results'}"]) == 1
+    publish(tmp_path / "results", tmp_path / "out", TERMS, "smd publish")
+    capsys.readouterr()
+    assert smd(["verify", str(tmp_path / "out"), "sample=1"]) == 0
+    assert ": holds (it is n/a here)" in capsys.readouterr().out
 
 
 def test_a_command_that_makes_another_cell_is_a_finding(
