@@ -19,6 +19,9 @@ _OF_A_MACHINE = ("s", "ms", "1/s", "MB")
 _DIGITS = 1e-6
 """Relative difference of two scores of one sum, taken in another order."""
 
+_NOISE = 1e-4
+"""Difference of two amounts that is arithmetic's, where the amounts themselves are next to nothing."""
+
 _LOCK = ("packages", "python", "platform", "torch_threads", "device", "accelerator")
 
 
@@ -99,4 +102,4 @@ def _means(name: str, published: Record, here: Record, reach: float) -> Iterator
 def _near(one: float, other: float, reach: float, *, share: bool) -> bool:
     if math.isnan(one) or math.isnan(other):
         return math.isnan(one) and math.isnan(other)
-    return math.isclose(one, other, rel_tol=0 if share else reach, abs_tol=reach)
+    return math.isclose(one, other, rel_tol=0 if share else reach, abs_tol=reach if share else min(reach, _NOISE))

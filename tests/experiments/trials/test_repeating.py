@@ -66,6 +66,8 @@ def test_elsewhere_guesses_may_differ_and_means_lie_within_the_tolerance() -> No
     assert told(record(other, token_accuracy=0.54, kl=0.104), 0.05) == []
     assert told(record(other, token_accuracy=0.56), 0.05) == ["token_accuracy: 0.56, run again 0.5"]
     assert told(record(other, kl=0.2), 0.05) == ["kl: 0.2, run again 0.1"]
+    assert told(record(kl=0.106), 0.05) == ["kl: 0.106, run again 0.1"]
+    assert told(record(kl=0.10005), 0) == ["kl: 0.10005, run again 0.1"]
     assert told(record(replace(ITEM, truth_ids=[5, 7])), 0.05)
 
 
