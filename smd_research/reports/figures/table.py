@@ -1,5 +1,6 @@
 """Tables as pictures."""
 
+from functools import cache
 from pathlib import Path
 
 from matplotlib.axes import Axes
@@ -111,10 +112,17 @@ def _extent(text: str, size: float, bold: bool = False) -> float:
     """Width of a text in inches, as it will be drawn."""
     if not text:
         return 0.0
-    figure = Figure(dpi=100)
-    canvas = FigureCanvasAgg(figure)
-    drawn: Text = figure.text(0, 0, text, size=size, weight="bold" if bold else "normal")
-    return float(drawn.get_window_extent(canvas.get_renderer()).width) / 100
+    page = _page()
+    drawn: Text = page.figure.text(0, 0, text, size=size, weight="bold" if bold else "normal")
+    width = float(drawn.get_window_extent(page.get_renderer()).width) / 100
+    drawn.remove()
+    return width
+
+
+@cache
+def _page() -> FigureCanvasAgg:
+    """A page that texts are held against; nothing stays on it."""
+    return FigureCanvasAgg(Figure(dpi=100))
 
 
 def _wrapped(text: str, width: float) -> list[str]:
