@@ -1,49 +1,55 @@
-"""Vocabulary matching against its naive form: every entry of the vocabulary at each position, no prefix cache.
+"""Vocabulary matching against its naive form, every entry of the vocabulary at each position with no prefix cache.
 
-Both stop at the layer observed and both find the prompt; the bench refuses to compare speeds where either does not. The
-naive form takes vocabulary times the square of the length: on the real model it reads a few tokens, which flatters it.
+And against the client's own pass; all stop at the layer observed. The attack reads whole prompts, and the bench refuses
+to tell the speed of reading one that it does not read. The naive form takes vocabulary times the square of the length,
+hours on the real model: it is timed on a few candidates of a few positions, among them the right one, which has to be
+the nearest, and extrapolated.
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from attacks.base import Public
 from attacks.prompts.vocab_matching.attack import VocabMatching
-from experiments.benches.case import Case, Settings
+from experiments.benches.case import Case, Measured, Modes, Settings, Side
 from experiments.composing.cells import composed
 from experiments.trials.lives import life_of
 from experiments.trials.trial import lived
 from experiments.trials.workbench import Workbench
-from smd_research.boundary.messages import HiddenStates
 from smd_research.core.errors import LabError
 from smd_research.core.seeds import generator
 from smd_research.models.bundle import Bundle
 from smd_research.models.smollm2_package import installed
 from smd_research.models.structure import blocks_of
 
-BATCH = 512
+ROWS = 512
+"""Tokens in a batch of the naive form: as many candidates as that makes, each with its prefix, are timed."""
+
+PLACES = 3
+"""Positions at which it is timed, from the first to the last; its time at those between is interpolated."""
 
 
 @dataclass(frozen=True)
 class _Setting:
-    """A model, the layers observed, the length of the prompt, and how often each side is measured at most."""
+    """A model, the layers observed, and how many prompts of what length are read."""
 
     model: str
     layers: tuple[int, ...]
-    tokens: int
-    repeats: int
+    prompts: int = 3
+    tokens: int = 16
 
 
 def _settings() -> Iterator[_Setting]:
-    yield _Setting("embedded", (1, 3), 12, 3)
+    yield _Setting("embedded", (1, 3))
     if installed():
-        yield _Setting("smollm2", (3, 15), 3, 1)
+        yield _Setting("smollm2", (3, 15))
 
 
 class _ReachedError(Exception):
@@ -54,26 +60,41 @@ class _ReachedError(Exception):
         self.hidden = hidden
 
 
-def naive(bundle: Bundle, states: Tensor, layer: int) -> tuple[int, ...]:
-    """Match each row of ``states [n, width]`` with every vocabulary entry after the whole prefix, from scratch."""
-    found: list[int] = []
-    for row in states:
-        distances = [
-            (_states_after(bundle, found, batch, layer) - row).norm(dim=-1)
-            for batch in torch.split(torch.arange(bundle.geometry.vocab), BATCH)
-        ]
-        found.append(int(torch.cat(distances).argmin()))
-    return tuple(found)
+def naive_seconds(bundle: Bundle, ids: Sequence[int], layer: int, rng: np.random.Generator) -> float:
+    """How long it would take to run every vocabulary entry at each position after the whole prefix, from scratch.
+
+    Args:
+        bundle: the public model.
+        ids: of the prompt.
+        layer: observed.
+        rng: draws the candidates that are timed.
+
+    Raises:
+        LabError: where the right one is not the nearest of them.
+    """
+    vocab, states = bundle.geometry.vocab, _states_after(bundle, ids[:0], torch.tensor([ids]), layer)[0]
+    places, seconds = np.linspace(0, len(ids) - 1, PLACES).round().astype(int), []
+    for place in places.tolist():
+        count = max(2, ROWS // (place + 1))
+        others = rng.permutation([i for i in range(vocab) if i != ids[place]])[: count - 1]
+        candidates = torch.tensor([ids[place], *others.tolist()])
+        began = time.perf_counter()
+        found = _states_after(bundle, ids[:place], candidates[:, None], layer)[:, -1]
+        nearest = int((found - states[place]).norm(dim=-1).argmin())
+        seconds.append((time.perf_counter() - began) / count * vocab)
+        if nearest != 0:
+            raise LabError(f"the naive form misses token {place}: the speed of reading it means nothing")
+    return float(np.interp(range(len(ids)), places, seconds).sum())
 
 
 @torch.inference_mode()
-def _states_after(bundle: Bundle, prefix: list[int], candidates: Tensor, layer: int) -> Tensor:
-    """States ``[c, width]`` after ``layer`` blocks of a stock model fed with the prefix and each candidate."""
-    ids = torch.cat([torch.tensor([prefix] * len(candidates), dtype=torch.long), candidates[:, None]], dim=1)
+def _states_after(bundle: Bundle, prefix: Sequence[int], ends: Tensor, layer: int) -> Tensor:
+    """States ``[c, rows, width]`` after ``layer`` blocks of a stock model fed with a prefix and each of ``ends``."""
+    ids = torch.cat([torch.tensor(prefix, dtype=torch.long).expand(len(ends), -1), ends], dim=1)
 
     def stop(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor | tuple[Tensor, ...]) -> None:
         hidden = output[0] if isinstance(output, tuple) else output
-        raise _ReachedError(hidden[:, -1])
+        raise _ReachedError(hidden)
 
     handle = blocks_of(bundle.model, bundle.geometry.layers)[layer - 1].register_forward_hook(stop)
     try:
@@ -85,7 +106,7 @@ def _states_after(bundle: Bundle, prefix: list[int], candidates: Tensor, layer: 
     raise LabError(f"layer {layer} was not reached")
 
 
-def cases(settings: Settings) -> Iterator[Case]:
+def cases(settings: Settings) -> Iterator[Case | Modes]:
     """Tokens per second, and candidates per token, at an early and a middle layer."""
     workbench = Workbench()
     for setting in _settings():
@@ -93,36 +114,42 @@ def cases(settings: Settings) -> Iterator[Case]:
             yield from _cases_at(setting, layer, settings, workbench)
 
 
-def _cases_at(setting: _Setting, layer: int, settings: Settings, workbench: Workbench) -> Iterator[Case]:
+def _cases_at(setting: _Setting, layer: int, settings: Settings, workbench: Workbench) -> Iterator[Case | Modes]:
     words = [f"model={setting.model}", "defense=split", f"defense.layer={layer}", "attack=vocab_matching"]
-    words += ["n_prompts=1", f"prompt_tokens={setting.tokens}", "max_new_tokens=1", f"seed={settings.seed}"]
-    plan = composed([*words, f"threads={settings.threads}", f"device={settings.device}"])
+    words += [f"n_prompts={setting.prompts}", f"prompt_tokens={setting.tokens}", "max_new_tokens=1"]
+    plan = composed([*words, f"seed={settings.seed}", f"threads={settings.threads}", f"device={settings.device}"])
     bundle = workbench.bundle(plan)
     seen = lived(plan, workbench, life_of(plan), plan.parts.defense())
-    (view,), (prompt,) = seen.views, seen.truth.prompts
-    states = view.of(HiddenStates)[0].hidden.float()
-    attack = cast(VocabMatching, plan.parts.attack())
-    attack.fit(Public(bundle, "split", seen.prepared.parameters, workbench.corpus(plan)))
-
-    guess = attack.recover(view, generator(settings.seed, "bench"))
-    name = f"{setting.model} layer={layer} tokens={setting.tokens}"
-    ours = partial(_tokens_per_s, lambda: attack.recover(view, generator(settings.seed, "bench")).ids, prompt.ids)
-    theirs = partial(_tokens_per_s, partial(naive, bundle, states, layer), prompt.ids)
-    repeats = min(settings.repeats, setting.repeats)
-    yield Case(f"{name} vocab_matching/naive", ours, theirs, "tokens/s", repeats, warmup=0)
-    counted = partial(float, guess.spent.candidates / setting.tokens), partial(float, bundle.geometry.vocab)
-    yield Case(f"{name} candidates vocab_matching/naive", *counted, "candidates/token", repeats=1, warmup=0)
-
-
-def _tokens_per_s(recover: Callable[[], Sequence[int]], truth: Sequence[int]) -> float:
-    """The speed of a recovery that is right.
-
-    Raises:
-        LabError: where it is not.
-    """
+    attack, corpus = cast(VocabMatching, plan.parts.attack()), workbench.corpus(plan)
     began = time.perf_counter()
-    found = recover()
-    seconds = time.perf_counter() - began
-    if tuple(found) != tuple(truth):
-        raise LabError("a prompt was not read: the speed of reading it means nothing")
-    return len(truth) / seconds
+    attack.fit(Public(bundle, "split", seen.prepared.parameters, corpus))
+    fit_s = time.perf_counter() - began
+    texts = [prompt.ids for prompt in seen.truth.prompts]
+    tokens = sum(map(len, texts))
+    tried = 0
+
+    def ours() -> Measured:
+        nonlocal tried
+        began = time.perf_counter()
+        guesses = [attack.recover(view, generator(settings.seed, "bench")) for view in seen.views]
+        seconds = time.perf_counter() - began
+        if [guess.ids for guess in guesses] != texts:
+            raise LabError("a prompt was not read: the speed of reading it means nothing")
+        tried = sum(guess.spent.candidates for guess in guesses)
+        return Measured(tokens / seconds, {"fit_s": fit_s})
+
+    def naive() -> float:
+        rng = generator(settings.seed, "bench", "naive")
+        return tokens / sum(naive_seconds(bundle, ids, layer, rng) for ids in texts)
+
+    def plain() -> float:
+        began = time.perf_counter()
+        for ids in texts:
+            _states_after(bundle, ids[:0], torch.tensor([ids]), layer)
+        return tokens / (time.perf_counter() - began)
+
+    name, repeats = f"{setting.model} layer={layer} tokens={setting.tokens}", min(settings.repeats, 3)
+    modes: dict[str, Side] = {"naive (extrapolated)": naive, "vocab_matching": ours, "plain": plain}
+    yield Modes(name, modes, "tokens/s", repeats, warmup=0)
+    counted = (lambda: tried / tokens), partial(float, bundle.geometry.vocab)
+    yield Case(f"{name} candidates vocab_matching/naive", *counted, "candidates/token", repeats=1, warmup=0)
