@@ -4,16 +4,14 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from hydra import compose
-
 from experiments.benches.case import Case, Measured, Settings
 from experiments.composing.cells import composed
-from experiments.composing.composition import composition
+from experiments.composing.composition import Composition, by_hydra, composition
 from experiments.composing.products import expand
 from smd_research.metrics import Estimate
 from smd_research.records import Item, Record, Status, Store, items_frame, read
@@ -31,7 +29,9 @@ def cases(settings: Settings) -> Iterator[Case]:
     yield Case("list smd/python", listed, partial(process, "-c", "pass"), "s")
     seeds = 100 if settings.size == "full" else 20
     cells = sweep(seeds)
-    yield Case("composition lab/hydra", partial(by_laboratory, cells), partial(by_hydra, cells[::17]), "ms/cell")
+    yield Case(
+        "composition lab/hydra", partial(each, composition, cells), partial(each, by_hydra, cells[::17]), "ms/cell"
+    )
     with TemporaryDirectory() as folder:
         remember(cells, Path(folder))
         many, few = (partial(known, n, Path(folder)) for n in (seeds, FEW_SEEDS))
@@ -56,19 +56,11 @@ def sweep(seeds: int) -> list[list[str]]:
     return expand([" ".join([*SWEEP, *TINY, f"seed=range({seeds})"])], [])
 
 
-def by_laboratory(cells: Sequence[Sequence[str]]) -> float:
-    """Milliseconds a cell to compose cells as a table does."""
+def each(compose: Callable[[Sequence[str]], Composition], cells: Sequence[Sequence[str]]) -> float:
+    """Milliseconds of the processor for each of some cells to be composed."""
     began = time.process_time()
     for words in cells:
-        composition(words)
-    return (time.process_time() - began) / len(cells) * 1e3
-
-
-def by_hydra(cells: Sequence[Sequence[str]]) -> float:
-    """Milliseconds a cell to compose each from nothing."""
-    began = time.process_time()
-    for words in cells:
-        compose("config", overrides=list(words))
+        compose(words)
     return (time.process_time() - began) / len(cells) * 1e3
 
 

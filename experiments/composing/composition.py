@@ -64,7 +64,7 @@ def composition(overrides: Sequence[str]) -> Composition:
             pass  # Hydra says below what is wrong, in its own words
         else:
             return cfg, choices
-    return _composed(overrides)
+    return by_hydra(overrides)
 
 
 def hydra_of(overrides: Sequence[str]) -> DictConfig:
@@ -88,7 +88,7 @@ def _known() -> _Known:
 def _chosen(words: tuple[str, ...]) -> tuple[bytes, Mapping[str, Any]]:
     known = _known().chosen
     if words not in known:
-        cfg, choices = _assembled(words) or _composed(words)
+        cfg, choices = _assembled(words) or by_hydra(words)
         known[words] = (pickle.dumps(cfg), choices)
     return known[words]
 
@@ -119,7 +119,12 @@ def _standing_alone(group: str, option: Any) -> bytes | None:
     return known[group, option]
 
 
-def _composed(words: Sequence[str]) -> Composition:
+def by_hydra(words: Sequence[str]) -> Composition:
+    """What Hydra composes of some overrides from nothing.
+
+    Raises:
+        HydraException: as ``hydra.compose``.
+    """
     cfg = compose("config", overrides=list(words), return_hydra_config=True)
     choices = dict(cfg.hydra.runtime.choices)
     with open_dict(cfg):
