@@ -5,6 +5,7 @@ the forward truncated at the layer observed, batches sized to memory, and layer-
 computed once. Every call is charged to the attack.
 """
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -65,8 +66,12 @@ class TokenTable:
     spec: AttentionSpec
 
 
+class _Enough(Exception):
+    """What a pass was for is known; the rest of it is not computed."""
+
+
 class _Capture:
-    """Keeps layer 0's q, k, v and returns something of the right shape."""
+    """Keeps layer 0's q, k, v and ends the pass."""
 
     def __init__(self) -> None:
         self.qkv: list[tuple[Tensor, Tensor, Tensor]] = []
@@ -75,7 +80,21 @@ class _Capture:
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, positions: Tensor, spec: AttentionSpec) -> Tensor:
         self.qkv.append((q[:, :, 0], k[:, :, 0], v[:, :, 0]))
         self.spec = spec
-        return v.repeat_interleave(q.shape[1] // v.shape[1], dim=1)
+        raise _Enough
+
+
+class _UpToValues(SharedPrefixAttention):
+    """Ends the pass once the values of block ``last`` are known."""
+
+    def __init__(self, prefix: KVStore, last: int) -> None:
+        super().__init__(prefix)
+        self._last = last
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, positions: Tensor, spec: AttentionSpec) -> Tensor:
+        if layer < self._last:
+            return super().attend(layer, q, k, v, positions, spec)
+        self.own[layer] = (k, v)
+        raise _Enough
 
 
 class _ChainAttention:
@@ -176,6 +195,23 @@ class ExtensionEngine:
         self.spent += Spent(len(candidates), self._flops * len(candidates))
         return Extension(hidden, {layer: (k[:, :, 0], v[:, :, 0]) for layer, (k, v) in attention.own.items()})
 
+    @torch.inference_mode()
+    def values(self, prefix: Prefix, candidates: Tensor) -> Tensor:
+        """Values ``[c, kv_heads, head_dim]`` that candidates ``[c]`` have at the block after those that are run."""
+        positions, values = torch.tensor([prefix.length], device=candidates.device), []
+        for chunk in torch.split(candidates, self.batch):
+            attention = _UpToValues(prefix.store, self.upto)
+            with contextlib.suppress(_Enough):
+                self._one_more.forward(attention, positions, ids=chunk.unsqueeze(1))
+            values.append(attention.own[self.upto][1][:, :, 0])
+            self.spent += Spent(len(chunk), self._flops * len(chunk))
+        return torch.cat(values)
+
+    @cached_property
+    def _one_more(self) -> HookedModel:
+        """The blocks that are run and the one after them."""
+        return HookedModel(self.bundle, None, self.upto + 1)
+
     def advance(self, prefix: Prefix, token: int, found: Extension | None = None, index: int = 0) -> None:
         """Append a token to the prefix.
 
@@ -220,7 +256,8 @@ class ExtensionEngine:
         model, capture = HookedModel(self.bundle, None, 1), _Capture()
         where = torch.tensor([position], device=self.bundle.device)
         for chunk in torch.split(self._vocabulary, self.batch):
-            model.forward(capture, where, ids=chunk.unsqueeze(1))
+            with contextlib.suppress(_Enough):
+                model.forward(capture, where, ids=chunk.unsqueeze(1))
         q, k, v = (torch.cat(parts) for parts in zip(*capture.qkv, strict=True))
         return TokenTable(q, k, v, capture.spec)
 

@@ -64,6 +64,20 @@ def test_an_alternative_of_a_chain_may_be_taken() -> None:
     torch.testing.assert_close(*after)
 
 
+@pytest.mark.parametrize("upto", [0, 2])
+def test_values_are_those_of_the_block_after(bundle: Bundle, upto: int) -> None:
+    ids, engine, further = _ids(bundle).tolist()[:5], ExtensionEngine(bundle, upto), ExtensionEngine(bundle, upto + 1)
+    prefix, whole = engine.start(), further.start()
+    for token in ids:
+        engine.advance(prefix, token)
+        further.advance(whole, token)
+    candidates = torch.arange(10)
+    expected = further.extend(whole, candidates).own[upto][1]
+    engine.batch = 4
+    torch.testing.assert_close(engine.values(prefix, candidates), expected, atol=2e-5, rtol=1e-4)
+    assert engine.spent.candidates == len(ids) + len(candidates)
+
+
 def test_small_batches_change_nothing() -> None:
     bundle = sources.random("llama")
     engine, small = ExtensionEngine(bundle, 2), ExtensionEngine(bundle, 2)
