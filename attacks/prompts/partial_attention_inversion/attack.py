@@ -58,8 +58,7 @@ class PartialAttentionInversion(PromptAttack):
         ranked: candidates reported at each position.
         alternatives: tokens of one doubtful position that are held against the layers above the first.
         replays: most guesses prefilled for that.
-        proposals: tokens looked at for one position where the first layers run in the vault, in the language model's
-            order.
+        proposals: tokens looked at for one position where the first layers run in the vault, the likeliest first.
     """
 
     needs = frozenset({Observable.QUERIES})
@@ -136,14 +135,14 @@ class PartialAttentionInversion(PromptAttack):
             reader = self._readers.setdefault(
                 layer, LeftToRight(self.public.bundle, layer, self._proposals, self._effort.ranked)
             )
-            before = reader.engine.spent
+            before = reader.spent
             own = length - len(public) - len(behind)
             reading = reader.read(space, own, public) if space.rank else LeftReading()
         stages.named("left_to_right", sum(reading.found))
         missing = own - len(reading.ids)
         whole = not missing
         error = float(replay.errors([[*reading.ids, *behind]])[0, 0]) if whole else math.inf
-        spent = reader.engine.spent
+        spent = reader.spent
         return Guess(
             ids=(*public, *reading.ids, *(-1 for _ in range(missing)), *behind),
             ranked=(*_alone(public), *reading.ranked, *(() for _ in range(missing)), *_alone(behind)),

@@ -3,25 +3,33 @@
 Where the first layers run in the vault, the lowest layer whose replies cross still spans the prompt's values there. A
 value of layer ``l`` depends on the tokens up to its own, which are known when a prompt is read from left to right: the
 extension engine says what every next token's value would be, and the one in the span is the next token. Candidates come
-in the language model's order, so the whole vocabulary is looked at only where the text surprises.
+in the language model's order; where the text surprises, those come first whose values are expected in the span by what
+the others' turned out to be.
 
 A text that repeats its first token repeats its values too, at every layer, so that the repetition always lies in the
 span: a value that has been read before counts only where no other token stands out.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from attacks.prompts.partial_attention_inversion.expectation import Expectation
 from attacks.prompts.partial_attention_inversion.row_space import RowSpace
+from smd_research.core.guess import Spent
 from smd_research.models.bundle import Bundle
-from smd_research.models.extension import Extension, ExtensionEngine, LanguagePrior, Prefix
+from smd_research.models.extension import ExtensionEngine, LanguagePrior, Prefix
 
-_FIRST = 64  # candidates of the first batch
+_FIRST = 64  # candidates of the first batch, and of the first that is expected
+_NEXT, _APART = 192, 256  # of the second: the next likely, and others of the whole vocabulary, for the fit's sake
+_FITTED = 2048  # tokens that expectations are fitted to at most
 _SAME = 1e-4  # relative difference of values that rounding explains
 _OUTSTANDING = 8.0  # deviations that a token of a blurred span stands out of the others
+_GAP = 2.0  # decimal orders a head that do as well, of the nearest to the next: attention sinks all lie near the span
 
 
 @dataclass(frozen=True)
@@ -50,10 +58,20 @@ class LeftToRight:
     """
 
     def __init__(self, bundle: Bundle, layer: int, proposals: int, ranked: int) -> None:
-        self.engine = ExtensionEngine(bundle, layer + 1)
+        self._engine = ExtensionEngine(bundle, layer)
         self._bundle, self._layer = bundle, layer
         self._proposals, self._ranked = proposals, ranked
-        self._openings: list[tuple[Tensor, Extension]] = []
+        self._openings: dict[int, Tensor] = {}
+
+    @cached_property
+    def _expectation(self) -> Expectation:
+        return Expectation(self._bundle, self._layer)
+
+    @property
+    def spent(self) -> Spent:
+        """All candidates run, those of the states that expectations stand on with them."""
+        expected: Expectation | None = self.__dict__.get("_expectation")
+        return self._engine.spent if expected is None else self._engine.spent + expected.spent
 
     @torch.inference_mode()
     def read(self, space: RowSpace, length: int, public: list[int]) -> LeftReading:
@@ -67,17 +85,16 @@ class LeftToRight:
         Returns:
             The reading; where a sharp span holds no proposed token it ends, for nothing after a wrong token is right.
         """
-        prefix, prior = self.engine.start(), LanguagePrior(self._bundle)
-        order = self._first_order() if not public else None
+        prefix, prior = self._engine.start(), LanguagePrior(self._bundle)
+        logs = None if public else self._first_logs()
         for token in public:
-            self.engine.advance(prefix, token)
-            order = _order(prior, token, self._bundle)
+            self._engine.advance(prefix, token)
+            logs = _logs(prior, token, self._bundle)
         reading = LeftReading()
         values = torch.empty(0)
         for place in range(length):
-            assert order is not None
-            batches = self._opening(order) if prefix.length == 0 else self._extensions(prefix, order)
-            best = self._nearest(space, batches, values)
+            assert logs is not None
+            best = self._nearest(_Tried(space, values), prefix, logs)
             if not best.found and space.sharp:
                 break
             reading.ids.append(int(best.tokens[0]))
@@ -85,43 +102,87 @@ class LeftToRight:
             reading.found.append(best.found)
             values = torch.cat([values, best.value[None]]) if len(values) else best.value[None]
             if place + 1 < length:
-                self.engine.advance(prefix, reading.ids[-1])
-                order = _order(prior, reading.ids[-1], self._bundle)
+                self._engine.advance(prefix, reading.ids[-1])
+                logs = _logs(prior, reading.ids[-1], self._bundle)
         return reading
 
-    def _nearest(self, space: RowSpace, batches: Iterator[tuple[Tensor, Extension]], before: Tensor) -> "_Nearest":
-        """The candidates nearest to a span, looked for until one stands out whose value is not among those before."""
-        tokens, told = torch.empty(0, dtype=torch.long), torch.empty(0, dtype=torch.bool)
-        away, values = torch.empty(0, dtype=torch.float64), []
-        for proposed, found in batches:
-            values.append(found.own[self._layer][1].float().cpu())
-            tokens, away = torch.cat([tokens, proposed.cpu()]), torch.cat([away, space.distance(values[-1])])
-            told = torch.cat([told, _among(values[-1], before)])
-            if _stands_out(space, away[~told]):
+    def _nearest(self, tried: "_Tried", prefix: Prefix, logs: Tensor) -> "_Nearest":
+        """The candidates nearest to a span, looked for until one stands out whose value was not read before."""
+        for batch in self._proposed(tried, logs):
+            values = self._values(prefix, batch) if prefix.length else self._opening(batch)
+            tried.add(batch, values)
+            if tried.outstanding:
                 break
-        fresh = away.masked_fill(told, 0.0) if _stands_out(space, away[~told]) else away
-        best = fresh.topk(min(self._ranked, len(fresh)), largest=False).indices
-        return _Nearest(tokens[best], _stands_out(space, fresh), torch.cat(values)[best[0]])
+        return tried.nearest(self._ranked)
 
-    def _extensions(self, prefix: Prefix, order: Tensor) -> Iterator[tuple[Tensor, Extension]]:
-        for batch in self.engine.in_batches(order[: self._proposals], _FIRST):
-            yield batch, self.engine.extend(prefix, batch)
+    def _proposed(self, tried: "_Tried", logs: Tensor) -> Iterator[Tensor]:
+        """Batches of candidates, the likeliest first; each must have been tried before the next is asked for."""
+        most = min(self._proposals, len(logs))
+        order = logs.argsort(descending=True)
+        yield order[: min(_FIRST, most)]
+        rest = order[_FIRST:most]
+        if not len(rest):
+            return
+        apart = rest[_NEXT :: max(1, (len(rest) - _NEXT) // _APART)]
+        yield torch.cat([rest[:_NEXT], apart])
+        grouped, size = False, _FIRST  # what was tried as one group first, then by groups and the language model alone
+        while len(tried.tokens) < most:
+            if len(tried.tokens) < _FITTED:
+                likely = self._expectation.log_likelihoods(tried.space, tried.tokens, tried.values, grouped)
+                scores = torch.cat([logs + likely, logs[None]] if grouped else [logs + likely])
+            scores[:, tried.tokens] = -math.inf
+            left = most - len(tried.tokens)
+            yield torch.unique(scores.topk(min(size, left)).indices)[:left]
+            size, grouped = min(4 * size, self._engine.batch) if grouped else size, True
 
-    def _opening(self, order: Tensor) -> Iterator[tuple[Tensor, Extension]]:
-        """Extensions of the empty prefix, which are the same for all prompts and kept."""
-        for index, batch in enumerate(self.engine.in_batches(order[: self._proposals], _FIRST)):
-            if index == len(self._openings):
-                found = self.engine.extend(self.engine.start(), batch)
-                kept = {self._layer: found.own[self._layer]}
-                self._openings.append((batch, Extension(found.hidden[:0], kept)))
-            yield self._openings[index]
+    def _values(self, prefix: Prefix, tokens: Tensor) -> Tensor:
+        """Values ``[tokens, kv_heads, head_dim]`` after a prefix."""
+        return self._engine.values(prefix, tokens.to(self._bundle.device)).float().cpu()
 
-    def _first_order(self) -> Tensor:
-        """The language model's order of a text's first token, where it knows how texts begin."""
+    def _opening(self, tokens: Tensor) -> Tensor:
+        """Values after no prefix, which are the same for all prompts and kept."""
+        new = torch.tensor([int(token) for token in tokens if int(token) not in self._openings], dtype=torch.long)
+        if len(new):
+            self._openings |= dict(zip(new.tolist(), self._values(self._engine.start(), new), strict=True))
+        return torch.stack([self._openings[int(token)] for token in tokens])
+
+    def _first_logs(self) -> Tensor:
+        """The language model's log probabilities of a text's first token, where it knows how texts begin."""
         begin = self._bundle.tokenizer.bos_token_id
         if begin is None:
-            return torch.arange(self._bundle.geometry.vocab, device=self._bundle.device)
-        return _order(LanguagePrior(self._bundle), int(begin), self._bundle)
+            return torch.zeros(self._bundle.geometry.vocab)
+        return _logs(LanguagePrior(self._bundle), int(begin), self._bundle)
+
+
+class _Tried:
+    """Candidates of one position that were run.
+
+    Args:
+        space: that one is looked for in.
+        before: values read at the positions before ``[read, kv_heads, head_dim]``.
+    """
+
+    def __init__(self, space: RowSpace, before: Tensor) -> None:
+        self.space, self._before = space, before
+        self.tokens, self.values = torch.empty(0, dtype=torch.long), torch.empty(0)
+        self._away, self._told = torch.empty(0, dtype=torch.float64), torch.empty(0, dtype=torch.bool)
+
+    def add(self, tokens: Tensor, values: Tensor) -> None:
+        """Note further tokens' values."""
+        self.values = torch.cat([self.values, values]) if len(self.values) else values
+        self.tokens, self._away = torch.cat([self.tokens, tokens]), torch.cat([self._away, self.space.distance(values)])
+        self._told = torch.cat([self._told, _among(values, self._before)])
+
+    @property
+    def outstanding(self) -> bool:
+        """Whether one stands out whose value was not read before."""
+        return _stands_out(self.space, self._away[~self._told])
+
+    def nearest(self, most: int) -> "_Nearest":
+        """The ``most`` nearest to the span; those whose value was read before count where no other stands out."""
+        away = self._away.masked_fill(self._told, 0.0) if self.outstanding else self._away
+        best = away.topk(min(most, len(away)), largest=False).indices
+        return _Nearest(self.tokens[best], _stands_out(self.space, away), self.values[best[0]])
 
 
 @dataclass(frozen=True)
@@ -146,11 +207,10 @@ def _stands_out(space: RowSpace, away: Tensor) -> bool:
     others = away[away > away.min()] if len(away) else away
     if len(others) < 2:
         return False
-    spread, middle = float(others.std()), float(others.mean())
-    return float(away.min()) <= min(space.blur, middle - _OUTSTANDING * spread)
+    far = max(float(others.mean() - _OUTSTANDING * others.std()), float(others.min()) - _GAP * len(space.heads))
+    return float(away.min()) <= min(space.blur, far)
 
 
-def _order(prior: LanguagePrior, token: int, bundle: Bundle) -> Tensor:
-    """Tokens by their probability after another one, the most likely first."""
-    logs = prior.step(torch.tensor([token], device=bundle.device))[0]
-    return logs[: bundle.geometry.vocab].argsort(descending=True)
+def _logs(prior: LanguagePrior, token: int, bundle: Bundle) -> Tensor:
+    """Log probabilities of the token after another one ``[vocab]``."""
+    return prior.step(torch.tensor([token], device=bundle.device))[0, : bundle.geometry.vocab].float().cpu()

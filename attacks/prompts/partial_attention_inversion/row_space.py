@@ -78,7 +78,7 @@ class RowSpace:
 
         Values that the quotient does not see are as far as can be.
         """
-        own = values[:, self.heads].transpose(0, 1).to(self.outside)
+        own = self._own(values)
         whole = own.square().sum(-1).clamp(min=torch.finfo(own.dtype).tiny)
         unseen = torch.zeros(len(values), dtype=torch.bool)
         if self.quotient is not None:
@@ -87,6 +87,17 @@ class RowSpace:
             unseen = (whole < _UNSEEN * before).any(0)
         away = torch.bmm(own, self.outside.transpose(1, 2)).square().sum(-1)
         return (away / whole).clamp(min=torch.finfo(own.dtype).tiny).log10().sum(0).masked_fill(unseen, 0.0)
+
+    def outer(self, values: Tensor) -> Tensor:
+        """The parts of values ``[tokens, kv_heads, head_dim]`` outside, heads one after another ``[tokens, dims]``."""
+        own = self._own(values)
+        if self.quotient is not None:
+            own = torch.bmm(own, self.quotient.to(own))
+        return torch.bmm(own, self.outside.transpose(1, 2)).transpose(0, 1).flatten(1)
+
+    def _own(self, values: Tensor) -> Tensor:
+        """Values of the usable heads ``[usable, tokens, head_dim]``."""
+        return values[:, self.heads].transpose(0, 1).to(self.outside)
 
     def nearest(self, values: Tensor, most: int) -> tuple[Tensor, Tensor]:
         """The ``most`` tokens of ``values [tokens, kv_heads, head_dim]`` that lie outside least, and how far."""
