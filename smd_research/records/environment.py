@@ -5,6 +5,7 @@ import platform
 import subprocess
 import time
 from collections.abc import Mapping
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ def environment(device: str = "cpu", wall_s: Mapping[str, float] | None = None) 
     """
     import torch  # here, so that reading records does not wait for it
 
+    git = _git()
     accelerator = torch.cuda.get_device_name(device) if device.startswith("cuda") else ""
     return {
         "packages": {name: version for name in PACKAGES if (version := _version(name))},
@@ -50,7 +52,7 @@ def environment(device: str = "cpu", wall_s: Mapping[str, float] | None = None) 
         "torch_threads": torch.get_num_threads(),
         "device": device,
         "accelerator": accelerator,
-        "git": _git(),
+        "git": git and dict(git),
         "finished_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "wall_s": {name: round(seconds, 4) for name, seconds in (wall_s or {}).items()},
     }
@@ -72,8 +74,12 @@ def _cpu_name() -> str:
     return platform.processor()
 
 
+@cache
 def _git() -> dict[str, Any] | None:
-    """Commit of the source tree, None when the package does not run from a checkout of its own."""
+    """Commit of the source tree, None when the package does not run from a checkout of its own.
+
+    Asked once a process: what runs is what was loaded, whatever is committed while a sweep goes on.
+    """
     source = Path(__file__).resolve().parent
     # An installed copy may lie inside somebody else's checkout: only a tracked file makes the commit ours.
     if _run_git(source, "ls-files", "--error-unmatch", Path(__file__).name) is None:
