@@ -90,7 +90,7 @@ def naive_seconds(bundle: Bundle, ids: Sequence[int], layer: int, rng: np.random
 @torch.inference_mode()
 def _states_after(bundle: Bundle, prefix: Sequence[int], ends: Tensor, layer: int) -> Tensor:
     """States ``[c, rows, width]`` after ``layer`` blocks of a stock model fed with a prefix and each of ``ends``."""
-    ids = torch.cat([torch.tensor(prefix, dtype=torch.long).expand(len(ends), -1), ends], dim=1)
+    ids = torch.cat([torch.tensor(prefix, dtype=torch.long).expand(len(ends), -1), ends], dim=1).to(bundle.device)
 
     def stop(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor | tuple[Tensor, ...]) -> None:
         hidden = output[0] if isinstance(output, tuple) else output

@@ -84,7 +84,8 @@ class TokenLens:
         return functional.normalize(images - self.middle, dim=-1) @ self.directions.T
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=2)
+@torch.inference_mode()
 def token_lens(
     bundle: Bundle, layer: int, texts: Sequence[tuple[int, ...]], sent: Callable[[Tensor], Tensor]
 ) -> TokenLens:
