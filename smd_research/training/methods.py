@@ -1,4 +1,4 @@
-"""How a model is tuned: every parameter, or LoRA adapters, either of them with DP-SGD; and on which machine."""
+"""How a model is tuned: every parameter, LoRA adapters or the head alone, with DP-SGD or not; and on which machine."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -112,6 +112,24 @@ class Lora(Tuning):
 
 
 @dataclass(frozen=True, kw_only=True)
+class HeadAlone(Tuning):
+    """The model stays as it is, and a head of its own learns to read it.
+
+    Raises:
+        ConfigError: for ``head=words``, which leaves nothing to train; and as ``Tuning``.
+    """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.head != "linear":
+            raise ConfigError(f"tuning.head={self.head} leaves nothing to train where the model stays: use linear")
+
+    def adapt(self, model: PreTrainedModel) -> Restore:
+        model.requires_grad_(False)
+        return lambda: model
+
+
+@dataclass(frozen=True, kw_only=True)
 class Private(Tuning):
     """DP-SGD (Abadi et al., CCS 2016): the gradient of each text is clipped, their sum over a random sample noised.
 
@@ -141,7 +159,7 @@ class Private(Tuning):
             raise ConfigError(f"tuning.delta={self.delta:g} is out of range: it lies between 0 and 1")
 
     def adapt(self, model: PreTrainedModel) -> Restore:
-        restore = super().adapt(model)  # type: ignore[safe-super]  # of Full or Lora, which come after this class
+        restore = super().adapt(model)  # type: ignore[safe-super]  # of the class that comes after this one
         # Rows that a batch shares (tied matrices, positions) have no gradient of one text that hooks could tell.
         for table in [layer for layer in model.modules() if isinstance(layer, nn.Embedding)]:
             table.requires_grad_(False)
@@ -202,6 +220,14 @@ class DpSgd(Private, Full):
 @dataclass(frozen=True, kw_only=True)
 class DpLora(Private, Lora):
     """DP-SGD on low-rank adapters (Yu et al., arXiv 2110.06500), and on the head."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DpHead(Private, HeadAlone):
+    """DP-SGD on a linear head that reads the public model's states (Tramèr and Boneh, ICLR 2021).
+
+    Noise grows with the number of parameters that are trained, and here they are few.
+    """
 
 
 @dataclass(frozen=True)

@@ -125,7 +125,7 @@ def tune(
         on_step: told of every step.
 
     Raises:
-        ConfigError: without a text to train on or to hold out; with DP-SGD see ``Private``.
+        ConfigError: without a text to train on or to hold out, or anything to train; with DP-SGD see ``Private``.
         UnsupportedModelError: for a model whose gradients of single texts DP-SGD cannot tell.
     """
     if not classes:
@@ -141,6 +141,8 @@ def tune(
         model = copy.deepcopy(start).float().train()
         restore = tuning.adapt(model)
         module = module_of(model, tuning, classes, words)
+        if not any(parameter.requires_grad for parameter in module.parameters()):
+            raise ConfigError("tuning of the head alone needs a task with classes: nothing else is trained")
         order, machine = torch_seed(seed, "order"), machine or Machine()
         if isinstance(tuning, Private):
             plan = sampled(len(training), tuning.batch / len(training), tuning.steps, order)

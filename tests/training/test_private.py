@@ -20,7 +20,7 @@ from smd_research.training.buckets import sampled
 from smd_research.training.causal_lm import CausalLM, Optimisation
 from smd_research.training.classifier import Classifier
 from smd_research.training.kept import TuningRequest, tuned_once
-from smd_research.training.methods import DpLora, DpSgd, Machine, Private
+from smd_research.training.methods import DpHead, DpLora, DpSgd, Machine, Private
 from smd_research.training.private import GradientsOfTexts, Portions, PrivateLearner, text_losses
 from smd_research.training.tuning import Tuned, module_of, tune
 
@@ -41,6 +41,7 @@ SGD = DpSgd(
 )
 GIVEN = {one.name: getattr(SGD, one.name) for one in fields(SGD) if one.init}
 LORA = DpLora(**{**GIVEN, "learning_rate": 3e-3}, rank=4, alpha=8, dropout=0.0)
+HEAD = DpHead(**{**GIVEN, "learning_rate": 3e-3})
 NO_WORDS = torch.zeros(0, dtype=torch.int32)
 
 
@@ -193,6 +194,17 @@ def test_private_tuning_learns_and_goes_on_after_a_kill_with_equal_results(tmp_p
     assert torch.equal(random, torch.get_rng_state())
     assert weights(unbroken).keys() == {f"model.{name}" for name in before} | {"readout.weight", "readout.bias"}
     assert not any(hasattr(p, "grad_sample") or hasattr(p, "summed_grad") for p in unbroken.module.parameters())
+
+
+def test_a_head_alone_learns_and_the_model_stays(tmp_path: Path) -> None:
+    found = run(tmp_path / "head", replace(HEAD, epsilon=1000.0))
+    assert found.outcome.loss < np.log(2) - 0.05
+    before = model().state_dict()
+    assert all(torch.equal(before[name], value) for name, value in found.model.state_dict().items())
+    with pytest.raises(ConfigError, match="task with classes"):
+        run(tmp_path / "next", HEAD, classes=0)
+    with pytest.raises(ConfigError, match="head=words leaves nothing"):
+        replace(HEAD, head="words")
 
 
 def test_adapters_change_and_come_back_equal(tmp_path: Path) -> None:
