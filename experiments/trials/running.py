@@ -1,6 +1,7 @@
 """Run one cell, or reuse its record: nothing heavy is imported for a cell that is known."""
 
 import traceback
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -20,8 +21,12 @@ class Runner:
     def __init__(self) -> None:
         self._workbench: Workbench | None = None
 
-    def run(self, plan: Plan) -> tuple["Record | None", bool]:
+    def run(self, plan: Plan, busy: "Callable[[Lease | None], object] | None" = None) -> tuple["Record | None", bool]:
         """Run one cell, or reuse its record.
+
+        Args:
+            plan: of the cell.
+            busy: told who has the cell, before that record is waited for; what it raises ends this. None says so.
 
         Returns:
             The record, None when the cell is unknown and ``rerun=never``; and whether it was reused.
@@ -39,7 +44,7 @@ class Runner:
             return known and _as_asked(store, plan, known), known is not None
         store.prepare()
 
-        with Leases(plan.results_dir).held(plan.cell, _say_who_has_it) as waited:
+        with Leases(plan.results_dir).held(plan.cell, busy or _say_who_has_it) as waited:
             known = store.lookup(plan.cell) if waited or plan.rerun != "always" else None
             if known is not None and (waited or decide(known, plan.rerun) != "run"):
                 return _as_asked(store, plan, known), True  # another run had the cell meanwhile
@@ -102,7 +107,7 @@ def _show(error: Exception, *, with_message: bool) -> None:
 
 
 def _say_who_has_it(lease: "Lease | None") -> None:
-    where = f"process {lease.pid}" if lease else "another run"
+    where = "another run" if lease is None else f"process {lease.pid}" if lease.here else "another machine"
     say(f"  {where} is busy with this cell: waiting for its record")
 
 

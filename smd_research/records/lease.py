@@ -2,7 +2,8 @@
 
 ``<results_dir>/claims/<readable>-<id>.json`` names the owner and when its lease ends. It is renewed while the cell runs
 and removed after it. One that ended is taken over, and so is, at once, one whose owner was a process of this machine
-that no longer lives; other machines that share the folder need the end alone (and clocks that agree to a few seconds).
+that no longer lives; of another machine's it is known by the end alone, at most three minutes after the last renewal.
+Time is that of the file system, so that the clocks of machines that share it need not agree.
 A lease saves work and guards nothing: records are written whole by whoever ran the cell, so that two owners, should
 there ever be two, only do the same work twice.
 """
@@ -51,10 +52,15 @@ class Lease:
     nonce: str
     expires: float
 
+    @property
+    def here(self) -> bool:
+        """Whether its owner is a process of this machine."""
+        return self.machine == _machine()
+
     def holds(self, now: float) -> bool:
         """Whether its owner still has the cell, as far as this machine can tell."""
         # An end far ahead is none: a broken clock or file must not keep a cell for ever.
-        return now < self.expires < now + _BELIEVED_S and (self.machine != _machine() or self._lives())
+        return now < self.expires < now + _BELIEVED_S and (not self.here or self._lives())
 
     def _lives(self) -> bool:
         try:
@@ -71,18 +77,19 @@ class Leases:
     Args:
         results_dir: the folder that holds ``cells/``.
         seconds: how long a lease lasts without being renewed.
-        clock: seconds since the epoch.
+        clock: seconds since the epoch; None for the file system's, which all machines that share the folder read.
     """
 
     def __init__(
         self,
         results_dir: str | os.PathLike[str],
         seconds: float = LEASE_S,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] | None = None,
     ) -> None:
         self._folder = Path(results_dir) / "claims"
+        self._lock = self._folder / ".lock"
         self._seconds = seconds
-        self._clock = clock
+        self._clock = clock or self._time_there
 
     def claim(self, cell: Cell) -> Lease | None:
         """Take the lease of a cell, or None when another run has it.
@@ -95,7 +102,8 @@ class Leases:
             if held is not None and held.holds(self._clock()):
                 return None
             process = psutil.Process()
-            return self._write(cell, Lease(_machine(), process.pid, process.create_time(), secrets.token_hex(8), 0))
+            lease = Lease(_machine(), process.pid, process.create_time(), secrets.token_hex(8), 0)
+            return self._write(cell, lease, first=not self._file(cell).exists())
 
     def renew(self, cell: Cell, lease: Lease) -> bool:
         """Put off the end of a lease; False when another run has taken the cell over.
@@ -116,6 +124,16 @@ class Leases:
                 path = self._file(cell)
                 for file in (path, *self._folder.glob(f".{path.name}.*")):  # and what killed owners left of a new one
                     file.unlink(missing_ok=True)
+
+    def holder(self, cell: Cell) -> Lease | None:
+        """Whose lease a cell is under now; None where it can be claimed.
+
+        Raises:
+            RecordError: when nothing can be written there.
+        """
+        with self._alone():
+            held = self._read(cell)
+            return held if held is not None and held.holds(self._clock()) else None
 
     @contextlib.contextmanager
     def held(self, cell: Cell, waiting: Callable[[Lease | None], object] = lambda _: None) -> Iterator[bool]:
@@ -176,21 +194,38 @@ class Leases:
         except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
             return None
 
-    def _write(self, cell: Cell, lease: Lease) -> Lease:
-        """Write a claim with a new end; a reader sees the old or the new."""
+    def _write(self, cell: Cell, lease: Lease, *, first: bool = False) -> Lease | None:
+        """Write a claim with a new end; a reader sees the old or the new.
+
+        Args:
+            cell: that is claimed.
+            lease: of it.
+            first: whether there must be none yet; then one of two gets it even where a file system has no locks.
+
+        Returns:
+            The lease; None where there was one.
+        """
         renewed = Lease(lease.machine, lease.pid, lease.started, lease.nonce, self._clock() + self._seconds)
         path = self._file(cell)
         aside = path.with_name(f".{path.name}.{lease.nonce}")
         aside.write_text(json.dumps(asdict(renewed)), encoding="utf-8")
-        aside.replace(path)
+        if first and not _linked(aside, path):
+            return None
+        if not first:
+            aside.replace(path)
         return renewed
+
+    def _time_there(self) -> float:
+        """The time of the file system, whose clock stamps a file that is touched."""
+        os.utime(self._lock)
+        return self._lock.stat().st_mtime
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
         """Be the only one who changes claims, here and on other machines as far as their file system has locks."""
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            with (self._folder / ".lock").open("w") as lock:
+            with self._lock.open("w") as lock:
                 with contextlib.suppress(OSError):
                     fcntl.flock(lock, fcntl.LOCK_EX)
                 yield
@@ -200,8 +235,28 @@ class Leases:
             ) from error
 
 
+def _linked(aside: Path, path: Path) -> bool:
+    """Give a file its name unless another has it; whether it got it."""
+    try:
+        path.hardlink_to(aside)
+    except FileExistsError:
+        return False
+    except OSError:  # a file system without links
+        aside.replace(path)
+        return True
+    finally:
+        aside.unlink(missing_ok=True)
+    return True
+
+
 def _machine() -> str:
-    """This machine, and on it what tells one set of process numbers from another (a container)."""
+    """This machine, and on it what tells one set of process numbers from another (a container).
+
+    Machines may have one name: what the kernel drew when it started tells them apart.
+    """
+    told = [socket.gethostname()]
     with contextlib.suppress(OSError):
-        return sha256(f"{socket.gethostname()} {Path('/proc/self/ns/pid').readlink()}".encode()).hexdigest()[:16]
-    return sha256(socket.gethostname().encode()).hexdigest()[:16]
+        told.append(Path("/proc/sys/kernel/random/boot_id").read_text())
+    with contextlib.suppress(OSError):
+        told.append(str(Path("/proc/self/ns/pid").readlink()))
+    return sha256(" ".join(told).encode()).hexdigest()[:16]

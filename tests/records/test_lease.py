@@ -1,5 +1,7 @@
 """A cell is run by one run at a time; who died, or whose time is up, keeps nobody waiting."""
 
+import errno
+import fcntl
 import json
 import multiprocessing
 import os
@@ -111,6 +113,50 @@ def test_a_process_of_another_machine_is_judged_by_its_end_alone(tmp_path: Path)
     assert leases.claim(CELL) is None
     _edit(tmp_path, expires=time.time() - 1)
     assert leases.claim(CELL) is not None
+
+
+def test_clocks_of_machines_need_not_agree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here, there = Leases(tmp_path), Leases(tmp_path)
+    lease = there.claim(CELL)
+    assert lease is not None
+    _edit(tmp_path, machine="another")
+    monkeypatch.setattr(time, "time", lambda: 4e9)  # this machine's clock is decades ahead
+    assert here.claim(CELL) is None
+    assert here.holder(CELL) is not None
+    assert not here.holder(CELL).here
+    assert there.renew(CELL, lease)
+    assert here.claim(CELL) is None
+
+
+def test_machines_of_one_name_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    leases = Leases(tmp_path)
+    lease = leases.claim(CELL)
+    assert lease is not None
+    assert lease.here
+    read = Path.read_text
+    monkeypatch.setattr(Path, "read_text", lambda path, *a, **k: "x" if path.name == "boot_id" else read(path, *a, **k))
+    assert not lease.here
+
+
+@pytest.mark.parametrize("lacking", ["locks", "links"])
+def test_a_file_system_that_lacks_something_still_has_claims(
+    lacking: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no(*_: object) -> None:
+        raise OSError(errno.ENOTSUP, "not supported")
+
+    monkeypatch.setattr(*{"locks": (fcntl, "flock", no), "links": (Path, "hardlink_to", no)}[lacking])
+    mine, yours = Leases(tmp_path), Leases(tmp_path)
+    lease = mine.claim(CELL)
+    assert lease is not None
+    assert yours.claim(CELL) is None
+    if lacking == "locks":  # both saw no claim: the name goes to one
+        monkeypatch.setattr(yours, "_read", lambda _: None)
+        monkeypatch.setattr(Path, "exists", lambda path: False)
+        assert yours.claim(CELL) is None
+    monkeypatch.undo()
+    mine.release(CELL, lease)
+    assert [path.name for path in (tmp_path / "claims").iterdir()] == [".lock"]
 
 
 def test_a_lease_is_renewed_while_it_is_held(tmp_path: Path) -> None:
