@@ -1,4 +1,4 @@
-"""Imports run downward only and never in a circle; two folders know Hydra; attacks and defenses never meet."""
+"""Imports run downward only and never in a circle; three folders know Hydra; attacks and defenses never meet."""
 
 import ast
 import subprocess
@@ -22,13 +22,14 @@ FLOORS = (
     {"smd_research.reports"},
     {"experiments.trials"},
     {"experiments.composing"},
+    {"experiments.launching"},
     {"experiments.benches", "experiments.lab"},
     {"experiments.commands"},
     {"experiments"},  # python -m experiments
 )
 LEVEL = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
 HYDRA = {"hydra", "omegaconf"}
-KNOW_HYDRA = {"experiments.commands", "experiments.composing"}
+KNOW_HYDRA = {"experiments.commands", "experiments.composing", "experiments.launching"}
 
 
 def module_of(path: Path) -> str:

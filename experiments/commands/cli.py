@@ -10,6 +10,7 @@ COMMANDS = {
     "run": "run one experiment, or with -m a sweep",
     "train": "train the embedded model",
     "table": "run what a table lacks, then write it",
+    "worker": "run cells of a table that nobody has, until none is left",
     "bench": "measure speed, both sides in one run",
     "serve": "play the untrusted party for runs on other hosts",
     "report": "show one cell prompt by prompt",

@@ -11,16 +11,15 @@ stands as ``...``.
 
 import shlex
 import sys
-from collections.abc import Sequence
-from dataclasses import replace
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from experiments.commands import sweep
+from experiments.commands.filling import Filling, Words
 from experiments.composing import campaigns
 from experiments.composing.app import launch
 from experiments.composing.catalogue import columns, description
@@ -30,10 +29,16 @@ from experiments.composing.halving import Outcome
 from experiments.composing.overrides import UsageError, groups
 from experiments.composing.products import expand
 from experiments.trials.plan import Plan
-from experiments.trials.running import Runner
 from smd_research.core.errors import LabError
 from smd_research.core.paths import conf_dir
 from smd_research.core.progress import say
+
+if TYPE_CHECKING:
+    from smd_research.records import Record
+
+
+LAUNCHING = ("hydra/launcher=", "hydra.launcher.")
+"""How words begin that say where cells are run."""
 
 
 def cells_of(cfg: Any, words: Sequence[str]) -> list[tuple[str, ...]]:
@@ -43,7 +48,7 @@ def cells_of(cfg: Any, words: Sequence[str]) -> list[tuple[str, ...]]:
         UsageError: no table is named, or a size that does not exist.
         ConfigError: its declaration has nothing to show.
     """
-    table, common = chosen(cfg), _common(words)
+    table, common = chosen(cfg), common_of(words)
     cells = expand(table.sweep, common)
     return list(table.halving.all(cells, common) if table.halving else map(tuple, cells))
 
@@ -58,38 +63,53 @@ def plans(cfg: Any, words: Sequence[str]) -> dict[tuple[str, ...], Plan]:
     return {overrides: composed(overrides) for overrides in cells_of(cfg, words)}
 
 
-def run_all(cfg: Any, name: str, words: Sequence[str], journal: sweep.Journal) -> list[Plan]:
+def run_all(cfg: DictConfig, name: str, words: Sequence[str], journal: sweep.Journal) -> list[Plan]:
     """Run what a table lacks: its whole sweep, or rung by rung what a halving chooses.
 
     Returns:
         The plans of the cells that it shows.
 
     Raises:
-        RecordError: the results folder cannot be written.
+        LabError: what ends the whole command.
     """
     from smd_research.records import Store
 
-    table, common, known = chosen(cfg), _common(words), plans(cfg, words)
-    campaign = campaigns.of_cells(f"table {name} {table.size}", common, known)
+    table, common, known = chosen(cfg), common_of(words), plans(cfg, words)
     cells = expand(table.sweep, common)
     total = table.halving.count(len(cells)) if table.halving else len(cells)
     waiting = sum(not Store(plan.results_dir).folder(plan.cell).exists() for plan in known.values())
     if waiting and not table.halving and cfg.rerun != "never":
         say(f"{total} cells: {total - waiting} known, {waiting} to run")
-    asked: list[Plan] = []
-    runner = Runner()
+    filling = Filling(cfg, known, campaigns.of_cells(f"table {name} {table.size}", common, known), journal, total)
+    fill(table, cells, common, known, filling.run)
+    return filling.asked
 
-    def run(overrides: tuple[str, ...]) -> Outcome:
-        asked.append(plan := replace(known[overrides], campaign=campaign))
-        record = sweep.attempt(plan, partial(runner.run, plan), journal, (len(asked), total))
-        return {name: one.mean for name, one in record.metrics.items()} if record and record.metrics else None
+
+def fill(
+    table: Declared,
+    cells: Sequence[Sequence[str]],
+    common: Sequence[str],
+    known: Mapping[Words, Plan],
+    run: Callable[[Sequence[Words]], Sequence["Record | None"]],
+) -> None:
+    """Ask for the cells of a table: all at once, or rung by rung where the next hangs on how the last ended.
+
+    Args:
+        table: as it is declared.
+        cells: the overrides of each of its sweep.
+        common: overrides of the command line.
+        known: the plan of each.
+        run: runs a batch.
+    """
+
+    def outcomes(batch: Sequence[Words]) -> list[Outcome]:
+        records = run(batch)
+        return [{name: one.mean for name, one in r.metrics.items()} if r and r.metrics else None for r in records]
 
     if table.halving:
-        table.halving.run(cells, common, run)
+        table.halving.run(cells, common, outcomes)
     else:
-        for overrides in known:
-            run(overrides)
-    return asked
+        run(list(known))
 
 
 def chosen(cfg: Any) -> Declared:
@@ -106,8 +126,9 @@ def chosen(cfg: Any) -> Declared:
     return declared(plain(cfg.table), str(cfg.size))
 
 
-def _common(words: Sequence[str]) -> list[str]:
-    return [word for word in words if not word.startswith(("table=", "size=", "-"))]
+def common_of(words: Sequence[str]) -> list[str]:
+    """The words of a command line that are passed to each cell."""
+    return [word for word in words if not word.startswith(("table=", "size=", "-", *LAUNCHING))]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -133,7 +154,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return code
     name, table, results_dir = shown[0]
     folders = [Path(entry.folder) for entry in entries if entry.folder]
-    again = shlex.join(["smd", "table", *(word for word in words if not word.startswith(("rerun=", "results_dir=")))])
+    own = ("rerun=", "results_dir=", *LAUNCHING)
+    again = shlex.join(["smd", "table", *(word for word in words if not word.startswith(own))])
     cells = list({plan.cell.id: plan.cell for plan in asked}.values())  # experiment=smoke may make one of several
     try:
         measured = of_sweep(cells, journal.records(entries), again) if table.sweep else of_benches(table, results_dir)
@@ -147,7 +169,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except LabError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    return sweep.verdict(entries, shlex.join(["smd", "table", *words])) if table.sweep else 0
+    lost = 0 if "rerun=never" in words else len(asked) - len(entries)
+    return sweep.verdict(entries, shlex.join(["smd", "table", *words]), lost) if table.sweep else 0
 
 
 if __name__ == "__main__":

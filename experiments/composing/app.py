@@ -9,6 +9,7 @@ from pathlib import Path
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
@@ -25,6 +26,8 @@ RUN = "config"
 USAGE = 2
 FAILED = 1
 INTERRUPTED = 130
+COMMON = "common"
+"""Attribute of the task that Hydra is given: what its jobs have in common with the command."""
 
 
 def launch(
@@ -33,6 +36,7 @@ def launch(
     program: str,
     argv: Sequence[str] | None,
     sweep: Callable[[Sweep], None] | None = None,
+    common: object = None,
 ) -> int:
     """Run ``task`` on the configuration that ``argv`` composes, once or as a multirun.
 
@@ -42,6 +46,7 @@ def launch(
         program: how the command calls itself in its help.
         argv: Hydra overrides and flags, unchanged; ``None`` takes the process's own.
         sweep: called with the cells of a multirun of ``smd run`` in place of ``task``, where they stay in this process.
+        common: what jobs have in common with the command, for a launcher that runs them on other hosts.
 
     Returns:
         0; 1 when the task raised a ``LabError``; 2 when the command line could not be composed. Either is explained in
@@ -50,25 +55,29 @@ def launch(
     arguments = overrides.gathered(sys.argv[1:] if argv is None else argv)
     wants_trace = os.environ.get("HYDRA_FULL_ERROR") == "1"
 
+    HydraConfig.instance().cfg = None  # of an earlier command of this process
     raised: list[Exception] = []
     begun: list[bool] = []
 
-    def entry(cfg: DictConfig) -> None:
+    def entry(cfg: DictConfig) -> Exception | None:
         begun.append(True)
         if raised:  # what stops one job stops the sweep
-            return
+            return None
         try:
             cfg = bring_down(cfg)
             check(cfg)
             task(cfg)
         except (LabError, overrides.UsageError, PermissionError, OmegaConfBaseException) as error:
             raised.append(error)  # kept, since Hydra would print its own account of it
+            return error  # to a launcher, on whose host nobody else looks
+        return None
 
     def swept(found: Sweep) -> None:
         begun.append(True)
         assert sweep is not None
         sweep(found)
 
+    vars(entry)[COMMON] = common
     try:
         overrides.check_words(arguments, conf_dir())
         overrides.check_choices(arguments, conf_dir())

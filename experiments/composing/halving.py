@@ -62,25 +62,25 @@ class Halving:
         self,
         candidates: Sequence[Sequence[str]],
         common: Sequence[str],
-        outcome: Callable[[tuple[str, ...]], Outcome],
+        outcomes: Callable[[Sequence[tuple[str, ...]]], Sequence[Outcome]],
     ) -> list[tuple[str, ...]]:
         """Run the rungs.
 
         Args:
             candidates: overrides of each setting.
             common: overrides that win over all others.
-            outcome: runs a cell, given its overrides.
+            outcomes: runs some cells, given the overrides of each, in any order or side by side.
 
         Returns:
             The candidates that go on from the last rung, best first; none where the unprotected cell has no outcome.
         """
-        plain = outcome(merged(self.beside.split(), common))
+        (plain,) = outcomes([merged(self.beside.split(), common)])
         if not plain:
             return []
         going = [tuple(candidate) for candidate in candidates]
         for rung in self.rungs:
-            tried = [(candidate, outcome(merged(candidate, rung.split(), common))) for candidate in going]
-            found = [(candidate, values) for candidate, values in tried if values]
+            tried = outcomes([merged(candidate, rung.split(), common) for candidate in going])
+            found = [(candidate, values) for candidate, values in zip(going, tried, strict=True) if values]
             going = self.survivors(found, plain[self.keeping])
         return going
 

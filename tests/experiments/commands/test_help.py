@@ -25,6 +25,7 @@ from smd_research.core.paths import conf_dir
         (["bench"], "bench=NAME is needed; there is"),
         (["edge_device"], "unknown command 'edge_device': did you mean 'smd run experiment=edge_device'?"),
         (["smd_attacks"], "did you mean 'smd table table=smd_attacks'?"),
+        (["run", "hydra/launcher=slurm"], "hydra/launcher=slurm takes the cells of a sweep: add -m"),
         (["rnu"], "did you mean 'run'?"),
         (["list", "defens"], "unknown group 'defens': did you mean 'defense'?"),
         (["list", "defense=sdm"], "unknown defense 'sdm': did you mean 'smd'?"),

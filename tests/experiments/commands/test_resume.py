@@ -8,8 +8,9 @@ import pytest
 from tests_support import numbers
 
 from experiments.commands.run import main
+from experiments.commands.table import main as table
 from smd_research.boundary.process import fork_server
-from smd_research.records import load
+from smd_research.records import Store, load
 
 pytestmark = pytest.mark.slow
 
@@ -51,6 +52,33 @@ def test_joblib_runs_the_same_cells_in_worker_processes(
         get_reusable_executor().shutdown(kill_workers=True)
     assert "2 cells: 2 run now, 0 known before, 0 failed" in capsys.readouterr().out
     assert set(load("results")["attack"]) == {"random", "reading"}
+
+
+def test_a_table_takes_a_launcher_too(
+    in_folder: Path, small: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    from joblib.externals.loky import get_reusable_executor
+
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).resolve().parents[3]))
+    (in_folder / "conf" / "table").mkdir(parents=True)
+    (in_folder / "conf" / "table" / "two.yaml").write_text(TWO)
+    words = ["-cd", "conf", "table=two", *small]
+    here, there = ([*words, f"results_dir={name}"] for name in ("here", "there"))
+    try:
+        assert table([*there, "attack=reading", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]) == 0
+        assert "1 cells: 1 run now, 0 known before, 0 failed" in capsys.readouterr().out
+        assert table([*there, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]) == 0
+        assert "2 cells: 1 run now, 1 known before, 0 failed" in capsys.readouterr().out
+    finally:
+        get_reusable_executor().shutdown(kill_workers=True)
+    assert table(here) == 0
+    pd.testing.assert_frame_equal(numbers(Path("here")), numbers(Path("there")))
+    commands = {record.cell.command for record in Store("there").records()}
+    assert not any("hydra" in command for command in commands), "where it was run is not what was run"
+
+
+TWO = "title: Two\ncommon: defense=none\nsweep: [attack=random, attack=reading]\nview: summary\n"
 
 
 def test_each_cell_of_a_sweep_is_a_finished_wandb_run(

@@ -1,5 +1,7 @@
 """The journal of a sweep, its counter, and what is said at its end."""
 
+import os
+import pickle
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -7,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from experiments.commands.sweep import Journal, JournalEntry, attempt, position, verdict
+from experiments.commands.sweep import Journal, JournalEntry, attempt, finish, position, verdict
 from experiments.trials.running import one_line
 from smd_research.core.cell import Cell
 from smd_research.core.errors import ConfigError, RecordError
@@ -15,7 +17,7 @@ from smd_research.records import Record, Status
 
 
 def entry(name: str, status: str, reason: str = "", reused: bool = False) -> JournalEntry:
-    return JournalEntry(name, "prior", status, reason, "", "results", reused, False)
+    return JournalEntry(name, "prior", status, reason, "results", reused=reused)
 
 
 def planned() -> Any:
@@ -138,3 +140,51 @@ def test_the_time_left_is_that_of_the_cells_that_ran() -> None:
     assert journal.left(4) == ", 3 min left"
     assert journal.left(2) == ""
     journal.close()
+
+
+def test_a_shared_journal_hears_of_jobs_elsewhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    journal = Journal.new()
+    journal.enter(replace(entry("a", "ok"), said="a: ok"))
+    journal.share(tmp_path)
+    assert journal.path.parent == tmp_path / "journals"
+    elsewhere = pickle.loads(pickle.dumps(journal))  # as a job on another host has it
+    elsewhere.enter(replace(entry("b", "ok"), said="b: ok"))
+    journal.tell()
+    journal.tell()
+    assert capsys.readouterr().err == "b: ok\n", "what this command entered it said itself"
+    (journal.path / ".half.json").write_text('{"defense": ')  # of a job that was killed while it wrote
+    assert [one.defense for one in journal.close()] == ["a", "b"]
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_journal_is_not_shared_where_nothing_can_be_written(tmp_path: Path) -> None:
+    (tmp_path / "results").touch()
+    with pytest.raises(RecordError, match="choose another results_dir="):
+        Journal.new().share(tmp_path / "results")
+
+
+def test_what_killed_commands_left_is_removed(tmp_path: Path) -> None:
+    old, young = (tmp_path / "journals" / name for name in ("old", "young"))
+    for one in (old, young):
+        one.mkdir(parents=True)
+    os.utime(old, (0, 0))
+    journal = Journal.new()
+    journal.share(tmp_path)
+    assert (old.exists(), young.exists()) == (False, True)
+    journal.close()
+
+
+def test_cells_whose_jobs_were_lost_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert verdict([entry("a", "ok")], "smd run -m seed=1,2", lost=1) == 1
+    assert "1 cells have no record, since their jobs were lost; this runs them: smd run -m" in capsys.readouterr().out
+    assert finish(Journal.new(), "smd run -m seed=1,2", asked=2) == 1
+    assert finish(Journal.new(), "smd run") == 0
+
+
+def test_a_job_that_is_run_once_more_counts_its_cells_once() -> None:
+    journal = Journal.new()
+    for ended, place in (("ok", 1), ("failed", 2)):
+        journal.enter(replace(entry("a", ended), place=place))
+    journal.enter(replace(entry("a", "ok", reused=True), place=1))
+    journal.enter(replace(entry("a", "ok"), place=2))
+    assert [(one.status, one.reused) for one in journal.close()] == [("ok", False), ("ok", False)]

@@ -1,5 +1,7 @@
 """Successive halving over cells: who goes on, what is run, and when it stops."""
 
+from collections.abc import Callable, Sequence
+
 import pytest
 
 from experiments.composing.halving import Halving, Outcome, merged
@@ -10,6 +12,10 @@ OPTIONS = {"keep": 0.34, "minimise": "leak", "keeping": "accuracy", "slack": 0.0
 
 def halving(**more: object) -> Halving:
     return Halving(**{**OPTIONS, "rungs": ["steps=1", "steps=3", "steps=9"], **more})  # type: ignore[arg-type]
+
+
+def each(outcome: Callable[[tuple[str, ...]], Outcome]) -> Callable[[Sequence[tuple[str, ...]]], list[Outcome]]:
+    return lambda cells: [outcome(cell) for cell in cells]
 
 
 def values(cell: tuple[str, ...]) -> dict[str, str]:
@@ -27,7 +33,7 @@ def test_the_least_leak_among_the_useful_goes_on_and_longer_rungs_have_fewer_cel
         return {"accuracy": 0.9 - 0.01 * noise, "leak": 1 - 0.1 * noise}
 
     candidates = [[f"noise={n}", "defense=shaking"] for n in range(9)]
-    best = halving().run(candidates, ["seed=1"], outcome)
+    best = halving().run(candidates, ["seed=1"], each(outcome))
     steps = [one.get("steps") for one in ran]
     assert [steps.count(rung) for rung in (None, "1", "3", "9")] == [1, 9, 4, 2]
     assert halving().count(len(candidates)) == len(ran)
@@ -40,7 +46,7 @@ def test_where_nobody_keeps_the_accuracy_those_that_lose_least_go_on() -> None:
         loss = float(values(cell).get("loss", 0))
         return {"accuracy": 0.9 - loss, "leak": 0.5 - loss}
 
-    best = halving(rungs=["steps=1"]).run([["loss=0.4"], ["loss=0.1"], ["loss=0.2"]], [], outcome)
+    best = halving(rungs=["steps=1"]).run([["loss=0.4"], ["loss=0.1"], ["loss=0.2"]], [], each(outcome))
     assert [values(cell)["loss"] for cell in best] == ["0.1", "0.2"]
 
 
@@ -49,8 +55,8 @@ def test_cells_without_a_record_drop_out() -> None:
         found = values(cell)
         return None if found.get("a") == "1" else {"accuracy": 1.0, "leak": 0.0}
 
-    assert halving(keep=1.0).run([["a=1"], ["a=2"]], [], outcome) == [("a=2",)]
-    assert halving().run([["a=1"]], [], lambda cell: None) == []
+    assert halving(keep=1.0).run([["a=1"], ["a=2"]], [], each(outcome)) == [("a=2",)]
+    assert halving().run([["a=1"]], [], each(lambda cell: None)) == []
 
 
 def test_all_that_may_run_is_what_a_command_must_be_able_to_compose() -> None:

@@ -5,7 +5,7 @@ from experiments.composing.settings import NEEDS, ONLY, SETTINGS
 from smd_research.boundary.session import TRANSPORTS
 from smd_research.core.paths import conf_dir
 
-COMMANDS = ("config", "bench", "serve", "table", "train", "report", "board")
+COMMANDS = ("config", "bench", "serve", "table", "worker", "train", "report", "board")
 
 
 def test_every_setting_is_one_of_some_command() -> None:

@@ -1,0 +1,41 @@
+"""How a process that has a cell leaves it when it is told to: its lease given back, for others to take at once."""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from smd_research.core.errors import MachineError
+
+
+@contextmanager
+def ends_properly(alarm_s: float | None = None, limit: str = "") -> Iterator[None]:
+    """Turn what a scheduler sends into ways out that Python knows; outside the main thread nothing is changed.
+
+    Args:
+        alarm_s: seconds after which whatever runs is broken off; None for never.
+        limit: words that name that limit.
+
+    Raises:
+        SystemExit: SIGTERM or SIGUSR2 came.
+        MachineError: the time is over; nothing is recorded.
+    """
+
+    def leave(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    def late(number: int, frame: object) -> None:
+        raise MachineError(f"broken off near its time limit, {limit}")
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handlers = {signal.SIGTERM: leave, signal.SIGUSR2: leave, signal.SIGALRM: late}
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    signal.setitimer(signal.ITIMER_REAL, alarm_s or 0)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        for number, handler in before.items():
+            signal.signal(number, handler)

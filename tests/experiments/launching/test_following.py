@@ -1,0 +1,128 @@
+"""Jobs are followed to their end, lost ones submitted again; a host that does not share a folder says so."""
+
+import signal
+import subprocess
+import sys
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from experiments.launching.ending import ends_properly
+from experiments.launching.following import Ended, follow
+from experiments.launching.job import Job
+from experiments.launching.ray_cluster import RayCluster
+from experiments.launching.slurm import Slurm
+from experiments.launching.wants import Wants
+from smd_research.core.errors import ConfigError, LabError, MachineError
+
+WANTS = {"cpus": 1, "gpus": 0, "mem_gb": None, "timeout_min": None, "cells_per_job": 1, "retries": 1, "poll_s": 0.1}
+
+
+def wants(**more: Any) -> Wants:
+    return Wants(**{**WANTS, **more})
+
+
+class Script:
+    """An engine whose jobs end as is written: what each submission of a job comes to."""
+
+    def __init__(self, fates: dict[str, list[Ended]]) -> None:
+        self.fates = fates
+        self.submitted: list[str] = []
+        self.cancelled: list[str] = []
+
+    def submit(self, jobs: Sequence[Job]) -> list[str]:
+        first = len(self.submitted)
+        self.submitted += [cast(str, job) for job in jobs]
+        return [f"{first + place}:{job}" for place, job in enumerate(jobs)]
+
+    def ended(self, tickets: Collection[str]) -> dict[str, Ended]:
+        names = {ticket: ticket.partition(":")[2] for ticket in tickets}
+        return {ticket: self.fates[name].pop(0) for ticket, name in names.items() if self.fates[name]}
+
+    def cancel(self, tickets: Collection[str]) -> None:
+        self.cancelled += tickets
+
+
+def followed(engine: Script, *jobs: str, retries: int = 1) -> int:
+    return follow(engine, cast(Any, jobs), wants(retries=retries), lambda: None)
+
+
+def test_a_lost_job_is_submitted_again_and_others_are_not(capsys: pytest.CaptureFixture[str]) -> None:
+    engine = Script({"a": [Ended()], "b": [Ended(lost="killed"), Ended()]})
+    assert followed(engine, "a", "b") == 0
+    assert engine.submitted == ["a", "b", "b"]
+    assert "job 1:b was lost, and is submitted again: killed" in capsys.readouterr().err
+    assert engine.cancelled == []
+
+
+def test_a_job_that_is_lost_again_and_again_is_given_up() -> None:
+    engine = Script({"a": [Ended(lost="killed")] * 3, "b": [Ended()]})
+    assert followed(engine, "a", "b", retries=2) == 1
+    assert engine.submitted.count("a") == 3
+
+
+def test_what_ends_the_command_ends_its_jobs() -> None:
+    engine = Script({"a": [Ended(wrong="cannot write results")], "b": []})
+    with pytest.raises(LabError, match="cannot write results"):
+        followed(engine, "a", "b")
+    assert engine.cancelled == ["1:b"]
+
+
+def job(folder: Path, marker: Path) -> Job:
+    return Job(cast(Any, None), cast(Any, None), cast(Any, None), None, [], folder, marker, 1, None, "")
+
+
+@pytest.mark.parametrize("lacking", ["marker", "folder"])
+def test_a_folder_that_a_host_does_not_see_is_one_line(lacking: str, tmp_path: Path) -> None:
+    (marker := tmp_path / "sweep" / ".shared").parent.mkdir()
+    marker.touch()
+    gone = tmp_path / "gone" / "x"
+    said = job(gone if lacking == "folder" else tmp_path, gone if lacking == "marker" else marker)()
+    assert f"does not see {gone if lacking == 'folder' else gone.parent}" in said
+    assert "results_dir=" in said
+    assert "\n" not in said
+
+
+@pytest.mark.parametrize(
+    "option", [{"cpus": 0}, {"cpus": 1.5}, {"gpus": -1}, {"mem_gb": "much"}, {"timeout_min": 0}, {"retries": True}]
+)
+def test_a_value_out_of_range_is_refused(option: dict[str, Any]) -> None:
+    (name,) = option
+    with pytest.raises(ConfigError, match=rf"hydra.launcher.{name}="):
+        wants(**option)
+
+
+def test_a_cell_is_broken_off_while_there_is_time_to_give_it_back() -> None:
+    assert wants().alarm_s is None
+    assert wants(timeout_min=1).alarm_s == 36
+    assert wants(timeout_min=60).alarm_s == 3510
+    with pytest.raises(MachineError, match="timeout_min=1"), ends_properly(0.05, "timeout_min=1"):
+        signal.pause()
+    assert signal.getsignal(signal.SIGALRM) is signal.SIG_DFL
+
+
+def test_a_process_that_is_told_to_end_leaves_properly() -> None:
+    code = (
+        "import os, signal\nfrom experiments.launching.ending import ends_properly\n"
+        "try:\n  with ends_properly(): os.kill(os.getpid(), signal.SIGTERM); signal.pause()\n"
+        "finally: print('given back')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (143, "given back\n")
+
+
+@pytest.mark.parametrize("engine", ["slurm", "ray"])
+def test_an_extra_that_is_not_installed_is_named(engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, {"slurm": "submitit", "ray": "ray"}[engine], None)
+    with pytest.raises(ConfigError, match=rf"pip install 'smd-research\[{engine}\]'"):
+        Slurm(wants(), tmp_path, None, None, 1, {}) if engine == "slurm" else RayCluster(wants(), "auto")
+
+
+def test_a_machine_without_slurm_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from experiments.launching.slurm import check_cluster
+
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(MachineError, match="there is no sbatch on this machine"):
+        check_cluster(None)
