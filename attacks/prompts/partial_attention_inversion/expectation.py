@@ -66,13 +66,13 @@ class Expectation:
         known, middle = self._states[tokens], outside.mean(0)
         inverse = torch.linalg.inv(known @ known.T + _RIDGE * torch.eye(len(known)))
         weights = inverse @ (outside - middle)
-        expected = self._states @ (known.T @ weights) + middle
         errors = weights / inverse.diagonal()[:, None]
         spread = errors.T @ errors / len(errors)
         floor = _FLOOR * spread.diagonal().mean() + torch.finfo(spread.dtype).tiny
         root = torch.linalg.cholesky(spread + floor * torch.eye(len(spread)))
-        whitened: Tensor = torch.linalg.solve_triangular(root, expected.T, upper=False)
-        return -0.5 * whitened.square().sum(0)
+        law = torch.cat([known.T @ weights, middle[None]])  # from states, and the constant
+        white: Tensor = torch.linalg.solve_triangular(root, law.T, upper=False).T
+        return -0.5 * (self._states @ white[:-1] + white[-1]).square().sum(1)
 
 
 def _groups(values: Tensor) -> Iterator[Tensor]:
