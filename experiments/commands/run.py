@@ -23,6 +23,7 @@ from experiments.composing.composition import composition
 from experiments.composing.overrides import UsageError
 from experiments.composing.products import of_experiment
 from experiments.composing.sweeps import Sweep
+from experiments.launching import engines
 from experiments.launching.launcher import Common
 from experiments.trials.running import Runner
 
@@ -68,6 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sweep.attempt(known, partial(runner.run, known), journal, (number + 1, sweep.cells(job, words)))
         return True
 
+    engines.register()
     code = launch(one, "config", "smd run", words, swept, Common(journal.share, journal.tell, settled))
     if not asked and HydraConfig.initialized():
         asked.append(sweep.cells(HydraConfig.get(), words))

@@ -28,6 +28,7 @@ from experiments.composing.declared import Declared, bench_commands, declared, o
 from experiments.composing.halving import Outcome
 from experiments.composing.overrides import UsageError, groups
 from experiments.composing.products import expand
+from experiments.launching import engines
 from experiments.trials.plan import Plan
 from smd_research.core.errors import LabError
 from smd_research.core.paths import conf_dir
@@ -148,6 +149,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         asked.extend(run_all(cfg, name, words, journal))
         shown.append((name, chosen(cfg), Path(cfg.results_dir).expanduser()))
 
+    engines.register()
     code = launch(one, "table", "smd table", words)
     entries = journal.close()
     if code or not shown:

@@ -23,6 +23,7 @@ from smd_research.core.paths import conf_dir
 
 VERSION_BASE = "1.3"
 RUN = "config"
+TABLE = "table"
 USAGE = 2
 FAILED = 1
 INTERRUPTED = 130
@@ -81,6 +82,7 @@ def launch(
     try:
         overrides.check_words(arguments, conf_dir())
         overrides.check_choices(arguments, conf_dir())
+        _check_launcher(arguments, config_name)
         with _arguments(program, arguments), _raised_errors(), _working_directory_on_path(), _own_warnings_in_a_line():
             if config_name != RUN or not check_sweep(arguments, swept if sweep else None):
                 hydra.main(version_base=VERSION_BASE, config_path=str(conf_dir()), config_name=config_name)(entry)()
@@ -109,6 +111,15 @@ def launch(
     finally:
         GlobalHydra.instance().clear()
     return 0
+
+
+def _check_launcher(arguments: Sequence[str], config_name: str) -> None:
+    """Raise where a command without cells is given a launcher of cells, which Hydra would not know."""
+    ours = {path.stem for path in (conf_dir() / "hydra" / "launcher").glob("*.yaml")}
+    for word in arguments:
+        group, _, option = word.partition("=")
+        if group == "hydra/launcher" and option in ours and config_name not in (RUN, TABLE):
+            raise overrides.UsageError(f"{word} takes the cells of smd run and smd table, and nothing else")
 
 
 def _refuse(message: str, code: int) -> int:

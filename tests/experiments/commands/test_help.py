@@ -26,6 +26,10 @@ from smd_research.core.paths import conf_dir
         (["edge_device"], "unknown command 'edge_device': did you mean 'smd run experiment=edge_device'?"),
         (["smd_attacks"], "did you mean 'smd table table=smd_attacks'?"),
         (["run", "hydra/launcher=slurm"], "hydra/launcher=slurm takes the cells of a sweep: add -m"),
+        (
+            ["train", "-m", "hydra/launcher=ray", "seed=0,1"],
+            "hydra/launcher=ray takes the cells of smd run and smd table",
+        ),
         (["rnu"], "did you mean 'run'?"),
         (["list", "defens"], "unknown group 'defens': did you mean 'defense'?"),
         (["list", "defense=sdm"], "unknown defense 'sdm': did you mean 'smd'?"),

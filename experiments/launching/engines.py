@@ -1,9 +1,11 @@
-"""Where Hydra looks for launchers, ``hydra/launcher=slurm`` and ``hydra/launcher=ray``; it loads neither engine."""
+"""The launchers ``hydra/launcher=slurm`` and ``hydra/launcher=ray``, as Hydra makes them; no engine is loaded here."""
 
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from hydra.core.plugins import Plugins
 
 from experiments.launching.following import Engine
 from experiments.launching.launcher import Elsewhere
@@ -33,3 +35,12 @@ class RayLauncher(Elsewhere):
             yield cluster
         finally:
             cluster.leave()
+
+
+def register() -> None:
+    """Let Hydra know both, by the names that ``conf/hydra/launcher`` has for them.
+
+    It takes no launcher whose name does not lie in ``hydra_plugins``, a package that all plugins share.
+    """
+    for launcher in (SlurmLauncher, RayLauncher):
+        Plugins.instance().class_name_to_class[f"hydra_plugins.smd.{launcher.__name__}"] = launcher
