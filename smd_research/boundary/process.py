@@ -20,6 +20,7 @@ from smd_research.boundary.channel import Channel, Meter, Party, Untrusted
 from smd_research.boundary.script import main_script, without_script
 from smd_research.boundary.segment import Parcel
 from smd_research.boundary.stream import SPIN_S, StreamChannel
+from smd_research.boundary.vigil import Vigil
 from smd_research.core.clock import MACHINE, Clock
 from smd_research.core.errors import LabError, PeerLostError
 
@@ -105,19 +106,21 @@ def serve(
 
 
 class _Ready:
-    """Waits on several descriptors, awake for a short while before it sleeps (see ``StreamChannel``)."""
+    """Waits on several descriptors, awake for a short while before it sleeps."""
 
     def __init__(self, *descriptors: int) -> None:
+        self._vigil = Vigil(SPIN_S)
         self._poll = select.poll()
         for descriptor in descriptors:
             self._poll.register(descriptor, select.POLLIN)
 
     def wait(self, timeout_s: float | None) -> list[int]:
         """Descriptors with something to read, or whose other end has closed; none when nothing came in time."""
-        awake_until = time.perf_counter() + SPIN_S
+        awake_until = self._vigil.begin()
         while time.perf_counter() < awake_until:
             if events := self._poll.poll(0):
                 return [descriptor for descriptor, _ in events]
+        self._vigil.in_vain()
         events = self._poll.poll(None if timeout_s is None else 1000 * timeout_s)
         return [descriptor for descriptor, _ in events]
 

@@ -28,8 +28,8 @@ class Boundary:
     """Joins a trusted and an untrusted party over one of the transports.
 
     Args:
-        transport: ``inproc`` (both parties here, every message still encoded and decoded), ``process`` (the untrusted
-            one in a process of its own) or ``tcp`` (that process at the other end of a TCP connection).
+        transport: ``inproc`` (both parties here, no reference crosses), ``process`` (the untrusted one in a process of
+            its own) or ``tcp`` (that process at the other end of a TCP connection).
         record: keep every frame, so that ``view`` can be asked for.
         timeout_s: how long a party may stay silent inside a request.
         threads: torch threads of an untrusted process; None takes this process's number.

@@ -10,6 +10,7 @@ from smd_research.boundary import wire
 from smd_research.boundary.channel import Channel, Meter, Party
 from smd_research.boundary.ledger import Direction
 from smd_research.boundary.messages import Message
+from smd_research.boundary.vigil import Vigil
 from smd_research.core.clock import MACHINE, Clock
 from smd_research.core.errors import LabError, PeerLostError, ProtocolError
 from smd_research.core.quoting import quoted
@@ -25,8 +26,7 @@ DEEPEST = 16
 class StreamChannel(Channel):
     """Frames over a connected stream socket.
 
-    A receive first polls the socket for a short while (``spin_s``): the answer to a decode step's query comes within
-    tens of microseconds, and staying awake for it saves the scheduler's wake-up on either side.
+    A receive first polls the socket for a short while (``Vigil``) before it sleeps.
 
     One deadline holds for a whole frame, whichever way it goes: a peer who sends or takes a byte now and then is as
     lost as one who is silent.
@@ -36,7 +36,7 @@ class StreamChannel(Channel):
         meter: counts frames; given at the trusted end only.
         timeout_s: how long the peer may stay silent inside a request, and take over a frame (a large one in addition
             a second for each ``SLOWEST`` bytes).
-        spin_s: how long to poll before sleeping.
+        spin_s: how long to poll before sleeping, where that is not in vain.
         max_frame: largest body accepted, bytes.
         queues: keep what the peer does not take at once and send it with ``flush``, rather than wait for the peer.
         clock: tells when time is over.
@@ -60,7 +60,7 @@ class StreamChannel(Channel):
         self._party: Party | None = None
         self._meter = meter
         self._timeout_s = timeout_s
-        self._spin_s = spin_s
+        self._vigil = Vigil(spin_s)
         self._max_frame = max_frame
         self._queues = queues
         self._clock = clock
@@ -216,11 +216,12 @@ class StreamChannel(Channel):
     def _wait(self) -> None:
         """Wait until the next frame is whole."""
         began = time.perf_counter()
-        asleep = began + self._spin_s
+        asleep = self._vigil.begin()
         since = self._clock.now()
         while not self.arrived():
             if time.perf_counter() < asleep:
                 continue
+            self._vigil.in_vain()
             left = self._clock.until(self._arrival(since))
             if not left:
                 what = "stayed silent for" if self._begun is None else "did not finish a message within"

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 _MOST_COLUMNS = 4
-_MKL = torch.backends.mkl.is_available()
-_ONEDNN = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends.mkldnn.is_available() else None
+_MKL: bool = torch._C.has_mkl
+_ONEDNN = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch._C._has_mkldnn else None
 
 
 def product(layer: nn.Module, x: Tensor) -> Tensor:

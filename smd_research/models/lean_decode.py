@@ -45,16 +45,20 @@ class _Block:
     def of(cls, layer: int, spec: AttentionSpec, block: Any) -> "_Block":
         attention, mlp = block.self_attn, block.mlp
         return cls(
-            layer,
-            spec,
-            block.input_layernorm,
-            *(getattr(attention, f"{name}_proj") for name in "qkvo"),
-            *(getattr(attention, f"{name}_norm", None) for name in "qk"),
-            block.post_attention_layernorm,
-            mlp.gate_proj,
-            mlp.up_proj,
-            mlp.act_fn,
-            mlp.down_proj,
+            layer=layer,
+            spec=spec,
+            before=block.input_layernorm,
+            q=attention.q_proj,
+            k=attention.k_proj,
+            v=attention.v_proj,
+            o=attention.o_proj,
+            q_norm=getattr(attention, "q_norm", None),
+            k_norm=getattr(attention, "k_norm", None),
+            between=block.post_attention_layernorm,
+            gate=mlp.gate_proj,
+            up=mlp.up_proj,
+            act=mlp.act_fn,
+            down=mlp.down_proj,
         )
 
 

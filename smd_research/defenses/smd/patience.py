@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from smd_research.boundary.messages import Message
+from smd_research.boundary.vigil import Vigil
 from smd_research.core.clock import MACHINE, Clock
 from smd_research.core.errors import PeerLostError
 from smd_research.defenses.smd.requests import Question, Request, guarded
@@ -109,7 +110,7 @@ class Grace(Patience):
         super().__init__(clock)
         self._watched = watched
         self._timeout_s = timeout_s
-        self._spin_s = spin_s
+        self._vigil = Vigil(spin_s)
         self._typical_s = SHORTEST_S
         self._began = 0.0
 
@@ -131,7 +132,7 @@ class Grace(Patience):
     def _wait(self, waiting: Sequence[Request], step: Sequence[Request]) -> None:
         """Wait for all of them while nobody else wants anything, else for a grace."""
         missing = [request for request in waiting if not self._answered(request)]
-        asleep = time.perf_counter() + self._spin_s
+        asleep = self._vigil.begin()
         since, elsewhere = None, False
         while missing:
             now = self._clock.now()
@@ -144,6 +145,7 @@ class Grace(Patience):
                     request.failure = PeerLostError(f"the vault did not answer within {self._timeout_s:g} s")
             missing = [request for request in missing if request.present]
             if missing and time.perf_counter() >= asleep:
+                self._vigil.in_vain()
                 elsewhere |= self._sleep(missing, since)
             missing = [request for request in missing if not self._answered(request)]
 
