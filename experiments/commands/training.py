@@ -1,6 +1,9 @@
 """What ``smd train`` does: train, export, measure, write the card."""
 
 import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,6 +38,17 @@ def run_of(cfg: DictConfig) -> Run:
     return run
 
 
+@contextmanager
+def _started_again_as_given() -> Iterator[None]:
+    """Let Lightning start this command once more for each further device, by the words that it finds it called with."""
+    before = sys.argv
+    sys.argv = [str(Path(sys.executable).with_name("smd")), "train", *before[1:]]
+    try:
+        yield
+    finally:
+        sys.argv = before
+
+
 def trained_as(cfg: DictConfig) -> None:
     """Train what a configuration describes, and write it.
 
@@ -55,7 +69,12 @@ def trained_as(cfg: DictConfig) -> None:
             export(model, tokenizer, out)
 
     run = run_of(cfg)
-    trained = train(run, Path(cfg.work_dir), cfg.accelerator, cfg.progress, cfg.compile, early_export)
+    with _started_again_as_given():
+        trained = train(
+            run, Path(cfg.work_dir), cfg.accelerator, cfg.progress, cfg.compile, early_export, cfg.devices, cfg.strategy
+        )
+    if trained is None:
+        return
     export(trained.model, trained.tokenizer, out)
     # What is measured is what ships: the weights as they come back from fp16.
     shipped = replace(trained, model=load(out, torch.float32, local_files_only=True)[0])

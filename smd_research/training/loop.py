@@ -12,6 +12,7 @@ from typing import Any
 import pytorch_lightning as lightning
 import torch
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from smd_research.core.errors import ConfigError
@@ -126,6 +127,8 @@ class ReportLoss(Callback):  # type: ignore[misc]  # Lightning is untyped here
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Report."""
         shown = ", ".join(f"{name} {float(value):.3f}" for name, value in trainer.callback_metrics.items())
+        if not trainer.is_global_zero:
+            return
         _log.info("step %d: %s", trainer.global_step, shown)
         if self._on_epoch is not None and isinstance(pl_module, CausalLM):
             self._on_epoch(pl_module, trainer.global_step)
@@ -169,7 +172,9 @@ def train(
     progress: bool = True,
     compile_model: bool = False,
     on_epoch: Callable[[PreTrainedModel, PreTrainedTokenizerFast, int], None] | None = None,
-) -> Trained:
+    devices: int = 1,
+    strategy: str = "auto",
+) -> Trained | None:
     """Train, or continue the run whose checkpoint lies in ``folder``.
 
     Args:
@@ -179,10 +184,17 @@ def train(
         compile_model: whether to compile the model (about a fifth faster on a CPU; needs a C++ compiler).
         progress: whether to draw Lightning's progress bar.
         on_epoch: called with the model, the tokenizer and the number of steps after each epoch.
+        devices: how many share the rows of each step.
+        strategy: Lightning's name of how they do; ``auto`` takes ``ddp`` where there are several.
 
     Returns:
-        The trained model on the CPU in fp32.
+        The trained model on the CPU in fp32; None in the processes that Lightning starts beside the first.
+
+    Raises:
+        ConfigError: for devices or a strategy that are not here, or that do not share a batch evenly.
     """
+    if run.batch % devices:
+        raise ConfigError(f"batch={run.batch} rows cannot be shared evenly by devices={devices}; change one of them")
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = tokenizer_of(run, folder)
     torch.manual_seed(run.seed)
@@ -195,22 +207,30 @@ def train(
         folder, filename="last", every_n_epochs=1, save_on_train_epoch_end=True, enable_version_counter=False
     )
     with quietly():
-        trainer = lightning.Trainer(
-            accelerator=accelerator,
-            devices=1,
-            precision=run.precision,
-            max_epochs=run.steps // run.epoch_steps,
-            gradient_clip_val=run.clip,
-            reload_dataloaders_every_n_epochs=1,
-            check_val_every_n_epoch=5,
-            num_sanity_val_steps=0,
-            callbacks=[stopwatch, report, checkpoint],
-            logger=False,
-            enable_progress_bar=progress,
-            enable_model_summary=False,
-            default_root_dir=folder,
-        )
+        try:
+            trainer = lightning.Trainer(
+                accelerator=accelerator,
+                devices=devices,
+                strategy=strategy,
+                use_distributed_sampler=False,
+                precision=run.precision,
+                max_epochs=run.steps // run.epoch_steps,
+                gradient_clip_val=run.clip,
+                reload_dataloaders_every_n_epochs=1,
+                check_val_every_n_epoch=5,
+                num_sanity_val_steps=0,
+                callbacks=[stopwatch, report, checkpoint],
+                logger=False,
+                enable_progress_bar=progress,
+                enable_model_summary=False,
+                default_root_dir=folder,
+            )
+        except (ValueError, MisconfigurationException) as error:
+            reason = " ".join(str(error).split())
+            raise ConfigError(f"accelerator={accelerator} devices={devices} strategy={strategy}: {reason}") from None
         stream = TextStream(tokenizer, run.register, run.seed, run.row_tokens, run.batch, run.epoch_steps)
         trainer.fit(module, stream, ckpt_path=resumable(folder / "last.ckpt"), weights_only=True)
+    if not trainer.is_global_zero:
+        return None
     model = module.model.cpu().float().eval()
     return Trained(model, tokenizer, trainer.global_step, stopwatch.seconds, hardware())

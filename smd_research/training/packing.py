@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import pytorch_lightning as lightning
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
 from transformers import PreTrainedTokenizerFast
 
 from smd_research.data.reference import stream
@@ -64,7 +64,10 @@ class TextStream(lightning.LightningDataModule):  # type: ignore[misc]  # Lightn
 
     def _rows(self, split: str, first: int, count: int) -> DataLoader[Tensor]:
         rows = PackedRows(self._tokenizer, self._register, split, self._seed, self._row_tokens, first, count)
-        return DataLoader(rows, batch_size=self._batch, shuffle=False)
+        devices, own = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
+        # Of each batch every so many rows: all devices together see in a step what one would. Lightning would shuffle.
+        shared: DistributedSampler[Tensor] = DistributedSampler(rows, devices, own, shuffle=False)
+        return DataLoader(rows, batch_size=self._batch // devices, sampler=shared)
 
     def train_dataloader(self) -> DataLoader[Tensor]:
         """Rows of the epoch that starts now (the trainer asks again before each epoch, also after a resume)."""

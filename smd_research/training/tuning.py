@@ -266,10 +266,11 @@ def _trainer(tuning: Tuning, machine: Machine, folder: Path, callbacks: list[Cal
     """Lightning's trainer.
 
     Raises:
-        ConfigError: for a machine, strategy or precision that it does not know or that is not here.
+        ConfigError: for a machine, strategy or precision that it does not know or that is not here; for several
+            devices, since Lightning would start the whole command again for each.
     """
     try:
-        return lightning.Trainer(
+        trainer = lightning.Trainer(
             accelerator=machine.accelerator,
             devices=machine.devices,
             strategy=machine.strategy,
@@ -289,3 +290,6 @@ def _trainer(tuning: Tuning, machine: Machine, folder: Path, callbacks: list[Cal
     except (ValueError, TypeError, MisconfigurationException) as error:
         reason = " ".join(str(error).split())
         raise ConfigError(f"trainer: {reason} (see trainer.accelerator, devices, strategy, tuning.precision)") from None
+    if trainer.num_devices > 1:
+        raise ConfigError(f"trainer.devices={machine.devices}: a cell trains on one device, take trainer.devices=1")
+    return trainer

@@ -1,5 +1,7 @@
 """``smd train``: from a command to a model folder with its card."""
 
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from smd_research.core.paths import conf_dir
 from smd_research.models import sources
 from smd_research.models.decoding import plain_greedy
 
+ROOT = Path(__file__).resolve().parents[2]
 SMALL = [
     "architecture.hidden_size=32",
     "architecture.layers=1",
@@ -132,3 +135,24 @@ def test_wrong_commands_are_one_line(
     error = capsys.readouterr().err.strip()
     assert message in error
     assert "\n" not in error
+
+
+@pytest.mark.slow
+def test_two_devices_share_each_step_and_train_the_same_model(tmp_path: Path) -> None:
+    """As one does, up to the order in which gradients are added; Lightning starts the command again for the second."""
+    outs = [tmp_path / name for name in ("one", "two")]
+    for out, devices in zip(outs, (1, 2), strict=True):
+        words = [*TINY, f"work_dir={out}-work", f"out_dir={out}", f"devices={devices}"]
+        done = subprocess.run(
+            [sys.executable, "-m", "experiments", "train", *words],
+            env={**os.environ, "PYTHONPATH": str(ROOT)}, cwd=tmp_path, capture_output=True, text=True, timeout=500,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("written to") == 1
+    one, two = (AutoModelForCausalLM.from_pretrained(out).state_dict() for out in outs)
+    assert max(float((one[name] - two[name]).abs().max()) for name in one) < 1e-5
+
+
+def test_devices_that_cannot_share_a_batch_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*TINY, f"work_dir={tmp_path / 'work'}", f"out_dir={tmp_path / 'out'}", "batch=3", "devices=2"]) == 1
+    assert "batch=3 rows cannot be shared evenly by devices=2" in capsys.readouterr().err

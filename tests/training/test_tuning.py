@@ -205,5 +205,7 @@ def test_values_out_of_range_are_refused(tmp_path: Path) -> None:
     for machine, tuning in ((Machine(strategy="nope"), FULL), (Machine(), replace(FULL, precision="7-bit"))):
         with pytest.raises(ConfigError, match=r"trainer: .*(nope|7-bit)"):
             run(tmp_path, tuning, machine=machine)
+    with pytest.raises(ConfigError, match=r"trainer.devices=2: a cell trains on one device"):
+        run(tmp_path, machine=Machine(devices=2))
     with pytest.raises(ConfigError, match="one held out"):
         tune(model(), texts(4, 0), Texts(()), FULL, classes=2, words=NO_WORDS, seed=0, folder=tmp_path)
