@@ -3,8 +3,8 @@
 Blocks add to what the embedding wrote, so that ridge regression from states to the directions of their tokens'
 embeddings names most tokens far into a model. The lens is fitted to public text, which has the states that prompts
 have, and to random tokens, which have the names and numbers that text lacks. The first token of a sequence attends to
-itself alone, and in many models its state is far from all others (attention sinks, arXiv 2309.17453; massive
-activations, arXiv 2402.17762): it has a map of its own. A lens proposes; whoever asks must check.
+itself alone, and in many models its state is far from all others (an attention sink, arXiv 2309.17453): it has a map of
+its own. A lens proposes; whoever asks must check.
 """
 
 from collections.abc import Callable, Sequence
