@@ -54,12 +54,12 @@ class Grid:
         results: where their records go.
     """
 
-    def __init__(self, folder: Path, seconds: float = 0.0) -> None:
+    def __init__(self, folder: Path, seconds: float = 0.0, seeds: int = CELLS // 2) -> None:
         self.folder, self.results = folder, folder / "results"
         files = {
             "mine/counted.py": COUNTED,
             "mine/conf/attack/counted.yaml": ATTACK,
-            "mine/conf/table/grid.yaml": TABLE,
+            "mine/conf/table/grid.yaml": TABLE.replace("range(12)", f"range({seeds})"),
             "seconds": str(seconds),
         }
         for name, text in files.items():

@@ -10,8 +10,6 @@ from grid import Grid
 
 from experiments.commands.cli import main as smd
 
-SIX = "seed=0,1,2"
-
 
 def wait_for(holds: Callable[[], object]) -> None:
     deadline = time.monotonic() + 240
@@ -22,8 +20,8 @@ def wait_for(holds: Callable[[], object]) -> None:
 
 @pytest.mark.slow
 def test_workers_share_a_table_and_take_over_from_who_is_gone(tmp_path: Path) -> None:
-    grid = Grid(tmp_path, seconds=1)
-    told, killed = grid.start("worker", SIX), grid.start("worker", SIX)
+    grid = Grid(tmp_path, seconds=1, seeds=3)
+    told, killed = grid.start("worker"), grid.start("worker")
     try:
         wait_for(lambda: {one[0] for one in grid.unfinished()} == {str(told.pid), str(killed.pid)})
         told.send_signal(signal.SIGTERM)
@@ -33,7 +31,7 @@ def test_workers_share_a_table_and_take_over_from_who_is_gone(tmp_path: Path) ->
         claims = list((grid.results / "claims").glob("*.json"))
         assert len(claims) == 1, "who is told to end gives the cell back, who is killed cannot"
         before = len(grid.noted("ended"))
-        last = [grid.start("worker", SIX) for _ in range(2)]
+        last = [grid.start("worker") for _ in range(2)]
         said = [one.communicate(timeout=400)[0] for one in last]
     finally:
         for one in (told, killed):
