@@ -161,7 +161,9 @@ def end(process: subprocess.Popen[bytes]) -> None:
 
 
 def end_family(process: subprocess.Popen[bytes]) -> None:
-    """Kill a process with all that it started."""
+    """Kill a process with all that it started; one that has ended has taken its own along."""
+    if process.poll() is not None:
+        return
     family = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
     for one in reversed(family):
         with contextlib.suppress(psutil.NoSuchProcess):

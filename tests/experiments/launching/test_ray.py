@@ -18,8 +18,10 @@ SWEEP = ("defense=none", "attack=counted", "seed=0,1,12", "n_prompts=2", "prompt
 
 @pytest.fixture(scope="module")
 def where(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
-    with ray_cluster(tmp_path_factory.mktemp("r"), workers=2) as address:
-        yield "hydra/launcher=ray", f"hydra.launcher.address={address}"
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("RAY_AUTH_MODE", "disabled")  # else a token that some earlier cluster left at home decides
+        with ray_cluster(tmp_path_factory.mktemp("r"), workers=2) as address:
+            yield "hydra/launcher=ray", f"hydra.launcher.address={address}"
 
 
 def test_a_table_is_filled_although_a_worker_is_killed(
