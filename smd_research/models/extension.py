@@ -17,8 +17,11 @@ from smd_research.core.guess import Spent
 from smd_research.models.attention import AttentionSpec, KVStore, LocalAttention, SharedPrefixAttention, in_reach
 from smd_research.models.bundle import Bundle
 from smd_research.models.hooked import HookedModel
+from smd_research.models.learned_positions import LearnedPositions, learned_positions
 from smd_research.models.partial_attention import merge, partial_attention
 from smd_research.models.rotation import Rotation, rotation_of
+from smd_research.models.stretch import Stretch
+from smd_research.models.structure import blocks_of
 
 BATCH_BYTES = 128 * 2**20
 _PROBES = 8
@@ -251,11 +254,14 @@ class ExtensionEngine:
         return self.same_everywhere and rotation_of(self.bundle, 1).known
 
     @torch.inference_mode()
-    def computed(self, position: int) -> TokenTable:
-        """The table of ``layer0`` by running the layer on the whole vocabulary at a position."""
+    def computed(self, position: int, tokens: Tensor | None = None) -> TokenTable:
+        """The table of ``layer0`` by running the layer on some tokens, or on the whole vocabulary, at a position."""
+        if tokens is not None and not len(tokens):  # blocks take no empty batch
+            return self._some(self.computed(position, self._vocabulary[:1]), tokens)
         model, capture = HookedModel(self.bundle, None, 1), _Capture()
         where = torch.tensor([position], device=self.bundle.device)
-        for chunk in torch.split(self._vocabulary, self.batch):
+        asked = self._vocabulary if tokens is None else tokens.to(where.device)
+        for chunk in torch.split(asked, self.batch):
             with contextlib.suppress(_Enough):
                 model.forward(capture, where, ids=chunk.unsqueeze(1))
         q, k, v = (torch.cat(parts) for parts in zip(*capture.qkv, strict=True))
@@ -264,6 +270,24 @@ class ExtensionEngine:
     @cached_property
     def _table_at_zero(self) -> TokenTable:
         return self.computed(0)
+
+    @cached_property
+    def learned(self) -> LearnedPositions | None:
+        """Layer 0's keys and values at all positions, of learned ones; None where the way is not known."""
+        with torch.inference_mode():
+            block = blocks_of(self.bundle.model, self.bundle.geometry.layers)[0]
+            last = self.bundle.geometry.context - 1
+            return learned_positions(self._embedded, self._from_states, block, self._vocabulary, last)
+
+    @torch.inference_mode()
+    def _from_states(self, states: Tensor) -> tuple[Tensor, Tensor]:
+        """Layer 0's keys and values of states ``[rows, width]``, as if at position 0."""
+        model, capture, where = Stretch(self.bundle, 0, 1), _Capture(), torch.zeros_like(self._vocabulary[:1])
+        for chunk in torch.split(states, self.batch):
+            with contextlib.suppress(_Enough):
+                model.forward(capture, where, hidden=chunk[:, None])
+        _, keys, values = (torch.cat(parts) for parts in zip(*capture.qkv, strict=True))
+        return keys, values
 
     @torch.inference_mode()
     def layer0(self, position: int, tokens: Tensor | None = None) -> TokenTable:
@@ -294,8 +318,13 @@ class ExtensionEngine:
 
     def _entries(self, position: int, tokens: Tensor | None) -> TokenTable:
         """The table that those of a position are made of, of some tokens or all."""
-        base = self._table_at_zero if self.one_table else self.computed(position)
-        return base if tokens is None else TokenTable(base.q[tokens], base.k[tokens], base.v[tokens], base.spec)
+        if not self.one_table:
+            return self.computed(position, tokens)
+        return self._table_at_zero if tokens is None else self._some(self._table_at_zero, tokens)
+
+    @staticmethod
+    def _some(table: TokenTable, rows: Tensor) -> TokenTable:
+        return TokenTable(table.q[rows], table.k[rows], table.v[rows], table.spec)
 
     def _rotation(self, position: int) -> Rotation | None:
         """What turns that table to a position; None where it is there."""

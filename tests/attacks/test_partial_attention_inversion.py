@@ -556,6 +556,21 @@ def test_queries_turned_back_name_what_turned_keys_name(embedded: Bundle) -> Non
     assert all(ids[place] == token for place, token in told.items())
 
 
+def test_rough_tables_of_learned_positions_lead_to_what_exact_ones_do() -> None:
+    bundle = sources.random("gpt2")
+    attack = fitted(bundle)
+    ids = list(range(7, 31))
+    seen = attack._measurements(exchanges(view_of(bundle, ids))[0], 0, UNDISTURBED)
+    table = _table(attack._engine)
+    assert table.rough is not None
+    exact = dataclasses.replace(table, rough=None)
+    told = named(seen, table, len(ids), {})
+    assert told
+    assert told == named(seen, exact, len(ids), {})
+    ours, theirs = (screen(seen, some, len(ids), limit=8192)[0] for some in (table, exact))
+    assert [c.ids.tolist() for c in ours] == [c.ids.tolist() for c in theirs]
+
+
 def test_maxima_of_another_prompt_name_tokens_at_chance() -> None:
     seen, _, _ = spanned(2, 40, 60)
     _, table, ids = spanned(1, 40, 60)

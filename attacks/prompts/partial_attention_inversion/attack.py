@@ -241,6 +241,9 @@ def _table(engine: ExtensionEngine) -> LayerTable:
         rotation = rotation_of(engine.bundle, 1)
         return LayerTable(at, shape.vocab, back=lambda q, position: rotation.back(0, q, torch.tensor([position])))
 
+    if (learned := engine.learned) is not None:
+        return LayerTable(at, shape.vocab, alike=False, rough=learned)
+
     @lru_cache(max(1, _KEPT_BYTES // whole))
     def of_all(position: int) -> tuple[Tensor, Tensor]:
         return at(position, None)

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from attacks.prompts.partial_attention_inversion.measurements import Candidates, LayerTable, Measurements
+from attacks.prompts.partial_attention_inversion.measurements import REORDERED, Candidates, LayerTable, Measurements
 
 # Rounding tolerances to try before the row maxima are taken for inconsistent: fp32 kernels that differ, then 16-bit
 # arithmetic whose last bit differs.
@@ -78,6 +78,9 @@ def screen(
     order = torch.randperm(per_head, generator=torch.Generator().manual_seed(0))
     for position in range(length):
         asked = None if among is None else among[position]
+        if asked is None and table.rough is not None:
+            violation, left = roughly_under(seen, table, seen.first + position, slack)
+            asked = left if len(left) else violation.topk(min(limit, table.size), largest=False).indices
         ids = torch.arange(table.size) if asked is None else asked
         keys, values = table(seen.first + position, asked)
         tolerance = torch.maximum(tolerance, slack * seen.tolerance(keys))
@@ -118,6 +121,14 @@ def under(seen: Measurements, keys: Tensor, position: int, tolerance: Tensor) ->
         left = left[violation[left] <= 0]
         start, size = start + size, 4 * size
     return violation, left
+
+
+def roughly_under(seen: Measurements, table: LayerTable, position: int, slack: float) -> tuple[Tensor, Tensor]:
+    """What ``under`` says of the whole vocabulary with rough keys; where there are none, that all tokens are left."""
+    if table.rough is None:
+        return torch.zeros(table.size), torch.arange(table.size)
+    keys = table.rough.keys(position)
+    return under(seen, keys, position, REORDERED * slack * seen.tolerance(keys))
 
 
 def propagate(candidates: Sequence[Candidates], rows: Rows) -> list[Candidates]:

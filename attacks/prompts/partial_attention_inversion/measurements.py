@@ -3,11 +3,22 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from smd_research.models.attention import AttentionSpec, in_reach
+
+
+class Rough(Protocol):
+    """Keys and values of the whole vocabulary ``[tokens, kv_heads, head_dim]`` at an absolute position."""
+
+    def keys(self, position: int) -> Tensor: ...
+    def values(self, position: int) -> Tensor: ...
+
+
+REORDERED = 2.0  # factor on tolerances where keys or queries were computed in another order of arithmetic
 
 
 @dataclass(frozen=True)
@@ -21,19 +32,22 @@ class LayerTable:
         alike: whether a token's value is the same at every position, as without learned ones.
         back: from queries ``[kv_heads, rows, head_dim]`` and an absolute position to what meets the keys of position 0
             as they meet those there; None where keys cannot be turned.
+        rough: keys and values of the whole vocabulary at a position, computed in another order; None where ``at`` is
+            asked for them too.
     """
 
     at: Callable[[int, Tensor | None], tuple[Tensor, Tensor]]
     size: int
     alike: bool = True
     back: Callable[[Tensor, int], Tensor] | None = None
+    rough: Rough | None = None
 
     def __call__(self, position: int, tokens: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return self.at(position, tokens)
 
     def values(self, position: int) -> Tensor:
-        """Values of the whole vocabulary ``[tokens, kv_heads, head_dim]``."""
-        return self.at(position, None)[1]
+        """Values of the whole vocabulary ``[tokens, kv_heads, head_dim]``, rough where there are rough ones."""
+        return self.at(position, None)[1] if self.rough is None else self.rough.values(position)
 
 
 # A score is a dot product of fp32 vectors that both sides computed with different kernels. Measured differences stay

@@ -14,11 +14,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from attacks.prompts.partial_attention_inversion.deduction import SLACKS, ContradictionError, under
-from attacks.prompts.partial_attention_inversion.measurements import LayerTable, Measurements
+from attacks.prompts.partial_attention_inversion.deduction import SLACKS, ContradictionError, roughly_under, under
+from attacks.prompts.partial_attention_inversion.measurements import REORDERED, LayerTable, Measurements
 
 _BLOCK = 2**22  # scores held at once
-_TURNED = 2.0  # factor on tolerances where queries are turned: another order of arithmetic
 
 Pairs = NDArray[np.int64]
 """A row, a place and a token that meet ``[pairs, 3]``."""
@@ -67,21 +66,22 @@ def _meetings(seen: Measurements, table: LayerTable, length: int, known: Mapping
 class _Near:
     """Tokens that may meet a maximum and exceed none.
 
-    Where keys can be turned the rows' queries are turned back instead, a few vectors in the place of the vocabulary.
+    Where keys can be turned the rows' queries are turned back instead, a few vectors in the place of the vocabulary;
+    where there are rough keys they are looked at first.
     """
 
     def __init__(self, seen: Measurements, table: LayerTable, slack: float) -> None:
-        self._seen, self._size = seen, table.size
+        self._seen, self._table, self._slack = seen, table, slack
         self._back = table.back if seen.queries.dtype == torch.float32 else None
         if self._back is not None:
             keys = table(0, None)[0]
-            self._allowed = _TURNED * slack * seen.tolerance(keys)[..., None]
+            self._allowed = REORDERED * slack * seen.tolerance(keys)[..., None]
             self._keys = keys.transpose(0, 1).contiguous().transpose(0, 1)  # a matrix a head
 
     def __call__(self, position: int) -> Tensor:
         """Their ids, at an absolute position."""
         if self._back is None:
-            return torch.arange(self._size)
+            return roughly_under(self._seen, self._table, position, self._slack)[1]
         turned = replace(self._seen, queries=self._back(self._seen.queries, position))
         some = max(1, _BLOCK // self._allowed.numel())
         highest = [
