@@ -277,7 +277,11 @@ class ExtensionEngine:
         with torch.inference_mode():
             block = blocks_of(self.bundle.model, self.bundle.geometry.layers)[0]
             last = self.bundle.geometry.context - 1
-            return learned_positions(self._embedded, self._from_states, block, self._vocabulary, last)
+            return learned_positions(self._embedded, self._from_states, self._in_place, block, self._vocabulary, last)
+
+    def _in_place(self, position: int, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        table = self.computed(position, tokens)
+        return table.k, table.v
 
     @torch.inference_mode()
     def _from_states(self, states: Tensor) -> tuple[Tensor, Tensor]:

@@ -27,6 +27,10 @@ def test_a_table_of_some_tokens_is_that_part_of_the_whole() -> None:
     assert engine.layer0(5, some[:0]).k.shape == (0, *whole.k.shape[1:])
 
 
+def test_turned_keys_are_not_taken_for_learned_positions() -> None:
+    assert ExtensionEngine(sources.random("llama"), 1).learned is None
+
+
 def test_sixteen_bits_are_computed_where_they_are_asked_for() -> None:
     assert ExtensionEngine(sources.random("gpt2", dtype="bf16"), 1).learned is None
 
@@ -48,10 +52,16 @@ def test_the_norm_is_told_by_what_comes_out(centred: bool) -> None:
     def unnormed(states: Tensor) -> tuple[Tensor, Tensor]:
         return states.view(-1, 2, 8).clone(), states.view(-1, 2, 8).clone()
 
+    def in_place(position: int, ids: Tensor) -> tuple[Tensor, Tensor]:
+        return layer0(embedded(position, ids))
+
+    def unnormed_in_place(position: int, ids: Tensor) -> tuple[Tensor, Tensor]:
+        return unnormed(embedded(position, ids))
+
     vocabulary = torch.arange(40)
     with torch.inference_mode():
-        found = learned_positions(embedded, layer0, norm, vocabulary, 7)
+        found = learned_positions(embedded, layer0, in_place, norm, vocabulary, 7)
         assert found is not None
-        torch.testing.assert_close(found.values(3), layer0(embedded(3, vocabulary))[1], atol=1e-5, rtol=1e-5)
-        assert learned_positions(embedded, unnormed, norm, vocabulary, 7) is None
+        torch.testing.assert_close(found.values(3), in_place(3, vocabulary)[1], atol=1e-5, rtol=1e-5)
+        assert learned_positions(embedded, unnormed, unnormed_in_place, norm, vocabulary, 7) is None
     assert {one.centred for one in norms_of(norm)} == {True, False}
