@@ -69,6 +69,19 @@ def test_offline_work_is_counted_apart() -> None:
     assert bank.offline.rows == 14
 
 
+def test_what_one_request_used_up_does_not_stand_beside_the_next_ones_masks() -> None:
+    bank = _bank()
+    for _ in range(3):
+        bank.reserve({0: 10, 1: 4})
+        assert bank.nbytes == 8 * (10 * 7 + 4 * 3)
+        bank.take(0, 10)
+        bank.take(1, 4)
+    bank.reserve({0: 10, 1: 4})
+    bank.take(0, 9)
+    bank.reserve({0: 10, 1: 4})  # a row is left of what was prepared before
+    assert bank.nbytes == 8 * ((10 + 9) * 7 + 4 * 3)
+
+
 def test_an_exhausted_bank_says_so_and_uses_nothing() -> None:
     bank = _bank(limit=8)
     assert (bank.left(0), bank.left(1)) == (8, 8)

@@ -169,6 +169,8 @@ class MaskBank:
 
     def _prepare(self, missing: Mapping[int, int]) -> None:
         began = time.perf_counter()
+        for product, use in self._next.items():  # what the last request used up would stand beside what comes
+            self._storage.forget(product, use)
         self._storage.admit(sum(8 * max(count, 0) * len(self._weights[product]) for product, count in missing.items()))
         total = flops = 0
         for product, count in missing.items():

@@ -65,20 +65,24 @@ class MaskStorage(ABC):
 
     def take(self, product: int, use: int, rows: int) -> Tensor:
         """``c [rows, m]`` of burnt uses; what comes before them is dropped."""
+        self.forget(product, use)
         runs = self._runs[product]
-        while runs[0].end <= use:
-            self._forget(product, runs.popleft())
         first = runs[0]
         if use + rows <= first.end:
             return first.c[use - first.first : use - first.first + rows]
         parts = [run.c[max(use - run.first, 0) : max(use + rows - run.first, 0)] for run in runs]
         return torch.cat([part for part in parts if len(part)])
 
+    def forget(self, product: int, use: int) -> None:
+        """Drop the runs that end before a use."""
+        runs = self._runs[product]
+        while runs and runs[0].end <= use:
+            self._forget(product, runs.popleft())
+
     def drop(self) -> None:
         """Drop all runs."""
-        for product, runs in self._runs.items():
-            while runs:
-                self._forget(product, runs.popleft())
+        for product, end in self._ends.items():
+            self.forget(product, end)
 
     @abstractmethod
     def admit(self, nbytes: int) -> None:
