@@ -70,9 +70,9 @@ def costs(deployment: SlipDeployment, bits: int, new: int) -> Measured:
     As sent and as stored a residue takes 8 bytes; packed, by formula, the bits of the field.
     """
     masking = deployment.rounds.masking
-    before, held = masking.offline, masking.nbytes
+    before = masking.offline
     deployment.reserve(new, new)
-    after, stored = masking.offline, masking.nbytes - held
+    after, stored = masking.offline, masking.nbytes  # what earlier requests used up is dropped by then
     deployment.generate(Prompt("bench", "", (7,)), new)
     ledger = deployment.boundary.ledger
     there, back = (ledger.payload_of[name] / new for name in ("MaskedInput", "MaskedOutput"))

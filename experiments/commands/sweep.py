@@ -204,7 +204,7 @@ def cells(job: Any, words: Sequence[str]) -> int:
         job: Hydra's own configuration of the command, or of a job.
         words: the command line.
     """
-    if str(job.mode.name) != "MULTIRUN":
+    if job.mode is None or job.mode.name != "MULTIRUN":  # none: of --help
         return 0
     return prod(len(list(override.sweep_string_iterator())) for override in swept(job, words))
 

@@ -23,7 +23,8 @@ from smd_research.core.paths import conf_dir
 
 VERSION_BASE = "1.3"
 RUN = "config"
-TABLE = "table"
+WITH_CELLS = (RUN, "table", "worker")
+"""Commands that run cells."""
 USAGE = 2
 FAILED = 1
 INTERRUPTED = 130
@@ -118,7 +119,7 @@ def _check_launcher(arguments: Sequence[str], config_name: str) -> None:
     ours = {path.stem for path in (conf_dir() / "hydra" / "launcher").glob("*.yaml")}
     for word in arguments:
         group, _, option = word.partition("=")
-        if group == "hydra/launcher" and option in ours and config_name not in (RUN, TABLE):
+        if group == "hydra/launcher" and option in ours and config_name not in WITH_CELLS:
             raise overrides.UsageError(f"{word} takes the cells of smd run and smd table, and nothing else")
 
 

@@ -82,7 +82,7 @@ def test_a_journal_goes_with_its_command_and_not_with_a_job(temporary: Path) -> 
     job = pickle.loads(pickle.dumps(journal))
     assert job.path == journal.path
     del job
-    assert journal.path.is_file()
+    assert journal.path.is_dir()
     assert journal.close() == []
     assert not list(temporary.iterdir())
     refused = Journal.new()

@@ -61,10 +61,10 @@ def test_a_table_takes_a_launcher_too(
     from joblib.externals.loky import get_reusable_executor
 
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).resolve().parents[3]))
-    (in_folder / "conf" / "table").mkdir(parents=True)
-    (in_folder / "conf" / "table" / "two.yaml").write_text(TWO)
-    words = ["-cd", "conf", "table=two", *small]
-    here, there = ([*words, f"results_dir={name}"] for name in ("here", "there"))
+    (in_folder / "results" / "conf" / "table").mkdir(parents=True)
+    (in_folder / "results" / "conf" / "table" / "two.yaml").write_text(TWO)
+    words = ["-cd", "results/conf", "table=two", *small]
+    here, there = ([*words, f"results_dir=results/{name}"] for name in ("here", "there"))
     try:
         assert table([*there, "attack=reading", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]) == 0
         assert "1 cells: 1 run now, 0 known before, 0 failed" in capsys.readouterr().out
@@ -73,8 +73,8 @@ def test_a_table_takes_a_launcher_too(
     finally:
         get_reusable_executor().shutdown(kill_workers=True)
     assert table(here) == 0
-    pd.testing.assert_frame_equal(numbers(Path("here")), numbers(Path("there")))
-    commands = {record.cell.command for record in Store("there").records()}
+    pd.testing.assert_frame_equal(numbers(Path("results/here")), numbers(Path("results/there")))
+    commands = {record.cell.command for record in Store("results/there").records()}
     assert not any("hydra" in command for command in commands), "where it was run is not what was run"
 
 

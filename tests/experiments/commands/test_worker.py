@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from grid import Grid
+from counted_cells import Grid
 
 from experiments.commands.cli import main as smd
 

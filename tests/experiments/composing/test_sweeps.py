@@ -25,6 +25,7 @@ def planned(in_folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[obje
         return None, False
 
     monkeypatch.setattr(Runner, "run", note)
+    monkeypatch.setattr("experiments.commands.sweep.finish", lambda *_: 0)  # which would miss the records
     return asked
 
 

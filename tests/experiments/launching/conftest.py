@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import pytest
-from grid import LINE, Grid
+from counted_cells import LINE, Grid
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 
 import pandas as pd
 import pytest
+from counted_cells import CELLS, LINE, Grid
 from daemons import free_ports, ray_cluster, until
-from grid import CELLS, LINE, Grid
 from tests_support import numbers
 
 REASON = "" if importlib.util.find_spec("ray") else "the extra ray is not installed"

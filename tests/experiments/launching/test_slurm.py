@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from counted_cells import CELLS, LINE, Grid
 from daemons import free_ports, lacking_for_slurm, slurm, until
-from grid import CELLS, LINE, Grid
 from tests_support import numbers
 
 REASON = lacking_for_slurm() or ("" if importlib.util.find_spec("submitit") else "the extra slurm is not installed")
