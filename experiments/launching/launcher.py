@@ -24,6 +24,7 @@ from smd_research.core.errors import RecordError
 
 
 def _nothing_is(number: int, words: Sequence[str]) -> bool:
+    """Whether a cell needs no job: none does, where nobody looked."""
     return False
 
 

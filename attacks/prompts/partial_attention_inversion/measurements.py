@@ -14,8 +14,11 @@ from smd_research.models.attention import AttentionSpec, in_reach
 class Rough(Protocol):
     """Keys and values of the whole vocabulary ``[tokens, kv_heads, head_dim]`` at an absolute position."""
 
-    def keys(self, position: int) -> Tensor: ...
-    def values(self, position: int) -> Tensor: ...
+    def keys(self, position: int) -> Tensor:
+        """Keys at a position, rotated where the model does that."""
+
+    def values(self, position: int) -> Tensor:
+        """Values at a position."""
 
 
 REORDERED = 2.0  # factor on tolerances where keys or queries were computed in another order of arithmetic
