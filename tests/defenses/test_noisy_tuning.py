@@ -105,6 +105,7 @@ def test_a_text_is_read_from_its_noisy_rows_by_who_knows_the_table(tmp_path: Pat
 
 
 def test_dp_sgd_goes_on_top(tmp_path: Path) -> None:
+    pytest.importorskip("opacus", reason="opacus is not installed: pip install 'smd-research[dp]'")
     prepared = DpHidden(mechanism="dchi", epsilon=50.0).prepare(bundle(), seed=3)
     tuning = DpLora(epsilon=8.0, delta=None, label_epsilon=None, rank=2, alpha=4, dropout=0.0, steps=2, batch=4,
                     learning_rate=1e-3, **REST)  # type: ignore[arg-type]  # fmt: skip
