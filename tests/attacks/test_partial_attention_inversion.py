@@ -455,6 +455,15 @@ def test_noise_that_is_known_is_allowed_for() -> None:
     assert accuracy(Guess(found.ids), ids) >= 0.5
 
 
+def test_a_maximum_that_every_token_breaks_by_far_ends_the_search_with_a_guess() -> None:
+    seen, table, ids = synthetic(3, 8, 24)
+    broken = seen.maximum.clone()
+    broken[:, 0] -= 200.0  # e^200 is no number in single precision
+    solution = solve(dataclasses.replace(seen, maximum=broken), table, 8, np.random.default_rng(0))
+    assert len(solution.ids) == len(ids)
+    assert not solution.certified
+
+
 def spanned(seed: int, length: int, steps: int, log_noise: float = 0.0) -> tuple[Measurements, LayerTable, list[int]]:
     """An exchange of heads of 24 dimensions, whose log weights may be noised."""
     seen, table, ids = synthetic(seed, length, steps, vocab=96, dim=24)

@@ -38,6 +38,7 @@ _SETTLED = 0.02  # residual power at which nothing is left to cancel
 _INCONSISTENT = 2.0  # residual power that beliefs which hold the truth do not leave
 _PAIRED = 12  # positions and
 _ALTERNATIVES = 96  # tokens of each that pair moves try
+_BROKEN = 16.0  # nats above a row's maximum: as impossible as more, and its square stays a number
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ class Equations:
         """What each candidate contributes ``[equations, tokens]``."""
         ones = torch.full((len(candidates), 1), self.balance)
         features = torch.cat([ones, candidates.values.flatten(1)], 1)
-        weights = candidates.excess.exp()[self.row] / self.mass[:, None]
+        weights = candidates.excess.clamp(max=_BROKEN).exp()[self.row] / self.mass[:, None]
         return weights.mul_(features.T[self.component])
 
 
@@ -301,15 +302,20 @@ def _deviation(seen: Measurements, rows: Rows) -> Tensor:
 
 
 def _factorise(covariance: Tensor, ridge: float) -> Tensor:
-    """Lower Cholesky factor of a covariance ``[e, e]``, whose diagonal is loaded until it exists."""
+    """Lower Cholesky factor of a covariance ``[e, e]``, whose diagonal is loaded until it exists.
+
+    Raises:
+        FloatingPointError: where the covariance holds what is no number, which no load mends.
+    """
     load = ridge * float(covariance.diagonal().mean())
-    while True:
+    while math.isfinite(load):
         covariance.diagonal().add_(load)
         factor: Tensor
         factor, failed = torch.linalg.cholesky_ex(covariance)
         if not failed:
             return factor
         load *= 10
+    raise FloatingPointError("the covariance of what the open positions leave is not finite")
 
 
 def _soft(score: Tensor) -> Tensor:
