@@ -52,7 +52,7 @@ def gaps(found: Sequence[Point], of: Series, than: Where) -> list[Gap]:
     """
     groups: dict[object, list[tuple[Point, Point]]] = defaultdict(list)
     for pair in matched(found, of, Series(of.quantity, than)):
-        groups[rest(pair[0], {*(of.where.keys() & than.keys()), SEED})].append(pair)
+        groups[rest(pair[0].asked, {*(of.where.keys() & than.keys()), SEED})].append(pair)
     return [_gap(pairs, of.quantity) for pairs in groups.values()]
 
 

@@ -5,7 +5,7 @@ Declared tables, claims and figures ask for points by label, so that they read r
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 import pandas as pd
@@ -53,6 +53,11 @@ class Point:
     reason: str = ""
     design: Design = field(default=NO_CELL, repr=False, compare=False)
     folder: str = field(default="", repr=False, compare=False)
+
+    @property
+    def asked(self) -> "Point":
+        """The point by what its cell was asked for, without what the deployment chose for options left open."""
+        return self if self.design is NO_CELL else replace(self, labels=replace(self.design, deployed="").labels)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -220,8 +220,7 @@ def _by_key(found: Sequence[Point], names: Collection[str]) -> dict[object, list
 
 def _apart_from(point: Point, names: Collection[str]) -> object:
     """A cell's labels without some, and without what its deployment chose and where it ran."""
-    asked = replace(point, labels=replace(point.design, deployed="").labels)
-    return rest(asked, {*names, "device"})
+    return rest(point.asked, {*names, "device"})
 
 
 def _latest(found: Sequence[Point]) -> list[Point]:

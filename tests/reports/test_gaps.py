@@ -22,17 +22,29 @@ SIDES = {"plain": PLAIN, "contextual": BEAM}
 
 
 def record(
-    mode: str, seed: int, scores: Sequence[float], words: Sequence[int] = (), mechanism: str = "santext"
+    mode: str,
+    seed: int,
+    scores: Sequence[float],
+    words: Sequence[int] = (),
+    mechanism: str = "santext",
+    epsilon: float | None = None,
 ) -> Record:
-    """A cell whose prompts score as given; prompt ``i`` is made of the word ``words[i]``, else of one of its own."""
+    """A cell whose prompts score as given; prompt ``i`` is made of the word ``words[i]``, else of one of its own.
+
+    An ``epsilon`` is what its deployment chose.
+    """
     ids = [[words[i] if words else 100 * seed + i] for i in range(len(scores))]
     items = [
         Item(f"p{i}", {METRIC: score}, ["a"], ["b"], truth_ids=own, guess_ids=[0])
         for i, (score, own) in enumerate(zip(scores, ids, strict=True))
     ]
-    parts = {"defense": {"name": "dp_text", "mechanism": mechanism}, "attack": {"name": "bayes_token", "mode": mode}}
+    defense = {"name": "dp_text", "mechanism": mechanism, "epsilon": None}
+    chosen = {} if epsilon is None else {"parameters": {"epsilon": epsilon}}
+    parts = {"defense": defense, "attack": {"name": "bayes_token", "mode": mode}}
     found = {METRIC: summarise(METRIC, list(scores))}
-    return Record(Status.OK, make_cell(seed=seed, n_prompts=len(scores), **parts), "", found, items_frame(items), {})
+    return Record(
+        Status.OK, make_cell(seed=seed, n_prompts=len(scores), **parts), "", found, items_frame(items), chosen
+    )
 
 
 def frame(tmp_path: Path, cells: Sequence[Record]) -> pd.DataFrame:
@@ -55,6 +67,17 @@ def test_a_text_that_two_seeds_drew_is_one_value(tmp_path: Path) -> None:
     ]
     (found,) = gaps(points(frame(tmp_path, cells)), Series(METRIC, BEAM), PLAIN)
     assert (found.paired.value, found.paired.n) == (pytest.approx(0.3), 1)
+
+
+def test_what_each_seed_chose_is_no_setting_of_its_own(tmp_path: Path) -> None:
+    """An epsilon that is placed on public text is another for each draw of it."""
+    cells = [
+        record(mode, seed, [one], epsilon=10 + 0.01 * seed)
+        for mode, one in (("bayes", 0.2), ("beam", 0.5))
+        for seed in (0, 1)
+    ]
+    (found,) = gaps(points(frame(tmp_path, cells)), Series(METRIC, BEAM), PLAIN)
+    assert found.paired.n == 2
 
 
 def test_a_row_a_setting_and_a_claim_about_all(tmp_path: Path) -> None:
