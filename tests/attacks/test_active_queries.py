@@ -9,6 +9,9 @@ import torch
 
 from attacks.base import Public
 from attacks.prompts.active_queries.attack import ActiveQueries
+from attacks.prompts.active_queries.averaging import averaged, less_noise
+from attacks.prompts.active_queries.probing import LayerZero
+from attacks.transcript import exchanges
 from smd_research.boundary import AdversaryView, Boundary, Channel, Direction, Untrusted
 from smd_research.boundary.messages import Done, Message, PartialAttention, Query, StartDecode, token_tensor
 from smd_research.core.errors import ConfigError, NotApplicableError
@@ -16,12 +19,15 @@ from smd_research.core.guess import Guess
 from smd_research.data.prompts import Prompt
 from smd_research.data.synthetic import generate
 from smd_research.data.tokenise import prompts as tokenised
+from smd_research.defenses.base import PublicText
 from smd_research.defenses.smd import Smd
+from smd_research.mechanisms.attention.reply_noise import ReplyNoiseParameters
 from smd_research.models import sources
 from smd_research.models.attention import LocalAttention
 from smd_research.models.bundle import Bundle
 from smd_research.models.decoding import plain_greedy
 from smd_research.models.hooked import HookedModel
+from smd_research.models.partial_attention import partial_attention
 
 NEW = 8
 
@@ -212,7 +218,17 @@ def test_it_does_not_apply_where_layer_0_stays_in_the_vault() -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"queries": 0}, {"per_token": 0}, {"norm": 0.0}, {"norm": 1e6}, {"stealth": "much"}]
+    "options",
+    [
+        {"queries": 0},
+        {"per_token": 0},
+        {"norm": 0.0},
+        {"norm": 1e6},
+        {"stealth": "much"},
+        {"repeats": -1},
+        {"repeats": 129},
+        {"repeats": 1, "stealth": "schedule"},
+    ],
 )
 def test_numbers_out_of_range_are_refused(options: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match=next(iter(options))):
@@ -233,3 +249,39 @@ def test_whoever_asks_reads_prompts_whatever_crosses(options: dict[str, str]) ->
         view = boundary.view(deployment.shows)
     assert generation.ids == plain_greedy(bundle, ids, 24)
     assert attack.recover(view, np.random.default_rng(0)).ids == ids
+
+
+def off(ids: tuple[int, ...], view: AdversaryView) -> float:
+    """Root mean square error of a view's answers about ``A`` at layer 0."""
+    layer, seen = LayerZero(embedded()), exchanges(view)[0]
+    own = [torch.tensor([token]) for token in ids]
+    keys = torch.cat([layer.keys(token, place) for place, token in enumerate(own)]).transpose(0, 1)[None]
+    values = torch.cat([layer.values(token, place) for place, token in enumerate(own)]).transpose(0, 1)[None]
+    predicted = partial_attention(seen.q.transpose(0, 1)[None], keys, values, layer.spec.scale)
+    return float(seen.error(predicted)[1].square().mean().sqrt())
+
+
+def test_noise_drawn_anew_for_each_reply_averages_out() -> None:
+    noise = {"noise_multiplier": 1e-3, "noise_log_weight": 0.5}
+    known = public(embedded(), **noise)
+    attack = ActiveQueries(queries=NEW * 63, repeats=63)
+    attack.fit(known)
+    boundary = Boundary(impostor=attack.impostor(known))
+    (prompt, *_) = prompts(24)
+    ids = prompt.ids[:5]
+    with Smd(**noise).prepare(embedded(), PublicText(known.corpus)).deploy(boundary) as deployment:  # type: ignore[arg-type]
+        deployment.generate(Prompt("p", "", ids), NEW)
+        view = boundary.view(deployment.shows)
+    assert len([query for query in view.of(Query) if not query.layer]) == (NEW - 1) * 64
+    once = averaged(view, 64)
+    assert len(once.of(Query)) == NEW - 1
+    assert off(ids, once) < 0.2 * off(ids, view), "an eighth, as for 64 draws"
+    assert read_by(attack, view).ids == ids
+    assert less_noise(known, 64).published(ReplyNoiseParameters) == ReplyNoiseParameters(1e-3 / 8, 0.5 / 8)
+
+
+def test_a_query_whose_answers_a_budget_cut_short_is_left_out() -> None:
+    attack = ActiveQueries(queries=10, repeats=4)
+    view, answer = attacked(embedded(), prompts(24)[0].ids, attack)
+    assert len(averaged(view, 5).of(Query)) == 2
+    assert answer == honest(embedded(), prompts(24)[0].ids)[1]

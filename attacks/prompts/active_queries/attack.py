@@ -7,6 +7,9 @@ tokens of the honest decode and sees nothing odd but a little more traffic.
 
 Where the vault merges, every honest query of layer 0 is asked twice, the second time with an own attention that weighs
 nothing: what comes back is the attention over the prompt alone, and the passive inversion does the rest.
+
+Where the vault adds noise, drawn anew for each reply, an honest query of layer 0 is asked again and again
+(``repeats``): its answers are averaged, and the passive inversion reads them, with less noise.
 """
 
 from collections.abc import Callable, Mapping
@@ -21,6 +24,7 @@ from torch import Tensor
 from attacks.base import PromptAttack, Public
 from attacks.baselines.random import public_length
 from attacks.impersonation import Impersonation
+from attacks.prompts.active_queries.averaging import averaged, less_noise
 from attacks.prompts.active_queries.probing import Isolated, LayerZero, aim, last_one, read
 from attacks.prompts.partial_attention_inversion.attack import PartialAttentionInversion
 from attacks.prompts.partial_attention_inversion.unmerging import WEIGHTLESS
@@ -63,9 +67,10 @@ class ActiveQueries(PromptAttack):
         stealth: what an audit looks at and the impostor keeps to: ``none``, ``schedule``, ``norm`` or ``rank``, each
             with those before.
         fallback: where chosen queries did not read everything, give all answers to the passive inversion.
+        repeats: how often each honest query of layer 0 is asked again, in place of chosen ones, while the budget lasts.
 
     Raises:
-        ConfigError: for a number out of range.
+        ConfigError: for a number out of range, or queries asked again by an impostor that keeps to a schedule.
     """
 
     needs: ClassVar[frozenset[Observable]] = frozenset({Observable.QUERIES})
@@ -77,6 +82,7 @@ class ActiveQueries(PromptAttack):
         norm: float = 1e4,
         stealth: str = "none",
         fallback: bool = True,
+        repeats: int = 0,
     ) -> None:
         for name, value in (("queries", queries), ("per_token", per_token)):
             if value < 1:
@@ -85,11 +91,18 @@ class ActiveQueries(PromptAttack):
             raise ConfigError(f"attack.norm={norm:g} is out of range: use more than 0 and less than 6e4 (fp16)")
         if stealth not in list(AuditLevel):
             raise ConfigError(f"attack.stealth={stealth} is unknown: use one of {', '.join(AuditLevel)}")
+        if not 0 <= repeats <= queries:
+            raise ConfigError(f"attack.repeats={repeats} is out of range: give 0 to attack.queries={queries}")
+        if repeats and stealth != AuditLevel.NONE:
+            raise ConfigError(
+                f"attack.repeats={repeats} breaks the schedule that attack.stealth={stealth} keeps: give 0"
+            )
         self._queries = queries
         self._per_token = per_token
         self._norm = norm
         self._stealth = stealth
         self._fallback = fallback
+        self._repeats = repeats
 
     def fit(self, public: Public) -> None:
         """Take in public knowledge.
@@ -101,8 +114,8 @@ class ActiveQueries(PromptAttack):
         super().fit(public)
         self._layer = LayerZero(public.bundle)
         self._passive = PartialAttentionInversion()
-        if self._fallback or _merged_there(public):
-            self._passive.fit(public)
+        if self._fallback or self._repeats or _merged_there(public):
+            self._passive.fit(less_noise(public, 1 + self._repeats))
 
     def impostor(self, public: Public) -> Impostor:
         _check(public)
@@ -121,6 +134,7 @@ class ActiveQueries(PromptAttack):
             bounds,
             DTYPES[public.parameters_of(ExchangeParameters).wire_dtype],
             _merged_there(public),
+            self._repeats,
         )
         return partial(_instead, public.bundle, plan)
 
@@ -128,6 +142,8 @@ class ActiveQueries(PromptAttack):
     def recover(self, view: AdversaryView, rng: np.random.Generator) -> Guess:
         length = public_length(view)
         alone = view if view.streams == 1 else view.stream(int(rng.integers(view.streams)))
+        if self._repeats:
+            return self._passive.recover(averaged(alone, 1 + self._repeats), rng)
         if merges(alone):
             return self._passive.recover(alone, rng)
         seen = exchanges(alone).get(0)
@@ -174,6 +190,7 @@ class QueryPlan:
         bounds: of honest layer-0 queries, which the chosen ones keep.
         wire_dtype: in which queries cross.
         twins: the vault merges: what is asked are honest queries again, with an own attention of no weight.
+        repeats: what is asked are honest queries again, so many times each.
     """
 
     queries: int
@@ -183,6 +200,7 @@ class QueryPlan:
     bounds: tuple[NormBound | SpreadBound, ...]
     wire_dtype: torch.dtype
     twins: bool = False
+    repeats: int = 0
 
 
 def _instead(bundle: Bundle, plan: QueryPlan, honest: UntrustedFactory) -> UntrustedFactory:
@@ -229,7 +247,7 @@ class QueryingProvider(Impersonation):
     @torch.inference_mode()
     def ask(self) -> None:
         """Ask until the share of this token, or the budget, or the prompt is exhausted."""
-        if self._plan.stealth or self._plan.twins or self._start is None:
+        if self._plan.stealth or self._plan.twins or self._plan.repeats or self._start is None:
             return
         for _ in range(min(self._plan.per_token, self._plan.queries - self._spent)):
             if self._all_read():
@@ -240,13 +258,18 @@ class QueryingProvider(Impersonation):
             if isinstance(answer, PartialAttention | SummedAttention):
                 self._learn(query, answer)
 
-    def ask_again(self, query: MergeQuery) -> None:
-        """Ask an honest query of layer 0 with nothing to merge, while the budget lasts."""
-        if self.forced is not None or self._plan.stealth or query.layer or self._spent >= self._plan.queries:
+    def beside(self, query: Query) -> None:
+        """Ask an honest query of layer 0 again, while the budget lasts: as it is, or with nothing to merge."""
+        if self.forced is not None or self._plan.stealth or query.layer:
             return
-        self._spent += 1
-        weightless = torch.full_like(query.log_weight, WEIGHTLESS)
-        self._channel.request(replace(query, log_weight=weightless, a=torch.zeros_like(query.a)))
+        left = self._plan.queries - self._spent
+        again = [query] * min(self._plan.repeats, left)
+        if isinstance(query, MergeQuery) and not self._plan.repeats and left:
+            weightless = torch.full_like(query.log_weight, WEIGHTLESS)
+            again = [replace(query, log_weight=weightless, a=torch.zeros_like(query.a))]
+        self._spent += len(again)
+        for asked in again:
+            self._channel.request(asked)
 
     @torch.inference_mode()
     def disguised(self, query: Query) -> Query:
@@ -306,10 +329,9 @@ class _Line(Channel):
             self._listener.token_sent()
 
     def post(self, message: Message) -> Callable[[], Message]:
-        if isinstance(message, MergeQuery):
-            self._listener.ask_again(message)
         if not isinstance(message, Query):
             return self._channel.post(message)
+        self._listener.beside(message)
         sent = self._listener.disguised(message)
         reply = self._channel.post(sent)
 
