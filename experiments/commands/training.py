@@ -65,13 +65,14 @@ def trained_as(cfg: DictConfig) -> None:
     out = Path(cfg.out_dir) if cfg.out_dir else PACKAGE / "models" / "embedded"
 
     def early_export(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, step: int) -> None:
-        if cfg.export_every and step % cfg.export_every == 0:
+        if step % cfg.export_every == 0:
             export(model, tokenizer, out)
 
     run = run_of(cfg)
+    on_epoch = early_export if cfg.export_every else None
     with _started_again_as_given():
         trained = train(
-            run, Path(cfg.work_dir), cfg.accelerator, cfg.progress, cfg.compile, early_export, cfg.devices, cfg.strategy
+            run, Path(cfg.work_dir), cfg.accelerator, cfg.progress, cfg.compile, on_epoch, cfg.devices, cfg.strategy
         )
     if trained is None:
         return

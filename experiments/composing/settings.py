@@ -41,7 +41,7 @@ SETTINGS: Mapping[str, Takes] = {
     "tokenizer_documents": takes("int", "1 or more"),
     "precision": takes("str", "32-true | bf16-mixed | 16-mixed"),
     "devices": takes("int", "1 or more"),
-    "strategy": takes("str", "auto | ddp"),
+    "strategy": takes("str", "auto | ddp | fsdp"),
     "compile": takes("bool"),
     "progress": takes("bool"),
     "trigram_tokens": takes("int | None", "1 or more"),

@@ -6,6 +6,7 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from smd_research.training.causal_lm import CausalLM, Optimisation
 from smd_research.training.checkpoints import resumable
 from smd_research.training.packing import TextStream
 from smd_research.training.quiet import quietly
+from smd_research.training.sharded import Sharded, ShardedLM, whole
 from smd_research.training.tokenizer import train_tokenizer
 
 _log = logging.getLogger(__name__)
@@ -119,19 +121,17 @@ class Stopwatch(Callback):  # type: ignore[misc]  # Lightning is untyped here
 
 
 class ReportLoss(Callback):  # type: ignore[misc]  # Lightning is untyped here
-    """One line of the log each epoch, and ``on_epoch`` for exports while training goes on."""
+    """One line of the log each epoch, and ``on_epoch``, in every process, for exports while training goes on."""
 
-    def __init__(self, on_epoch: Callable[[CausalLM, int], None] | None) -> None:
+    def __init__(self, on_epoch: Callable[[int], None]) -> None:
         self._on_epoch = on_epoch
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Report."""
         shown = ", ".join(f"{name} {float(value):.3f}" for name, value in trainer.callback_metrics.items())
-        if not trainer.is_global_zero:
-            return
-        _log.info("step %d: %s", trainer.global_step, shown)
-        if self._on_epoch is not None and isinstance(pl_module, CausalLM):
-            self._on_epoch(pl_module, trainer.global_step)
+        if trainer.is_global_zero:
+            _log.info("step %d: %s", trainer.global_step, shown)
+        self._on_epoch(trainer.global_step)
 
 
 def tokenizer_of(run: Run, folder: Path) -> PreTrainedTokenizerFast:
@@ -185,24 +185,35 @@ def train(
         progress: whether to draw Lightning's progress bar.
         on_epoch: called with the model, the tokenizer and the number of steps after each epoch.
         devices: how many share the rows of each step.
-        strategy: Lightning's name of how they do; ``auto`` takes ``ddp`` where there are several.
+        strategy: Lightning's name of how they do; ``auto`` takes ``ddp`` where there are several, ``fsdp`` is
+            :class:`~smd_research.training.sharded.Sharded`. The checkpoint of one is continued with any other.
 
     Returns:
         The trained model on the CPU in fp32; None in the processes that Lightning starts beside the first.
 
     Raises:
-        ConfigError: for devices or a strategy that are not here, or that do not share a batch evenly.
+        ConfigError: for devices or a strategy that are not here, or that do not share a batch evenly; for
+            shards in fp16.
     """
     if run.batch % devices:
         raise ConfigError(f"batch={run.batch} rows cannot be shared evenly by devices={devices}; change one of them")
+    sharded = strategy == "fsdp"
+    if sharded and run.precision == "16-mixed":
+        raise ConfigError("precision=16-mixed: strategy=fsdp scales no loss; take precision=bf16-mixed or 32-true")
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = tokenizer_of(run, folder)
     torch.manual_seed(run.seed)
-    module = CausalLM(run.architecture.build(tokenizer), Optimisation(run.learning_rate, run.warmup, run.steps))
+    fresh = partial(run.architecture.build, tokenizer)
+    lm = ShardedLM if sharded else CausalLM
+    module = lm(fresh(), Optimisation(run.learning_rate, run.warmup, run.steps))
     if compile_model:
         module.model.compile()
+
+    def after_epoch(step: int) -> None:
+        if on_epoch is not None and (model := whole(module, fresh)) is not None:
+            on_epoch(model, tokenizer, step)
+
     stopwatch = Stopwatch()
-    report = ReportLoss(None if on_epoch is None else lambda lm, step: on_epoch(lm.model, tokenizer, step))
     checkpoint = ModelCheckpoint(
         folder, filename="last", every_n_epochs=1, save_on_train_epoch_end=True, enable_version_counter=False
     )
@@ -211,7 +222,7 @@ def train(
             trainer = lightning.Trainer(
                 accelerator=accelerator,
                 devices=devices,
-                strategy=strategy,
+                strategy=Sharded(devices) if sharded else strategy,
                 use_distributed_sampler=False,
                 precision=run.precision,
                 max_epochs=run.steps // run.epoch_steps,
@@ -219,7 +230,7 @@ def train(
                 reload_dataloaders_every_n_epochs=1,
                 check_val_every_n_epoch=5,
                 num_sanity_val_steps=0,
-                callbacks=[stopwatch, report, checkpoint],
+                callbacks=[stopwatch, ReportLoss(after_epoch), checkpoint],
                 logger=False,
                 enable_progress_bar=progress,
                 enable_model_summary=False,
@@ -230,7 +241,7 @@ def train(
             raise ConfigError(f"accelerator={accelerator} devices={devices} strategy={strategy}: {reason}") from None
         stream = TextStream(tokenizer, run.register, run.seed, run.row_tokens, run.batch, run.epoch_steps)
         trainer.fit(module, stream, ckpt_path=resumable(folder / "last.ckpt"), weights_only=True)
-    if not trainer.is_global_zero:
+    model = whole(module, fresh)
+    if model is None:
         return None
-    model = module.model.cpu().float().eval()
-    return Trained(model, tokenizer, trainer.global_step, stopwatch.seconds, hardware())
+    return Trained(model.cpu().float().eval(), tokenizer, trainer.global_step, stopwatch.seconds, hardware())

@@ -137,19 +137,28 @@ def test_wrong_commands_are_one_line(
     assert "\n" not in error
 
 
+@pytest.fixture(scope="module")
+def by_one_device(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("one") / "model"
+    assert main([*TINY, f"work_dir={out}-work", f"out_dir={out}"]) == 0
+    return out
+
+
 @pytest.mark.slow
-def test_two_devices_share_each_step_and_train_the_same_model(tmp_path: Path) -> None:
+@pytest.mark.parametrize("words", [["strategy=ddp"], ["strategy=fsdp", "export_every=2"]])
+def test_two_devices_share_each_step_and_train_the_same_model(
+    words: list[str], by_one_device: Path, tmp_path: Path
+) -> None:
     """As one does, up to the order in which gradients are added; Lightning starts the command again for the second."""
-    outs = [tmp_path / name for name in ("one", "two")]
-    for out, devices in zip(outs, (1, 2), strict=True):
-        words = [*TINY, f"work_dir={out}-work", f"out_dir={out}", f"devices={devices}"]
-        done = subprocess.run(
-            [sys.executable, "-m", "experiments", "train", *words],
-            env={**os.environ, "PYTHONPATH": str(ROOT)}, cwd=tmp_path, capture_output=True, text=True, timeout=500,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        assert done.stdout.count("written to") == 1
-    one, two = (AutoModelForCausalLM.from_pretrained(out).state_dict() for out in outs)
+    out = tmp_path / "two"
+    command = [*TINY, f"work_dir={out}-work", f"out_dir={out}", "devices=2", *words]
+    done = subprocess.run(
+        [sys.executable, "-m", "experiments", "train", *command],
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, cwd=tmp_path, capture_output=True, text=True, timeout=500,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("written to") == 1
+    one, two = (AutoModelForCausalLM.from_pretrained(folder).state_dict() for folder in (by_one_device, out))
     assert max(float((one[name] - two[name]).abs().max()) for name in one) < 1e-5
 
 
