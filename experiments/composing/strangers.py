@@ -6,7 +6,7 @@ laboratory's options, or set a plain value, are taken. A cell is run when what t
 
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,8 +29,8 @@ _NOT_ITS_OWN = frozenset({"hydra", "logger", "results_dir", "address", "rerun", 
 _FROM_ELSEWHERE = frozenset({"model=hub", "model=local", "model=gguf", "data=hub"})
 """Options that read or fetch what a command names."""
 
-_NAMED = re.compile(r".*path|key_file|dataset|revision")
-"""Last words of keys whose value names what is read or fetched."""
+_NAMED = re.compile(r".+\.(\w*(path|file|folder|dir)|dataset|revision|model|relative)")
+"""Keys whose value names what is read, written or fetched."""
 
 
 class NotRunError(Exception):
@@ -64,7 +64,12 @@ def plan_of(record: "Record", results_dir: Path) -> Plan:
         raise NotRunError(f"made by versions {theirs} of its parts, here they are {ours}")
     if plan.cell.digest != record.cell.digest:
         raise OtherCellError(f"its command makes cell {plan.cell.id}")
-    return replace(plan, results_dir=results_dir, rerun="missing", logger={"name": "none"}, address=None)
+
+    def beside(changed: Sequence[str]) -> Plan:
+        return replace(plan.beside(changed), results_dir=results_dir)
+
+    there = replace(plan, results_dir=results_dir, rerun="missing", logger={"name": "none"}, address=None)
+    return replace(there, beside=beside)
 
 
 def _words(command: str) -> Iterator[str]:
@@ -86,6 +91,6 @@ def _words(command: str) -> Iterator[str]:
         choice = key in known and not re.fullmatch(r"\w+", value)
         if not fitting or choice or key.partition(".")[0] in _NOT_ITS_OWN:
             raise NotRunError(f"'{quoted(word)}' is not taken from elsewhere")
-        if _NAMED.fullmatch(key.rpartition(".")[2]) or word in _FROM_ELSEWHERE:
+        if _NAMED.fullmatch(key) or word in _FROM_ELSEWHERE:
             raise NotRunError(f"'{quoted(word)}' names what does not come with the laboratory")
         yield word

@@ -33,7 +33,8 @@ def inside(cell: Cell | None, words: Sequence[str], results_dir: Path) -> str:
         except (NotRunError, OtherCellError) as error:
             said.append(f"{type(error).__name__}: {error}")
             return
-        assert (plan.results_dir, plan.address, plan.logger["name"]) == (results_dir, None, "none")
+        for there in (plan, plan.beside(["seed=7"])):
+            assert (there.results_dir, there.address, there.logger["name"]) == (results_dir, None, "none")
         said.append("same" if plan.cell.id == known.id else plan.cell.id)
 
     assert launch(one, "verify", "smd verify", []) == 0
@@ -86,6 +87,9 @@ def test_words_that_build_resolve_or_send_are_refused_before_anything_is_compose
         "task.train_path=x",
         "defense.key_file=x",
         "defense.vectors_path=x",
+        "defense.bank_folder=x",
+        "attack.model=x",
+        "attack.relative=x",
         "task.dataset=evil/set",
     ],
 )
