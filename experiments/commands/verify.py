@@ -1,5 +1,6 @@
 """``smd verify FOLDER``: a published folder checked without trusting it, layer by layer; each finding is a line."""
 
+import os
 import random
 import re
 import secrets
@@ -63,8 +64,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         for word in words
         if not word.startswith("-") and not is_value(word, words) and re.split("[=.]", word)[0] not in own
     ]
-    if any(Path.cwd().is_relative_to(Path(place).expanduser().resolve()) for place in places):
-        print("error: start it outside of the folder: Python imports what lies where it is started", file=sys.stderr)
+    if any(_is_imported_from(_place(place)) for place in places):
+        said = "start it outside of the folder, and not beside it with python -m: Python imports what lies there"
+        print(f"error: {said}", file=sys.stderr)
         return USAGE
     found: list[Account] = []
 
@@ -73,15 +75,32 @@ def main(argv: Sequence[str] | None = None) -> int:
         if len(places) != 1 or "=" in places[0]:
             raise UsageError(f"one folder is needed, not {', '.join(places) or 'none'}: smd verify FOLDER")
         try:
-            found.append(verify(Path(places[0]).expanduser(), sample))
+            found.append(verify(_place(places[0]), sample))
         except RecordError as error:
             raise UsageError(str(error)) from error
+        except OSError as error:
+            raise UsageError(f"cannot read {error.filename or places[0]}: {error.strerror or error}") from error
 
-    code = launch(one, "verify", "smd verify", [word for word in words if word not in places])
+    code = launch(one, "verify", "smd verify", [word for word in words if word not in places], own_modules=False)
     for account in found:
         _say(account)
         code = code or (FAILED if account.findings else 0)
     return code
+
+
+def _place(word: str) -> Path:
+    """A folder as it is given; the home of somebody unknown is a name like any other."""
+    try:
+        return Path(word).expanduser()
+    except RuntimeError:
+        return Path(word)
+
+
+def _is_imported_from(folder: Path) -> bool:
+    """Whether Python may import what lies in a folder: where it is started, or by the folder's name from beside it."""
+    place = Path(os.path.realpath(folder))
+    beside = place.name.isidentifier() and any(os.path.realpath(one) == str(place.parent) for one in sys.path)
+    return beside or Path.cwd().is_relative_to(place)
 
 
 def verify(folder: Path, sample: RunAgain) -> Account:

@@ -39,6 +39,8 @@ def launch(
     argv: Sequence[str] | None,
     sweep: Callable[[Sweep], None] | None = None,
     common: object = None,
+    *,
+    own_modules: bool = True,
 ) -> int:
     """Run ``task`` on the configuration that ``argv`` composes, once or as a multirun.
 
@@ -49,6 +51,7 @@ def launch(
         argv: Hydra overrides and flags, unchanged; ``None`` takes the process's own.
         sweep: called with the cells of a multirun of ``smd run`` in place of ``task``, where they stay in this process.
         common: what jobs have in common with the command, for a launcher that runs them on other hosts.
+        own_modules: whether what lies in the working directory can be imported.
 
     Returns:
         0; 1 when the task raised a ``LabError``; 2 when the command line could not be composed. Either is explained in
@@ -84,7 +87,8 @@ def launch(
         overrides.check_words(arguments, conf_dir())
         overrides.check_choices(arguments, conf_dir())
         _check_launcher(arguments, config_name)
-        with _arguments(program, arguments), _raised_errors(), _working_directory_on_path(), _own_warnings_in_a_line():
+        on_path = _working_directory_on_path() if own_modules else contextlib.nullcontext()
+        with _arguments(program, arguments), _raised_errors(), on_path, _own_warnings_in_a_line():
             if config_name != RUN or not check_sweep(arguments, swept if sweep else None):
                 hydra.main(version_base=VERSION_BASE, config_path=str(conf_dir()), config_name=config_name)(entry)()
         if raised:

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ import pytest
 
 from experiments.commands.cli import main as smd
 from experiments.commands.publish import publish
-from experiments.commands.verify import RunAgain, verify
+from experiments.commands.verify import Account, RunAgain, verify
 from experiments.trials.rescoring import rescored
 from smd_research.core.errors import RecordError
 from smd_research.metrics import summarise
@@ -236,6 +237,34 @@ def test_nothing_in_the_folder_is_imported(folder: Path, monkeypatch: pytest.Mon
     assert not list(folder.parent.rglob("imported"))
 
 
+def test_a_folder_by_the_name_of_a_package_is_not_imported(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = folder.rename(folder.parent / "hydra_plugins")
+    (package / "evil.py").write_text("open('imported', 'w')\n")
+    monkeypatch.chdir(package.parent)
+    searched: list[str] = []
+    with monkeypatch.context() as patched:
+        patched.setattr("experiments.commands.verify.verify", lambda *_: searched.extend(sys.path) or Account())
+        assert smd(["verify", "hydra_plugins"]) == 0
+    assert searched
+    assert not {"", str(package.parent)} & set(searched)
+    for place in ("", str(package.parent)):
+        with monkeypatch.context() as patched:
+            patched.syspath_prepend(place)
+            assert smd(["verify", "hydra_plugins"]) == 2
+    assert not list(package.parent.rglob("imported"))
+
+
+def test_a_file_that_cannot_be_read_is_one_line(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(path: Path) -> str:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("smd_research.records.manifest._digest", refuse)
+    assert smd(["verify", str(folder)]) == 2
+    assert capsys.readouterr().err == f"error: cannot read {folder}/README.md: Permission denied\n"
+
+
 def test_what_git_and_the_hub_leave_beside_the_files_is_no_finding(folder: Path) -> None:
     (folder / ".gitattributes").write_text("*.parquet filter=lfs\n")
     (folder / ".cache" / "huggingface").mkdir(parents=True)
@@ -256,6 +285,8 @@ def test_another_manifest_is_no_published_folder(folder: Path, content: bytes) -
         ([], "one folder is needed, not none"),
         (["a", "b"], "one folder is needed, not a, b"),
         (["nothing"], "nothing is no folder"),
+        (["~nobody-of-this-name/x"], "~nobody-of-this-name/x is no folder"),
+        (["x" * 300], "File name too long"),
         (["results"], "holds no manifest.json: it is no folder that 'smd publish' made"),
         (["results", "sample=many"], "sample=many: a count is needed"),
         (["results", "sample=-1"], "sample=-1: a count is needed"),
