@@ -59,10 +59,10 @@ def publish(place: Path, out: Path, terms: Mapping[str, str], command: str) -> s
     """
     from experiments.composing.publication import gathered, made_files, measured_files
     from smd_research.records import environment
-    from smd_research.records.folders import free_for, replace_folder
+    from smd_research.records.folders import replace_folder
     from smd_research.records.manifest import MANIFEST, Manifest, checksums, manifest_bytes
 
-    free_for(out, MANIFEST, "a published folder")
+    _free(out)
     found = gathered(place)
     measured = measured_files(found, place)
     if not measured:
@@ -81,6 +81,25 @@ def publish(place: Path, out: Path, terms: Mapping[str, str], command: str) -> s
     if texts:
         say(f"{texts} records hold texts (prompts, secrets, guesses), which are published with them")
     return checksums({MANIFEST: files[MANIFEST]})[MANIFEST]
+
+
+def _free(out: Path) -> None:
+    """Refuse a place in which anything lies that no earlier command put there: the whole folder is replaced.
+
+    Raises:
+        RecordError: naming what lies there.
+    """
+    from smd_research.records.folders import free_for
+    from smd_research.records.manifest import MANIFEST, read_manifest, walked
+
+    free_for(out, MANIFEST, "a published folder")
+    if not (out / MANIFEST).is_file():
+        return
+    told, (files, odd) = read_manifest(out), walked(out)
+    own = [name for name in (*files, *odd) if name not in told.files]
+    if own or (out / ".git").exists():
+        lies = (own or [".git"])[0]
+        raise RecordError(f"{out} holds {lies} beside a published folder: choose an empty or new folder with out=")
 
 
 def send(folder: Path, repo: str, *, private: bool) -> str:

@@ -12,7 +12,7 @@ from made_records import make_cell, make_record
 
 from experiments.commands.cli import main as smd
 from smd_research.records import Store, load, pack, packed, without_texts
-from smd_research.records.manifest import checksums, read_manifest, walked
+from smd_research.records.manifest import MANIFEST, checksums, read_manifest, walked
 
 WORDS = ["licence=cc-by-4.0", "title=Two cells"]
 
@@ -142,6 +142,27 @@ def test_where_no_hub_is_reached_one_line_says_so_and_the_folder_stays(
     *_, line = capsys.readouterr().err.splitlines()
     assert line.startswith(f"error: nothing was sent to lab/two ({said}); the folder stays in ")
     assert (results / "published" / "README.md").is_file()
+
+
+@pytest.mark.parametrize("name", ["thesis", "board/thesis", ".git/config"])
+def test_what_others_put_into_a_published_folder_is_not_lost(
+    name: str, results: Path, published: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (published / name).parent.mkdir(exist_ok=True)
+    (published / name).write_text("mine")
+    assert smd(["publish", f"results_dir={results}", *WORDS]) == 2
+    assert f"holds {name.partition('/')[0]}" in capsys.readouterr().err.splitlines()[-1]
+    assert (published / name).read_text() == "mine"
+
+
+def test_a_folder_with_another_manifest_is_not_replaced(
+    results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (site := tmp_path / "site").mkdir()
+    (site / MANIFEST).write_text('{"name": "an app of the web"}')
+    assert smd(["publish", f"results_dir={results}", *WORDS, f"out={site}"]) == 2
+    assert "is no manifest" in capsys.readouterr().err.splitlines()[-1]
+    assert [path.name for path in site.iterdir()] == [MANIFEST]
 
 
 def test_bad_input_is_one_line(results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
