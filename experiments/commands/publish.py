@@ -14,8 +14,8 @@ from experiments.composing.overrides import UsageError
 from smd_research.core.errors import LabError, RecordError
 from smd_research.core.progress import say
 
-_LOCAL = ("results_dir", "out", "about", "repo", "private", "dry_run")
-"""Words that say where things lie and go: they stand in nothing that is published."""
+_TOLD = ("licence", "title")
+"""Words of the command that are published with the folder; all others say where things lie and go."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         repo = _repository(cfg.repo)
         place = Path(cfg.results_dir).expanduser()
         out = Path(cfg.out).expanduser() if cfg.out else (place.parent if place.is_file() else place) / "published"
-        kept = [word for word in words if word.partition("=")[0] not in _LOCAL]
+        kept = [word for word in words if word.partition("=")[0] in _TOLD]
         try:
             digest = publish(place, out, _terms(cfg), shlex.join(["smd", "publish", *kept]))
         except RecordError as error:

@@ -71,6 +71,13 @@ def test_no_folder_of_ours_is_named(published: Path, tmp_path: Path) -> None:
     assert set(frame["command"]) == {"smd run seed=2"}
 
 
+def test_no_word_of_the_command_names_a_folder_of_ours(results: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    words = [f"out={out}", f"hydra.run.dir={tmp_path}", f"+hydra.job.env_set.HOME={tmp_path}", "-cd", str(tmp_path)]
+    assert smd(["publish", f"results_dir={results}", *WORDS, *words]) == 0
+    assert read_manifest(out).command == "smd publish licence=cc-by-4.0 'title=Two cells'"
+
+
 def test_publishing_again_gives_the_same_folder(results: Path, published: Path) -> None:
     before = {path: path.read_bytes() for path in published.rglob("*") if path.is_file()}
     assert smd(["publish", f"results_dir={results}", *WORDS]) == 0
