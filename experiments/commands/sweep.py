@@ -345,7 +345,7 @@ def verdict(entries: Sequence[JournalEntry], command: str, lost: int = 0) -> int
 
 def _say_lost(lost: int, command: str) -> int:
     if lost:
-        print(f"{lost} cells have no record, since their jobs were lost; this runs them: {command}")
+        print(f"{lost} cells have no record, since their jobs were lost or out of time; this runs them: {command}")
     return 1 if lost else 0
 
 

@@ -8,6 +8,10 @@ from contextlib import contextmanager
 from smd_research.core.errors import MachineError
 
 
+class LateError(MachineError):
+    """The time of a job is over."""
+
+
 @contextmanager
 def ends_properly(alarm_s: float | None = None, limit: str = "") -> Iterator[None]:
     """Turn what a scheduler sends into ways out that Python knows; outside the main thread nothing is changed.
@@ -18,14 +22,14 @@ def ends_properly(alarm_s: float | None = None, limit: str = "") -> Iterator[Non
 
     Raises:
         SystemExit: SIGTERM or SIGUSR2 came.
-        MachineError: the time is over; nothing is recorded.
+        LateError: the time is over; nothing is recorded.
     """
 
     def leave(number: int, frame: object) -> None:
         raise SystemExit(128 + number)
 
     def late(number: int, frame: object) -> None:
-        raise MachineError(f"broken off near its time limit, {limit}")
+        raise LateError(f"broken off near its time limit, {limit}")
 
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -1,8 +1,10 @@
 """What a job runs: some cells of a command, on a host that shares its folders and has the lab installed."""
 
+import contextlib
 import os
 import socket
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +15,7 @@ from hydra.core.utils import run_job, setup_globals
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
-from experiments.launching.ending import ends_properly
+from experiments.launching.ending import LateError, ends_properly
 from smd_research.core.errors import LabError
 
 
@@ -30,7 +32,7 @@ class Job:
         folder: that the command was given in.
         marker: a file that the command wrote beside its results.
         cpus: cores that the job has.
-        alarm_s: seconds after which a cell is broken off; None for never.
+        alarm_s: seconds after which a cell is broken off, and none is begun; None for never.
         limit: words that name that limit.
     """
 
@@ -61,8 +63,12 @@ class Job:
         sys.path[:0] = [] if str(self.folder) in sys.path else [str(self.folder)]  # a user's own attacks
         setup_globals()
         Singleton.set_state(self.singletons)
-        with ends_properly(self.alarm_s, self.limit):
+        began = time.monotonic()
+        # Between two cells, too, the time may be over; that ends neither the command nor what it has elsewhere.
+        with contextlib.suppress(LateError), ends_properly(self.alarm_s, self.limit):
             for number, words in self.cells:
+                if self.alarm_s is not None and time.monotonic() - began >= self.alarm_s:
+                    break
                 if wrong := self._run(number, words):
                     return wrong
         return ""
@@ -83,6 +89,8 @@ class Job:
             raised = done.return_value
         except Exception as error:
             raised = error
+        if isinstance(raised, LateError):
+            raise raised
         if isinstance(raised, Exception):
             said = " ".join(str(raised).split())
             return said if isinstance(raised, LabError) else f"{type(raised).__name__}: {said}"

@@ -176,7 +176,10 @@ def test_what_killed_commands_left_is_removed(tmp_path: Path) -> None:
 
 def test_cells_whose_jobs_were_lost_are_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert verdict([entry("a", "ok")], "smd run -m seed=1,2", lost=1) == 1
-    assert "1 cells have no record, since their jobs were lost; this runs them: smd run -m" in capsys.readouterr().out
+    assert (
+        "1 cells have no record, since their jobs were lost or out of time; this runs them: smd run -m"
+        in capsys.readouterr().out
+    )
     assert finish(Journal.new(), "smd run -m seed=1,2", asked=2) == 1
     assert finish(Journal.new(), "smd run") == 0
 

@@ -1,15 +1,21 @@
 """Jobs are followed to their end, lost ones submitted again; a host that does not share a folder says so."""
 
+import contextlib
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Collection, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from hydra.core.singleton import Singleton
+from hydra.core.utils import JobReturn, JobStatus
+from omegaconf import OmegaConf
 
-from experiments.launching.ending import ends_properly
+from experiments.launching.ending import LateError, ends_properly
 from experiments.launching.following import Ended, follow
 from experiments.launching.job import Job
 from experiments.launching.ray_cluster import RayCluster
@@ -45,6 +51,9 @@ class Script:
         self.cancelled += tickets
 
 
+CONFIG = OmegaConf.create({"hydra": {"job": {"name": "smd"}}})
+
+
 def followed(engine: Script, *jobs: str, retries: int = 1) -> int:
     return follow(engine, cast(Any, jobs), wants(retries=retries), lambda: None)
 
@@ -70,8 +79,10 @@ def test_what_ends_the_command_ends_its_jobs() -> None:
     assert engine.cancelled == ["1:b"]
 
 
-def job(folder: Path, marker: Path) -> Job:
-    return Job(cast(Any, None), cast(Any, None), cast(Any, None), None, [], folder, marker, 1, None, "")
+def job(folder: Path, marker: Path, cells: int = 0, alarm_s: float | None = None) -> Job:
+    context = cast(Any, SimpleNamespace(config_loader=SimpleNamespace(load_sweep_config=lambda *_: CONFIG)))
+    singletons, listed = Singleton.get_state(), [(number, []) for number in range(cells)]
+    return Job(context, cast(Any, None), cast(Any, None), singletons, listed, folder, marker, 1, alarm_s, "the limit")
 
 
 @pytest.mark.parametrize("lacking", ["marker", "folder"])
@@ -100,6 +111,40 @@ def test_a_cell_is_broken_off_while_there_is_time_to_give_it_back() -> None:
     assert wants(timeout_min=60).alarm_s == 3510
     with pytest.raises(MachineError, match="timeout_min=1"), ends_properly(0.05, "timeout_min=1"):
         signal.pause()
+    assert signal.getsignal(signal.SIGALRM) is signal.SIG_DFL
+
+
+@pytest.fixture
+def in_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder in which a job may run; where it runs and what it sets is as before after the test."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return tmp_path
+
+
+def test_no_cell_is_begun_after_the_time_is_over(in_job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[int] = []
+
+    def cell(self: Job, number: int, words: Sequence[str]) -> str:
+        begun.append(number)
+        with contextlib.suppress(MachineError):  # which a sweep enters as a failed cell
+            time.sleep(1)
+        return ""
+
+    monkeypatch.setattr(Job, "_run", cell)
+    assert job(in_job, in_job, cells=3, alarm_s=0.1)() == ""
+    assert begun == [0]
+
+
+@pytest.mark.parametrize("how", ["raised", "returned"])
+def test_a_time_that_is_over_between_two_cells_ends_the_job_and_not_the_command(
+    how: str, in_job: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late = JobReturn(status=JobStatus.FAILED if how == "raised" else JobStatus.COMPLETED)
+    late.return_value = LateError("broken off near its time limit")
+    monkeypatch.setattr("experiments.launching.job.run_job", lambda **_: late)
+    assert job(in_job, in_job, cells=2, alarm_s=60)() == ""
     assert signal.getsignal(signal.SIGALRM) is signal.SIG_DFL
 
 
