@@ -3,6 +3,7 @@
 submitit itself asks ``sacct``, which knows nothing where a cluster keeps no accounts.
 """
 
+import os
 import shutil
 import subprocess
 import time
@@ -100,7 +101,7 @@ class Slurm:
 
     def cancel(self, tickets: Collection[str]) -> None:
         """End jobs, and wait a little until they are gone."""
-        subprocess.run(["scancel", *tickets], capture_output=True, check=False)
+        subprocess.run(["scancel", *tickets], env=_bare(), capture_output=True, check=False)
         deadline = time.monotonic() + _PATIENCE_S
         while (queued := _queued()) and queued & set(tickets) and time.monotonic() < deadline:
             time.sleep(0.5)
@@ -143,7 +144,12 @@ def check_cluster(partition: str | None) -> None:
         )
     try:
         asked = subprocess.run(
-            ["sinfo", "--noheader", "--format=%R"], capture_output=True, text=True, timeout=_ASKED_S, check=False
+            ["sinfo", "--noheader", "--format=%R"],
+            env=_bare(),
+            capture_output=True,
+            text=True,
+            timeout=_ASKED_S,
+            check=False,
         )
         said, failed = asked.stderr, asked.returncode != 0
     except subprocess.TimeoutExpired:
@@ -161,10 +167,15 @@ def _queued() -> set[str] | None:
     """The jobs that wait or run; None while nobody says."""
     command = ["squeue", "--noheader", "--array", "--me", "--format=%i"]
     try:
-        asked = subprocess.run(command, capture_output=True, text=True, timeout=_ASKED_S, check=False)
+        asked = subprocess.run(command, env=_bare(), capture_output=True, text=True, timeout=_ASKED_S, check=False)
     except subprocess.TimeoutExpired:
         return None
     return set(asked.stdout.split()) if asked.returncode == 0 else None
+
+
+def _bare() -> dict[str, str]:
+    """The environment without what a user set for the eye: it shows jobs that are over, or hides some that are not."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(("SQUEUE_", "SINFO_", "SCANCEL_"))}
 
 
 def _given(**options: Any) -> dict[str, Any]:

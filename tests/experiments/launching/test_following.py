@@ -19,7 +19,7 @@ from experiments.launching.ending import LateError, ends_properly
 from experiments.launching.following import Ended, follow
 from experiments.launching.job import Job
 from experiments.launching.ray_cluster import RayCluster
-from experiments.launching.slurm import Slurm
+from experiments.launching.slurm import Slurm, _queued
 from experiments.launching.wants import Wants
 from smd_research.core.errors import ConfigError, LabError, MachineError
 
@@ -171,3 +171,12 @@ def test_a_machine_without_slurm_says_so(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(MachineError, match="there is no sbatch on this machine"):
         check_cluster(None)
+
+
+def test_what_a_user_set_for_the_eye_hides_no_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (squeue := tmp_path / "squeue").write_text("#!/bin/sh\necho 7_1 ${SQUEUE_STATES} ${SQUEUE_PARTITION}\n")
+    squeue.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("SQUEUE_STATES", "all")
+    monkeypatch.setenv("SQUEUE_PARTITION", "other")
+    assert _queued() == {"7_1"}
