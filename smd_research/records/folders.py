@@ -8,11 +8,9 @@ which :func:`clear_leftovers` puts back.
 
 import contextlib
 import errno
-import hashlib
 import os
 import secrets
 import shutil
-import socket
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +18,7 @@ from pathlib import Path
 import psutil
 
 from smd_research.core.errors import RecordError
+from smd_research.records.machine import machine
 
 _TEMPORARY, _RETIRED = ".tmp~", ".old~"
 _STALE_AFTER_S = 24 * 3600.0
@@ -132,12 +131,7 @@ def _renamed(source: Path, target: Path) -> bool:
 
 def _beside(target: Path, prefix: str) -> Path:
     """A unique hidden name beside the target that says which process owns it: prefix, machine, process, nonce, name."""
-    return target.with_name(f"{prefix}{_machine()}~{os.getpid()}~{secrets.token_hex(4)}~{target.name}")
-
-
-def _machine() -> str:
-    """A digest, so that no host name is left in a folder that people share."""
-    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
+    return target.with_name(f"{prefix}{machine()}~{os.getpid()}~{secrets.token_hex(4)}~{target.name}")
 
 
 def _is_stale(leftover: Path) -> bool:
@@ -146,7 +140,7 @@ def _is_stale(leftover: Path) -> bool:
     except OSError:
         return False
     words = leftover.name.split("~")
-    mine = len(words) == 5 and words[1] == _machine() and words[2].isdigit()
+    mine = len(words) == 5 and words[1] == machine() and words[2].isdigit()
     return age > _STALE_AFTER_S or (mine and not psutil.pid_exists(int(words[2])))
 
 

@@ -13,18 +13,17 @@ import fcntl
 import json
 import os
 import secrets
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from hashlib import sha256
 from pathlib import Path
 
 import psutil
 
 from smd_research.core.cell import Cell
 from smd_research.core.errors import RecordError
+from smd_research.records.machine import machine
 
 LEASE_S = 180.0
 """Seconds after which a lease that nobody renews is over."""
@@ -55,7 +54,7 @@ class Lease:
     @property
     def here(self) -> bool:
         """Whether its owner is a process of this machine."""
-        return self.machine == _machine()
+        return self.machine == machine()
 
     def holds(self, now: float) -> bool:
         """Whether its owner still has the cell, as far as this machine can tell."""
@@ -102,7 +101,7 @@ class Leases:
             if held is not None and held.holds(self._clock()):
                 return None
             process = psutil.Process()
-            lease = Lease(_machine(), process.pid, process.create_time(), secrets.token_hex(8), 0)
+            lease = Lease(machine(), process.pid, process.create_time(), secrets.token_hex(8), 0)
             return self._write(cell, lease, first=not self._file(cell).exists())
 
     def renew(self, cell: Cell, lease: Lease) -> bool:
@@ -247,16 +246,3 @@ def _linked(aside: Path, path: Path) -> bool:
     finally:
         aside.unlink(missing_ok=True)
     return True
-
-
-def _machine() -> str:
-    """This machine, and on it what tells one set of process numbers from another (a container).
-
-    Machines may have one name: what the kernel drew when it started tells them apart.
-    """
-    told = [socket.gethostname()]
-    with contextlib.suppress(OSError):
-        told.append(Path("/proc/sys/kernel/random/boot_id").read_text())
-    with contextlib.suppress(OSError):
-        told.append(str(Path("/proc/self/ns/pid").readlink()))
-    return sha256(" ".join(told).encode()).hexdigest()[:16]

@@ -23,6 +23,7 @@ from smd_research.core.errors import ConfigError, RecordError
 from smd_research.metrics import Estimate
 from smd_research.records import Item, Record, Status, Store, decide, items_frame, read, read_items
 from smd_research.records.folders import clear_leftovers, replace_folder
+from smd_research.records.machine import machine
 
 FILES = {"config.yaml", "metrics.json", "items.parquet", "environment.json"}
 RecordMaker = Callable[..., Record]
@@ -309,9 +310,7 @@ def dead_process() -> int:
 
 
 def leftover(kind: str, process: int, parent: Path, target: str = "cell") -> Path:
-    from smd_research.records.folders import _machine
-
-    folder = parent / f".{kind}~{_machine()}~{process}~abcd~{target}"
+    folder = parent / f".{kind}~{machine()}~{process}~abcd~{target}"
     folder.mkdir()
     (folder / "a").write_text(kind)
     return folder
@@ -340,6 +339,16 @@ def test_clearing_leaves_a_living_writer_alone(tmp_path: Path) -> None:
     mine = leftover("tmp", os.getpid(), tmp_path)
     clear_leftovers(tmp_path)
     assert mine.exists()
+
+
+def test_clearing_leaves_alone_what_another_machine_of_the_same_name_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs = leftover("tmp", dead_process(), tmp_path)  # no process here has its number
+    read = Path.read_text
+    monkeypatch.setattr(Path, "read_text", lambda path, *a, **k: "x" if path.name == "boot_id" else read(path, *a, **k))
+    clear_leftovers(tmp_path)
+    assert theirs.exists()
 
 
 @pytest.mark.parametrize(
