@@ -63,7 +63,9 @@ class Lease:
 
     def _lives(self) -> bool:
         try:
-            return abs(psutil.Process(self.pid).create_time() - self.started) < 5
+            process = psutil.Process(self.pid)
+            # One that was killed keeps its number until its parent asks for it, in many a container for good.
+            return abs(process.create_time() - self.started) < 5 and process.status() != psutil.STATUS_ZOMBIE
         except (psutil.NoSuchProcess, ValueError, OverflowError):  # or no number that a process has
             return False
         except psutil.Error:

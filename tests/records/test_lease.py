@@ -14,6 +14,7 @@ from collections.abc import Callable
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
+import psutil
 import pytest
 from made_records import make_cell, make_record
 
@@ -104,6 +105,17 @@ def test_nobody_waits_for(tmp_path: Path, kind: str) -> None:
     (tmp_path / "claims" / f".{_file(tmp_path).name}.0123").touch()  # of an owner who was killed while it renewed
     leases.release(CELL, lease)
     assert [path.name for path in (tmp_path / "claims").iterdir()] == [".lock"]
+
+
+def test_a_killed_process_whose_parent_did_not_ask_for_it_has_no_cell(tmp_path: Path) -> None:
+    leases = Leases(tmp_path)
+    assert leases.claim(CELL) is not None
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+        _edit(tmp_path, pid=child.pid, started=psutil.Process(child.pid).create_time())
+        assert leases.claim(CELL) is None
+        child.kill()
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        assert leases.claim(CELL) is not None
 
 
 def test_a_process_of_another_machine_is_judged_by_its_end_alone(tmp_path: Path) -> None:
