@@ -93,9 +93,7 @@ class Journal:
             return
         folder = results_dir.resolve() / "journals"
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            _remove_abandoned(folder)
-            shared = Path(tempfile.mkdtemp(prefix="", dir=folder))
+            shared = _new_in(folder)
             shared.chmod(folder.stat().st_mode & 0o777)  # whoever may write results may write this
         except OSError as error:
             raise RecordError(f"cannot write {folder}: {error.strerror}; choose another results_dir=") from error
@@ -180,11 +178,21 @@ def _write_whole(path: Path, entry: JournalEntry) -> None:
     aside.replace(path)
 
 
+def _new_in(folder: Path) -> Path:
+    """A new folder in one that other commands remove when theirs was the last in it."""
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            _remove_abandoned(folder)
+            return Path(tempfile.mkdtemp(prefix="", dir=folder))
+
+
 def _remove_abandoned(folder: Path) -> None:
     """Remove journals of commands that were killed, where nothing was entered for longer than a job is queued."""
     for one in folder.iterdir():
-        if time.time() - one.stat().st_mtime > _ABANDONED_S:
-            shutil.rmtree(one, ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError):  # another command's, which ended meanwhile
+            if time.time() - one.stat().st_mtime > _ABANDONED_S:
+                shutil.rmtree(one, ignore_errors=True)
 
 
 def position(job: Any, words: Sequence[str]) -> tuple[int, int] | None:

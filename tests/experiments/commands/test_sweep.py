@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -172,6 +173,31 @@ def test_what_killed_commands_left_is_removed(tmp_path: Path) -> None:
     journal.share(tmp_path)
     assert (old.exists(), young.exists()) == (False, True)
     journal.close()
+
+
+def test_commands_that_end_meanwhile_keep_no_journal_from_being_shared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder := tmp_path / "journals").mkdir()
+    (folder / "ends between two looks").symlink_to(tmp_path / "gone")
+    journal = Journal.new()
+    journal.share(tmp_path)
+    journal.close()
+    (folder / "ends between two looks").unlink()
+    folder.rmdir()
+    make = tempfile.mkdtemp
+
+    def once_too_late(**told: Any) -> str:
+        monkeypatch.setattr(tempfile, "mkdtemp", make)
+        folder.rmdir()
+        return make(**told)
+
+    journal = Journal.new()
+    monkeypatch.setattr(tempfile, "mkdtemp", once_too_late)
+    journal.share(tmp_path)
+    assert journal.path.parent == folder
+    journal.close()
+    assert not folder.exists()
 
 
 def test_cells_whose_jobs_were_lost_are_named(capsys: pytest.CaptureFixture[str]) -> None:
