@@ -28,6 +28,9 @@ _LISTED = 200
 
 _LONGEST = 500
 
+_MEMORY = 2**33
+"""Bytes that may be taken to read a folder: a file of a few hundred may say that it holds more than any machine has."""
+
 
 @dataclass(frozen=True)
 class RunAgain:
@@ -113,7 +116,7 @@ def verify(folder: Path, sample: RunAgain) -> Account:
     Raises:
         RecordError: it is no folder, or none that was published.
     """
-    from experiments.composing.rechecking import look, made_again
+    from smd_research.core.memory import at_most
     from smd_research.core.quoting import quoted
     from smd_research.records.manifest import MANIFEST, checksums, mismatches, read_manifest, walked
 
@@ -128,6 +131,21 @@ def verify(folder: Path, sample: RunAgain) -> Account:
     account.enter(f"files: {len(files)}, {len(told.files)} in the manifest", [*wrong, *mismatches(folder, told, files)])
     if odd:
         return account
+    try:
+        with at_most(_MEMORY):
+            records = _read(folder, files, told, account)
+    except MemoryError:
+        account.findings.append(f"it takes more than {_MEMORY / 2**30:g} GiB of memory to read; nothing more is read")
+        return account
+    if sample.cells:
+        _run_again(records, sample, account)
+    return account
+
+
+def _read(folder: Path, files: Sequence[str], told: "Manifest", account: Account) -> list["Record"]:
+    """The records that hold; what is wrong with the others, and with all that is made of them, is entered."""
+    from experiments.composing.rechecking import look, made_again
+
     looked = look(folder, files)
     records = [record for found in looked.measured.records.values() for record in found]
     kept = "".join(f"; {count} not: {why}" for why, count in looked.not_scored.items())
@@ -136,9 +154,7 @@ def verify(folder: Path, sample: RunAgain) -> Account:
     again = list(made_again(folder, files, told, looked.measured))
     account.enter(f"made again of them: {len(tables)} tables, page, board", again)
     account.lines += _elsewhere(told, again)
-    if sample.cells:
-        _run_again(records, sample, account)
-    return account
+    return records
 
 
 def _elsewhere(told: "Manifest", findings: Sequence[str]) -> Iterator[str]:

@@ -208,11 +208,13 @@ def _told_apart(name: str, found: bytes, made: bytes) -> Iterator[str]:
 def _same_frame(found: bytes, made: bytes) -> bool:
     """Whether two Parquet files hold the same columns and values; nothing else that is in them is read."""
     try:
-        theirs, ours = (pq.ParquetFile(io.BytesIO(one)).read(use_threads=False) for one in (found, made))
+        files = [pq.ParquetFile(io.BytesIO(one)) for one in (found, made)]
+        if not files[0].schema_arrow.equals(files[1].schema_arrow):
+            return False
+        theirs, ours = (one.read(use_threads=False).replace_schema_metadata(None) for one in files)
     except (pa.ArrowException, OSError):
         return False
-    theirs, ours = (one.replace_schema_metadata(None) for one in (theirs, ours))
-    return bool(theirs.schema.equals(ours.schema)) and bool(theirs.to_pandas().equals(ours.to_pandas()))
+    return bool(theirs.to_pandas().equals(ours.to_pandas()))
 
 
 def _is_of(name: str, folder: str, ending: str) -> bool:

@@ -108,13 +108,15 @@ def packed_rows(path: Path) -> Iterator[Row]:
         RecordError: when the file cannot be read, or is another one.
     """
     try:
-        table = pq.ParquetFile(io.BytesIO(path.read_bytes())).read(use_threads=False)
+        file = pq.ParquetFile(io.BytesIO(path.read_bytes()))
+        there = file.schema_arrow
+        table = file.read(use_threads=False) if there.equals(_SCHEMA) else None
     except OSError as error:
         raise RecordError(f"cannot read {path}: {error.strerror or error}") from error
     except pa.ArrowException as error:
         raise RecordError(f"{path} is no file of packed records: {printable(str(error))}") from error
-    if not table.schema.equals(_SCHEMA):
-        raise RecordError(f"{path} is no file of packed records: its columns are {printable(str(table.column_names))}")
+    if table is None:
+        raise RecordError(f"{path} is no file of packed records: its columns are {printable(str(there.names))}")
     for row in table.to_pylist():
         name = row.pop("folder")
         yield str(name), {key: value or b"" for key, value in row.items()}

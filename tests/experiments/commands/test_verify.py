@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import os
+import resource
 import shutil
 import sys
 from collections.abc import Callable
@@ -252,6 +253,33 @@ def test_a_folder_by_the_name_of_a_package_is_not_imported(folder: Path, monkeyp
             patched.syspath_prepend(place)
             assert smd(["verify", "hydra_plugins"]) == 2
     assert not list(package.parent.rglob("imported"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the system keeps no limit")
+@pytest.mark.parametrize("name", ["records/more.parquet", "metrics/real_slip.parquet"])
+def test_a_small_file_that_says_it_is_a_large_one_is_a_finding(
+    name: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One text of a megabyte that stands in thousands of rows takes a few hundred bytes."""
+    schema, rows = pq.read_schema(folder / ("records/" + FILE.name if name.startswith("rec") else name)), 4000
+    texts = {"items.parquet": b"0" * 2**20, "metric": "0" * 2**20}
+    held = [
+        pa.array([texts.get(one.name, "0")]).cast(one.type) if _is_text(one.type) else pa.nulls(1, one.type)
+        for one in schema
+    ]
+    places = pa.array([0] * rows, pa.int32())
+    columns = [pa.DictionaryArray.from_arrays(places, one) if _is_text(one.type) else one.take(places) for one in held]
+    pq.write_table(pa.table(columns, schema.names), folder / name, compression="zstd", store_schema=False)
+    assert (folder / name).stat().st_size < 2**16
+    fit(folder)
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    monkeypatch.setattr("experiments.commands.verify._MEMORY", 2**29)
+    assert any(name in one and "\n" not in one for one in verify(folder, CHECKED).findings)
+    assert resource.getrlimit(resource.RLIMIT_DATA) == before
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_binary(kind))
 
 
 def test_a_file_that_cannot_be_read_is_one_line(
