@@ -117,6 +117,9 @@ def _scores(record: Record, looked: Looked) -> Iterator[str]:
         looked.not_scored[why] = looked.not_scored.get(why, 0) + 1
         yield from _means(record)
         return
+    items = read_items(record.items)
+    if any(one.guess_ids for one in items) and not any("control_token_accuracy" in one.metrics for one in items):
+        yield "its items hold guesses without a control, so that no token decides their scores"
     anew = rescored(record)
     looked.scored += 1
     for name, estimate in anew.metrics.items():
@@ -133,16 +136,22 @@ def _scores(record: Record, looked: Looked) -> Iterator[str]:
 
 
 def _means(record: Record) -> Iterator[str]:
-    """Metrics that are not the means of as many values as its items hold of them; of running text none are means."""
+    """Metrics that are not the means of the values that its items hold of them.
+
+    Of running text none are means, and where a model is tuned, of a part that the items may not hold.
+    """
     items = read_items(record.items)
     if record.cell.task is not None and any("nll_tokens" in one.metrics for one in items):
         return
     for name, told in record.metrics.items():
         values = [one.metrics.get(name, math.nan) for one in items]
-        if name not in CARDS or sum(not math.isnan(value) for value in values) != told.n:
+        held = sum(not math.isnan(value) for value in values)
+        if name not in CARDS or not held or (record.cell.task is not None and held != told.n):
             continue
         found = summarise(name, values)
-        if not _same(told, found):
+        if held != told.n:
+            yield f"{quoted(name)} is of {told.n} prompts, its items hold {held}"
+        elif not _same(told, found):
             yield f"{quoted(name)} is {told.mean:.6g}, its items give {found.mean:.6g}"
 
 

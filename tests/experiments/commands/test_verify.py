@@ -394,6 +394,28 @@ def test_means_of_records_without_texts_are_compared(measured: Path, tmp_path: P
     assert finding.endswith("token_accuracy is 1, its items give 0")
 
 
+def test_means_of_records_without_texts_are_of_all_their_prompts(measured: Path, tmp_path: Path) -> None:
+    (record,) = Store(measured).records()
+    quiet = without_texts(record)
+    forged = replace(summarise("token_accuracy", [1.0, 1.0]), n=3)  # of which nobody can take the mean again
+    Store(tmp_path / "results").write(replace(quiet, metrics={**quiet.metrics, "token_accuracy": forged}))
+    publish(tmp_path / "results", tmp_path / "out", TERMS, "smd publish")
+    (finding,) = verify(tmp_path / "out", CHECKED).findings
+    assert finding.endswith("token_accuracy is of 3 prompts, its items hold 2")
+
+
+def test_scores_without_the_control_that_has_them_made_again_are_named(measured: Path, tmp_path: Path) -> None:
+    (record,) = Store(measured).records()
+    kept = [name for name in record.items if not str(name).startswith("control_")]
+    items = record.items[kept].assign(token_accuracy=1.0)
+    metrics = {name: one for name, one in record.metrics.items() if not name.startswith("control_")}
+    metrics["token_accuracy"] = summarise("token_accuracy", [1.0, 1.0])
+    Store(tmp_path / "results").write(replace(record, items=items, metrics=metrics))
+    publish(tmp_path / "results", tmp_path / "out", TERMS, "smd publish")
+    (finding,) = verify(tmp_path / "out", CHECKED).findings
+    assert finding.endswith("its items hold guesses without a control, so that no token decides their scores")
+
+
 def test_what_fits_in_all_else_is_caught_by_running_it_again(measured: Path, tmp_path: Path) -> None:
     folder = forged(measured, tmp_path)
     assert verify(folder, CHECKED).findings == [], "nothing in the folder contradicts it"
