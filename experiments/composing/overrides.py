@@ -2,6 +2,7 @@
 
 import difflib
 import re
+import shlex
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from itertools import pairwise, zip_longest
@@ -11,7 +12,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException
+from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.composing.catalogue import explained
@@ -169,7 +170,19 @@ def explain(error: Exception, arguments: Sequence[str], folder: Path, config_nam
         word = next(group for group in unknown.groups() if group)
         known = (key for key in _keys(arguments, word, folder, config_name) if key != word)  # a group of other commands
         return f"unknown key '{word}': {nearest(word, known)}"
+    if isinstance(error, OverrideParseException):
+        return f"{error.override} cannot be read: {_quoted_word(error.override)}"
     return re.sub(r"See https://\S+ for details", "", str(error))
+
+
+def _quoted_word(word: str) -> str:
+    """How to give a value as it stands where it has characters that say something of their own: ``~ ( [ { : ,``."""
+    key, given, value = word.partition("=")
+    bare = value.strip("\"'")
+    if not (key and given and bare) or {'"', "'"} & set(bare):
+        return "write KEY=VALUE"
+    quoted = f'{key}="{bare}"'
+    return f"write {shlex.quote(quoted)}"
 
 
 def _lacking(key: str, arguments: Sequence[str], folder: Path) -> str:

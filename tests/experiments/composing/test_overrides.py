@@ -20,6 +20,9 @@ def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, list[str]
     [
         (["run", "defense=smdd"], "unknown defense 'smdd': did you mean 'smd'?"),
         (["run", "-m", "defense=none,smdd"], "unknown defense 'smdd': did you mean 'smd'?"),
+        (["run", "results_dir=~/x"], """results_dir=~/x cannot be read: write 'results_dir="~/x"'"""),
+        (["publish", "title=a (b"], """title=a (b cannot be read: write 'title="a (b"'"""),
+        (["publish", "title=a'(b"], "title=a'(b cannot be read: write KEY=VALUE"),
         (["run", "attack=priors"], "unknown attack 'priors': did you mean 'prior'?"),
         (["run", "n_promts=3"], "unknown key 'n_promts': did you mean 'n_prompts'?"),
         (["run", "defense.wire_dtpe=fp16"], "unknown key 'defense.wire_dtpe': did you mean 'defense.wire_dtype'?"),
