@@ -110,7 +110,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return code
     failed = sum(entry.status == "failed" for entry in entries)
     ran = sum(not entry.reused for entry in entries)
-    print(f"\n{sum(counted)} cells: none is left; {ran} run here, {failed} failed")
+    lacking = sum(not entry.folder for entry in entries)  # of something that they need, here
+    left = f"{lacking} left without a record" if lacking else "none is left"
+    print(f"\n{sum(counted)} cells: {left}; {ran} run here, {failed} failed")
     shown = [word for word in words if not word.startswith(("rerun=", *table.LAUNCHING))]
     print(f"Show the table: {shlex.join(['smd', 'table', *shown, 'rerun=never'])}")
     return 1 if failed else 0

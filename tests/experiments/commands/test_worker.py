@@ -9,6 +9,8 @@ import pytest
 from counted_cells import Grid
 
 from experiments.commands.cli import main as smd
+from experiments.trials.running import Runner
+from smd_research.core.errors import MachineError
 
 
 def wait_for(holds: Callable[[], object]) -> None:
@@ -45,6 +47,19 @@ def test_workers_share_a_table_and_take_over_from_who_is_gone(tmp_path: Path) ->
     assert len(grid.noted("began")) == 6 + 2, "those that were broken off"
     assert {one[0] for one in grid.noted("ended")[before:]} <= {str(one.pid) for one in last}
     assert not list((grid.results / "claims").glob("*.json"))
+
+
+def test_cells_that_a_machine_cannot_run_are_left_to_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*_: object) -> None:
+        raise MachineError("there is no accelerator")
+
+    Grid(tmp_path, seeds=1)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Runner, "run", refuse)
+    assert smd(["worker", "-cd", "mine/conf", "table=grid"]) == 1
+    assert "2 cells: 2 left without a record; 2 run here, 2 failed" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
