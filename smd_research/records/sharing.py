@@ -55,7 +55,12 @@ def _command(command: str) -> str:
 
 def _word(word: str) -> str:
     key, given, value = word.partition("=")
-    return f"{key}={Path(value).name}" if given and _is_path(key.rpartition(".")[2]) else str(without_paths(word))
+    bare = value.strip("'\"")
+    whole = bare.startswith(("/", "~/")) and " " in bare  # which in a text would end the path
+    if not given or not (whole or _is_path(key.rpartition(".")[2])):
+        return str(without_paths(word))
+    mark = value[: len(value) - len(value.lstrip("'\""))]
+    return f"{key}={mark}{Path(bare).name}{mark}"
 
 
 def _is_path(key: str) -> bool:

@@ -31,6 +31,8 @@ def test_a_record_without_folders_stays_byte_for_byte(tmp_path: Path) -> None:
         ("smd run transport=tcp address=ann.example:7000", "smd run transport=tcp"),
         ("smd run task=file task.train_path=~/a.csv", "smd run task=file task.train_path=a.csv"),
         ("smd run defense.note=/srv/x 'a b'", "smd run defense.note=x 'a b'"),
+        ("smd run 'defense.note=/home/ann lee/x'", "smd run defense.note=x"),
+        ("""smd run 'data.path="~/my notes.jsonl"'""", """smd run 'data.path="my notes.jsonl"'"""),
     ],
 )
 def test_folders_are_taken_out_of_a_command(command: str, left: str, tmp_path: Path) -> None:
