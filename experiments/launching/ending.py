@@ -26,15 +26,18 @@ def ends_properly(alarm_s: float | None = None, limit: str = "") -> Iterator[Non
     """
 
     def leave(number: int, frame: object) -> None:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        for one in handlers:  # schedulers send several, and the next would break off the giving back
+            signal.signal(one, signal.SIG_IGN)
         raise SystemExit(128 + number)
 
     def late(number: int, frame: object) -> None:
         raise LateError(f"broken off near its time limit, {limit}")
 
+    handlers = {signal.SIGTERM: leave, signal.SIGUSR2: leave, signal.SIGALRM: late}
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    handlers = {signal.SIGTERM: leave, signal.SIGUSR2: leave, signal.SIGALRM: late}
     before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     signal.setitimer(signal.ITIMER_REAL, alarm_s or 0)
     try:

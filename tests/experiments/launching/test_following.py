@@ -151,8 +151,8 @@ def test_a_time_that_is_over_between_two_cells_ends_the_job_and_not_the_command(
 def test_a_process_that_is_told_to_end_leaves_properly() -> None:
     code = (
         "import os, signal\nfrom experiments.launching.ending import ends_properly\n"
-        "try:\n  with ends_properly(): os.kill(os.getpid(), signal.SIGTERM); signal.pause()\n"
-        "finally: print('given back')"
+        "with ends_properly():\n try: os.kill(os.getpid(), signal.SIGTERM); signal.pause()\n "
+        "finally: os.kill(os.getpid(), signal.SIGUSR2); print('given back')"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (143, "given back\n")
