@@ -77,10 +77,10 @@ class Slurm:
         self._lost = False
 
     def submit(self, jobs: Sequence[Job]) -> list[str]:
-        """Hand over jobs, as arrays.
+        """Hand over jobs, as arrays: all or none.
 
         Raises:
-            ConfigError: sbatch refuses them.
+            ConfigError: sbatch refuses them, or some, as where a user may have no more.
         """
         from submitit.core.utils import FailedJobError
 
@@ -89,6 +89,7 @@ class Slurm:
             try:
                 taken = self._executor.map_array(Job.__call__, jobs[first : first + _ARRAY])
             except FailedJobError as error:
+                self.cancel(tickets)  # of the arrays before this one, which nobody would follow
                 raise ConfigError(f"Slurm refuses the jobs: {_last_line(str(error))}") from None
             self._jobs |= {one.job_id: one for one in taken}
             tickets += [one.job_id for one in taken]
@@ -101,6 +102,8 @@ class Slurm:
 
     def cancel(self, tickets: Collection[str]) -> None:
         """End jobs, and wait a little until they are gone."""
+        if not tickets:
+            return
         subprocess.run(["scancel", *tickets], env=_bare(), capture_output=True, check=False)
         deadline = time.monotonic() + _PATIENCE_S
         while (queued := _queued()) and queued & set(tickets) and time.monotonic() < deadline:

@@ -180,3 +180,21 @@ def test_what_a_user_set_for_the_eye_hides_no_job(tmp_path: Path, monkeypatch: p
     monkeypatch.setenv("SQUEUE_STATES", "all")
     monkeypatch.setenv("SQUEUE_PARTITION", "other")
     assert _queued() == {"7_1"}
+
+
+def test_jobs_of_which_some_are_refused_are_all_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    utils = pytest.importorskip("submitit.core.utils")
+    arrays = [[SimpleNamespace(job_id="7_0")], utils.FailedJobError("sbatch: error: QOSMaxSubmitJobPerUserLimit")]
+
+    def map_array(*_: object) -> Any:
+        if isinstance(taken := arrays.pop(0), Exception):
+            raise taken
+        return taken
+
+    engine, ended = object.__new__(Slurm), list[str]()
+    vars(engine).update(_executor=SimpleNamespace(map_array=map_array), _jobs={})
+    monkeypatch.setattr("experiments.launching.slurm._ARRAY", 1)
+    monkeypatch.setattr(engine, "cancel", ended.extend)
+    with pytest.raises(ConfigError, match="Slurm refuses the jobs: sbatch: error: QOSMaxSubmitJobPerUserLimit"):
+        engine.submit(cast(Any, ["a", "b"]))
+    assert ended == ["7_0"]
