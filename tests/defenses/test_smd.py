@@ -11,6 +11,7 @@ from torch import nn
 from smd_research.boundary import Boundary
 from smd_research.boundary.ledger import Direction
 from smd_research.boundary.messages import (
+    HiddenStates,
     MergedRows,
     MergeQuery,
     Message,
@@ -23,6 +24,7 @@ from smd_research.boundary.messages import (
 from smd_research.boundary.session import TRANSPORTS
 from smd_research.core.errors import ConfigError, PromptError, ProtocolError
 from smd_research.data.prompts import Prompt
+from smd_research.defenses.base import PublicText
 from smd_research.defenses.smd import Smd, SmdDeployment, Vault
 from smd_research.models import Bundle, sources
 from smd_research.models.decoding import plain_greedy, plain_logits
@@ -248,3 +250,45 @@ def test_a_real_checkpoint(shared_data: Path) -> None:
         continuation = plain_greedy(bundle, prompt, 64)
         assert _error(deployment, prompt, continuation) < 3e-6
         assert deployment.generate(Prompt("p", "", prompt), 64).ids == continuation
+
+
+NOT_FINITE = {
+    "averages": lambda reply: dataclasses.replace(reply, a=reply.a * float("nan")),
+    "sums": lambda reply: dataclasses.replace(reply, g=reply.g * float("inf")),
+    "sums below zero": lambda reply: dataclasses.replace(reply, g=-reply.g),
+    "maxima": lambda reply: dataclasses.replace(reply, m=reply.m + float("inf")),
+    "states": lambda reply: dataclasses.replace(reply, hidden=reply.hidden / 0),
+}
+
+
+@pytest.mark.parametrize("number", [0, 3])
+@pytest.mark.parametrize(
+    ("what", "options"),
+    [
+        *((what, {}) for what in ("averages", "sums", "sums below zero", "maxima")),
+        *((what, {"audit": "norm"}) for what in ("averages", "sums", "sums below zero", "maxima")),
+        ("averages", {"merge": "vault"}),
+        ("states", {"inner_layers": 1, "audit": "norm"}),
+    ],
+)
+def test_a_vault_whose_answer_is_no_attention_is_named(
+    llama: Bundle, what: str, options: dict[str, object], number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where what the provider makes of the answer is refused by the vault before the step is over."""
+    answer, due = Vault.handle, {"states": HiddenStates, "averages": PartialAttention | MergedRows}
+    replies = []
+
+    def damage(self: Vault, message: Message) -> Message | None:
+        reply = answer(self, message)
+        if isinstance(reply, due.get(what, PartialAttention)):
+            replies.append(reply)
+            return NOT_FINITE[what](reply) if len(replies) == number + 1 else reply
+        return reply
+
+    monkeypatch.setattr(Vault, "handle", damage)
+    prepared = Smd(**options).prepare(llama, PublicText([_ids(llama, seed, LENGTH) for seed in range(6)]))  # type: ignore[arg-type]
+    with (
+        prepared.deploy(Boundary()) as deployment,
+        pytest.raises(ProtocolError, match=r"a vault answered .* not finite"),
+    ):
+        deployment.generate(Prompt("p", "", _ids(llama, 1, LENGTH)), NEW)

@@ -214,7 +214,7 @@ class DecodeBatch:
         try:
             self._decode()
         except NobodyLeftError:
-            pass
+            self._attention.vet()
         except Exception as error:  # of nobody in particular, such as memory that does not suffice
             for request in self.requests:
                 request.failure = request.failure or unforeseen(error)
@@ -277,4 +277,6 @@ class DecodeBatch:
 def _states(width: int, request: Request, answer: Message) -> HiddenStates:
     if not isinstance(answer, HiddenStates) or answer.hidden.shape != (request.streams, width):
         raise ProtocolError("a vault answered a request for hidden states with something else")
+    if not bool(answer.hidden.isfinite().all()):
+        raise ProtocolError("a vault answered a request for hidden states with values that are not finite")
     return answer

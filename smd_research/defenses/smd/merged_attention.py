@@ -14,7 +14,7 @@ from smd_research.boundary.messages import (
     Query,
     SummedAttention,
 )
-from smd_research.core.errors import ProtocolError
+from smd_research.core.errors import PeerLostError, ProtocolError
 from smd_research.defenses.smd.patience import Patience
 from smd_research.defenses.smd.requests import Request, SendOrder, ServiceOptions
 from smd_research.defenses.smd.stages import Stage, StageClock
@@ -120,14 +120,17 @@ class MergedAttention(QueryFirstRuntime):
     def vet(self) -> None:
         """Fail the requests whose vaults answered in this step with what is no attention.
 
-        Rows of a batch do not mix: until then it was in the rows of those requests, and in no others.
+        Rows of a batch do not mix: until then it was in the rows of those requests, and in no others. A vault may have
+        refused what was made of it, which is the vault's own doing and said to be so.
         """
-        attention = {request: _attention(request) for request in self._rows if request.present}
+        attention = {request: _attention(request) for request in self._rows if _vetted(request)}
         if _finite([answer for answers in attention.values() for answer in answers]):
             return
         for request, answers in attention.items():
             if not _finite(answers):
-                request.failure = ProtocolError("a vault answered a query with values that are not finite")
+                request.failure = ProtocolError(
+                    "a vault answered a query with values that are not finite, or sums below zero"
+                )
 
 
 def _fitting(layer: int, heads: int, d: int, request: Request, answer: Message) -> PartialAttention:
@@ -185,12 +188,17 @@ def _attention(request: Request) -> list[PartialAttention | MergedRows]:
     return [answer for answer in request.answers.values() if isinstance(answer, PartialAttention | MergedRows)]
 
 
+def _vetted(request: Request) -> bool:
+    """Whether a request takes part in the step, or ended in it by what a party said."""
+    return not request.late and not isinstance(request.failure, PeerLostError)
+
+
 def _finite(answers: Sequence[PartialAttention | MergedRows]) -> bool:
-    """Whether answers are finite throughout, but for the maximum of an empty row."""
+    """Whether answers are finite throughout, but for the maximum of an empty row, and no sum is below zero."""
     finite = [answer.a for answer in answers]
     shards = [answer for answer in answers if isinstance(answer, PartialAttention)]
     if shards:
-        finite += [shard.g for shard in shards]
+        finite.append(_flat([shard.g for shard in shards]).sqrt())
         finite.append(_flat([shard.m for shard in shards]).amax().clamp(min=0))
     return not finite or bool(_flat(finite).isfinite().all())
 
