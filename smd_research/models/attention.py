@@ -218,14 +218,21 @@ class KVStore:
 
 
 class LocalAttention(AttentionRuntime):
-    """Ordinary causal attention over a store of one's own."""
+    """Ordinary causal attention over a store of one's own.
+
+    Attributes:
+        store: keys and values.
+        specs: constants of each layer seen.
+        heads: its query heads.
+    """
 
     def __init__(self, store: KVStore | None = None) -> None:
         self.store = store or KVStore()
         self.specs: dict[int, AttentionSpec] = {}
+        self.heads: dict[int, int] = {}
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, positions: Tensor, spec: AttentionSpec) -> Tensor:
-        self.specs[layer] = spec
+        self.specs[layer], self.heads[layer] = spec, q.shape[1]
         self.store.append(layer, k, v, positions)
         keys, values, key_positions = self.store.get(layer)
         if spec.softcap or spec.sink is not None:

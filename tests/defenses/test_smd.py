@@ -210,6 +210,8 @@ def test_one_token_needs_no_provider(llama: Bundle) -> None:
         Query(torch.zeros(1, 4, 16), 0, 99, 5),
         Query(torch.zeros(2, 4, 16), 0, 0, 5),
         Query(torch.zeros(1, 4, 16), 1, 0, 5),
+        Query(torch.zeros(1, 2, 16), 0, 0, 5),
+        Query(torch.zeros(1, 64, 16), 0, 0, 5),  # sixteen queries in one
     ],
 )
 def test_a_query_that_does_not_fit_is_refused(llama: Bundle, query: Query) -> None:
@@ -217,6 +219,19 @@ def test_a_query_that_does_not_fit_is_refused(llama: Bundle, query: Query) -> No
         deployment.vault.prefill(deployment._prefill_model, torch.tensor([[1, 2, 3]]))
         with pytest.raises(ProtocolError, match="query"):
             deployment.vault.handle(query)
+
+
+@pytest.mark.parametrize("ids", [[], [5, 6], [-1], [4096]])
+def test_tokens_that_cannot_be_are_refused(llama: Bundle, ids: list[int]) -> None:
+    with Smd().prepare(llama).deploy(Boundary()) as deployment:
+        vault = deployment.vault
+        generated = deployment.generate(Prompt("p", "", _ids(llama, 1, LENGTH)), NEW).ids
+        with pytest.raises(ProtocolError, match="not asked for"):
+            vault.handle(Tokens(torch.tensor([5], dtype=torch.int32)))
+        vault._end += 1
+        with pytest.raises(ProtocolError, match="provider sent"):
+            vault.handle(Tokens(torch.tensor(ids, dtype=torch.int32)))
+        assert vault.ids == list(generated)
 
 
 def test_the_vault_takes_nothing_else(llama: Bundle) -> None:

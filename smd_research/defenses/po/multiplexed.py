@@ -40,7 +40,7 @@ class MultiplexedAttention(LocalAttention):
         self._apart = (secret[None, :] == 0) | (secret[None, :] == secret[:, None])
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, positions: Tensor, spec: AttentionSpec) -> Tensor:
-        self.specs[layer] = spec
+        self.specs[layer], self.heads[layer] = spec, q.shape[1]
         self.store.append(layer, k, v, positions)
         causal = visible(positions, positions, spec)
         causal = torch.ones_like(self._apart) if causal is None else causal

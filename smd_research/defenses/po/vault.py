@@ -6,7 +6,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from smd_research.boundary.messages import Message, Tokens
 from smd_research.data.prompts import TokenSpan
 from smd_research.defenses.po.multiplexed import MultiplexedAttention
 from smd_research.defenses.smd.vault import Vault
@@ -94,7 +93,7 @@ class PoVault(Vault):
             model.forward(attention, positions[:shared], ids=prompts[:1, :shared], last_only=True)
             self.store.select(torch.zeros(len(prompts), dtype=torch.long, device=prompts.device))
         logits = model.forward(attention, positions[shared:], ids=prompts[:, shared:], last_only=True)[:, -1]
-        self._specs, self.position = attention.specs, prompts.shape[1]
+        self._know(attention, prompts.shape[1])
         return logits
 
     def prefill_multiplexed(self, model: HookedModel, prompts: Tensor, spans: Sequence[TokenSpan]) -> Tensor:
@@ -104,7 +103,7 @@ class PoVault(Vault):
         attention = MultiplexedAttention(self.store, self.authentic, spans, length, prompts.device)
         positions = torch.arange(length, device=prompts.device)
         logits = model.forward(attention, positions, ids=prompts, last_only=True)[:, -1]
-        self._specs, self.position = attention.specs, length
+        self._know(attention, length)
         return logits
 
     def expect(self, end_ids: Collection[int]) -> None:
@@ -118,8 +117,7 @@ class PoVault(Vault):
         if not self.ids or self.ids[-1] not in self._ends:
             super().take(token)
 
-    def handle(self, message: Message) -> Message | None:
-        if isinstance(message, Tokens):
-            for output, token in zip(self.outputs, message.ids.tolist(), strict=True):
-                output.append(token)
-        return super().handle(message)
+    def _next(self, tokens: list[int]) -> None:
+        super()._next(tokens)
+        for output, token in zip(self.outputs, tokens, strict=True):
+            output.append(token)

@@ -65,7 +65,10 @@ class Vault(Client):
         self._request = 0
         self._decoded = False
         self.position = 0
+        self._end = 0
+        self._vocab = 0
         self._specs: dict[int, AttentionSpec] = {}
+        self._heads: dict[int, int] = {}
         self._latest: Sequence[int] = ()
 
     # -- prefill -----------------------------------------------------------------------------------------------------
@@ -85,11 +88,15 @@ class Vault(Client):
         attention = LocalAttention(self.store)
         positions = torch.arange(prompts.shape[1], device=prompts.device)
         logits = model.forward(attention, positions, ids=prompts, last_only=True)[:, -1]
-        self._specs = {layer: replace(spec, sink=None) for layer, spec in attention.specs.items()}
+        self._know(attention, prompts.shape[1])
         if public:
             self.store.drop_first(public, self._inner_layers)
-        self.position = prompts.shape[1]
         return logits
+
+    def _know(self, attention: LocalAttention, length: int) -> None:
+        """Take from a prefill of prompts of a length what queries are held against."""
+        self._specs = {layer: replace(spec, sink=None) for layer, spec in attention.specs.items()}
+        self._heads, self.position = attention.heads, length
 
     def prefill_turn(self, model: HookedModel, ids: Sequence[int], channel: Channel) -> Tensor:
         """Process a later turn of a conversation, which sees the earlier turns' keys of both sides.
@@ -154,7 +161,7 @@ class Vault(Client):
             PeerLostError: when it is gone.
         """
         first = sampling.choose(logits, seed, 0) if forced is None else [forced] * len(logits)
-        goes_on, self._decoded = self._decoded and turn > 1, False
+        goes_on, self._decoded, self._end = self._decoded and turn > 1, False, self.position
         self._inner = inner
         self._latest = first
         self.take(first[self.authentic])
@@ -162,6 +169,7 @@ class Vault(Client):
             return
         self._request += 1
         self._decoded = True
+        self._end, self._vocab = self.position + max_new_tokens - 1, logits.shape[-1]
         if self._guards:
             self._guards.begin(self.position, max_new_tokens - 1)
         law = torch.tensor([sampling.temperature, sampling.top_p])
@@ -190,13 +198,25 @@ class Vault(Client):
         if isinstance(message, Query):
             return self._attend(message)
         if isinstance(message, Tokens):
-            self._latest = message.ids.tolist()
-            self.position += 1
-            self.take(self._latest[self.authentic])
+            self._next(message.ids.tolist())
             return None
         if isinstance(message, NextHidden):
             return self._next_hidden(message)
         return super().handle(message)
+
+    def _next(self, tokens: list[int]) -> None:
+        """Note the next token of every stream.
+
+        Raises:
+            ProtocolError: for tokens that were not asked for, or that there are not.
+        """
+        if len(tokens) != len(self._latest) or self.position >= self._end:
+            raise ProtocolError("the provider sent tokens that it was not asked for")
+        if not all(0 <= token < self._vocab for token in tokens):
+            raise ProtocolError("the provider sent a token that the model does not have")
+        self._latest = tokens
+        self.position += 1
+        self.take(tokens[self.authentic])
 
     def _attend(self, query: Query) -> PartialAttention | SummedAttention | MergedRows:
         spec = self._specs.get(query.layer)
@@ -204,7 +224,7 @@ class Vault(Client):
             raise ProtocolError(f"query for layer {query.layer} of request {query.request}: no keys here")
         k, _, positions = self.store.get(query.layer)
         q = query.q
-        if q.dim() != 3 or q.shape[0] != k.shape[0] or q.shape[2] != k.shape[3] or q.shape[1] % k.shape[1]:
+        if q.shape != (k.shape[0], self._heads[query.layer], k.shape[3]):
             raise ProtocolError(f"query of shape {list(q.shape)} does not fit the keys of the prompt")
         if isinstance(query, MergeQuery) != (self._place is MergePlace.VAULT):
             raise ProtocolError("a query that is to be merged elsewhere than agreed")
