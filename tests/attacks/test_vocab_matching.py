@@ -74,6 +74,22 @@ def test_every_prompt_is_read_back(embedded: Bundle, secrets: list[Prompt], laye
         assert all(ranked[0] == token for ranked, token in zip(guess.ranked, guess.ids, strict=True))
 
 
+@pytest.mark.parametrize("permute", ["none", "both"])
+@pytest.mark.parametrize("layer", [0, 2])
+def test_a_token_that_has_a_twin_is_not_certified(layer: int, permute: str) -> None:
+    bundle = sources.random("llama")
+    with torch.no_grad():
+        weight = bundle.model.get_input_embeddings().weight
+        weight[4000] = weight[50]
+    for ids, alone in (((7, 4000, 9, 11), False), ((7, 50, 9, 11), False), ((7, 51, 9, 11), True)):
+        (view,), parameters = _views(Split(layer, permute), bundle, [Prompt("p", "", ids)])  # type: ignore[arg-type]
+        attack = VocabMatching()
+        attack.fit(Public(bundle, "split", parameters))
+        guess = attack.recover(view, np.random.default_rng(0))
+        assert guess.certified == alone
+        assert [50 if token == 4000 else token for token in guess.ids] == [50 if i == 4000 else i for i in ids]
+
+
 @pytest.mark.parametrize(("permute", "share"), [("none", 0.2), ("sequence", 1.0)])
 def test_a_lens_leaves_fewer_candidates_to_try(
     embedded: Bundle, secrets: list[Prompt], corpus: tuple[tuple[int, ...], ...], permute: str, share: float

@@ -26,6 +26,7 @@ from attacks.prompts.partial_attention_inversion.solver import Prior, Solution, 
 from attacks.prompts.partial_attention_inversion.stages import Stages
 from attacks.prompts.partial_attention_inversion.unmerging import Own, Unmerged, unmerged
 from attacks.transcript import Exchanges, Merges, answered, first_request
+from attacks.twin_tokens import twins
 from smd_research.boundary import AdversaryView
 from smd_research.boundary.messages import StartDecode
 from smd_research.core.errors import NotApplicableError
@@ -41,6 +42,7 @@ from smd_research.models.calibration import calibrate
 from smd_research.models.extension import ExtensionEngine
 from smd_research.models.rotation import rotation_of
 
+_ALIKE = 1e-2  # relative difference of embeddings at which a replay is asked whether it tells two tokens apart
 _KEPT_BYTES = 2**29  # of tables of the whole vocabulary, one a position, that one prompt's search keeps
 
 
@@ -142,16 +144,31 @@ class PartialAttentionInversion(PromptAttack):
         missing = own - len(reading.ids)
         whole = not missing
         error = float(replay.errors([[*reading.ids, *behind]])[0, 0]) if whole else math.inf
+        alone = whole and error <= 1 and all(reading.found) and self._alone(replay, reading, behind)
         spent = reader.spent
         return Guess(
             ids=(*public, *reading.ids, *(-1 for _ in range(missing)), *behind),
             ranked=(*_alone(public), *reading.ranked, *(() for _ in range(missing)), *_alone(behind)),
-            certified=whole and all(reading.found) and error <= 1,
+            certified=alone,
             residual=error if whole else None,
             spent=Spent(spent.candidates - before.candidates, spent.flops - before.flops) + replay.spent,
             exhausted=not whole and self._proposals < self.public.bundle.geometry.vocab,
             facts=stages.facts,
         )
+
+    def _alone(self, replay: Replay, reading: LeftReading, behind: Sequence[int]) -> bool:
+        """Whether nothing that could be taken for a token that was read reproduces the replies as well.
+
+        That is a twin of it, and, where a replay tells little, the token that lay next to the span.
+        """
+        alike = twins(self.public.bundle.embedding, reading.ids, _ALIKE)
+        others: list[list[int]] = []
+        for place, (token, ranked) in enumerate(zip(reading.ids, reading.ranked, strict=True)):
+            doubts = {*alike.get(token, ()), *(ranked[1:2] if replay.coarse else ())}
+            if len(doubts) > self._alternatives:
+                return False
+            others += [[*reading.ids[:place], other, *reading.ids[place + 1 :], *behind] for other in sorted(doubts)]
+        return not others or bool((replay.errors(others)[:, 0] > 1).all())
 
     def _verified(self, solution: Solution, replay: Replay, public: list[int]) -> Guess:
         """The solution held against the layers above, and mended where it can be."""

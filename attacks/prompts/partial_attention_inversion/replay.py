@@ -78,6 +78,13 @@ class Replay:
         weights = sum(p.numel() for p in self.bundle.model.parameters())
         self._flops = 2.0 * (weights - self.bundle.embedding.numel())
 
+    @property
+    def coarse(self) -> bool:
+        """Whether more than the rounding of fp32 is granted: a wrong guess may then be explained too."""
+        types = (self.bundle.dtype, *(exchange.seen.a.dtype for exchange in self.exchanges.values()))
+        disturbed = any(exchange.disturbance != UNDISTURBED for exchange in self.exchanges.values())
+        return disturbed or any(torch.finfo(one).bits < 32 for one in types)
+
     def errors(self, guesses: Sequence[Sequence[int]]) -> Tensor:
         """Errors of the replayed replies of guesses of one length, in units of what rounding explains.
 

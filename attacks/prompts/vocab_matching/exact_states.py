@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from attacks.twin_tokens import twins
 from smd_research.core.guess import Guess
 from smd_research.mechanisms.releases import Release
 from smd_research.models.bundle import Bundle
@@ -186,10 +187,11 @@ class ExactStateSearch:
             else:
                 order = expected.order(reading.ids, rows)
             reading.take(self._tried(reading.prefix, order, states, rows))
+        rounding, read = self._matching.rounding, [token for at, token in enumerate(reading.ids) if at not in known]
         return Guess(
             tuple(reading.ids),
             tuple(reading.ranked),
-            reading.worst < self._matching.rounding,
+            reading.worst < rounding and not twins(self._bundle.embedding, read, rounding),
             reading.worst,
             self._engine.spent,
         )
