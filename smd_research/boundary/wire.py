@@ -157,8 +157,9 @@ def crossed(message: Message) -> tuple[Message, int]:
             length += len(_head(field, value.dtype, value.shape)) + value.nbytes
             values.append(value.detach().clone(memory_format=torch.contiguous_format).cpu())
         else:
-            length += len(_encode_integer(value))
-            values.append(value)
+            packed = _encode_integer(value)
+            length += len(packed)
+            values.append(_INTEGER.unpack(packed)[0])
     return type(message)(*values), HEADER.size + _within(length)
 
 

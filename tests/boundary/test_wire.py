@@ -5,6 +5,7 @@ import struct
 from dataclasses import fields, replace
 from typing import get_args
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -67,6 +68,16 @@ def test_without_a_frame_a_message_crosses_just_so(kind: type[Message], seed: in
     sent = {value.data_ptr() for value in vars(message).values() if isinstance(value, torch.Tensor) and value.numel()}
     got = {value.data_ptr() for value in vars(copy).values() if isinstance(value, torch.Tensor) and value.numel()}
     assert not sent & got
+
+
+@pytest.mark.parametrize("number", [np.int64(3), torch.tensor(3), True])
+def test_without_a_frame_integers_cross_as_plain_ones(number: object) -> None:
+    """A tensor that stands for an integer would be shared, and arithmetic on a numpy one differs."""
+    message = replace(Query(torch.zeros(1, 2, 4), 0, 0, 3), layer=number)
+    copy, _ = wire.crossed(message)
+    assert isinstance(copy, Query)
+    assert type(copy.layer) is int
+    assert copy.layer == int(number)  # type: ignore[call-overload]
 
 
 def test_without_a_frame_what_is_no_message_is_refused_too() -> None:
