@@ -190,7 +190,10 @@ class PartialAttentionInversion(PromptAttack):
         )
 
     def _settled(self, solution: Solution, replay: Replay, ids: list[int]) -> bool:
-        """Whether each token that layer 0 would take as well is refuted above it."""
+        """Whether each token, and each exchange of two, that layer 0 would take as well is refuted above it."""
+        exchanges = solution.exchanges
+        if len(exchanges) > self._alternatives or (exchanges and not bool((replay.errors(exchanges)[:, 0] > 1).all())):
+            return False
         return all(
             len(tokens) <= self._alternatives and _refuted(replay, ids, position, tokens)
             for position, tokens in solution.doubts.items()

@@ -2,16 +2,24 @@
 
 import math
 from collections.abc import Sequence
+from itertools import combinations
 
 import torch
 from torch import Tensor
 
 from attacks.prompts.partial_attention_inversion.deduction import Rows
-from attacks.prompts.partial_attention_inversion.measurements import SIGMAS, Candidates, LayerTable, Measurements
+from attacks.prompts.partial_attention_inversion.measurements import (
+    SIGMAS,
+    UNDISTURBED,
+    Candidates,
+    LayerTable,
+    Measurements,
+)
 
 _EPS = torch.finfo(torch.float32).eps
 _GRAIN = 1e-5  # of a squared length, in fp32
 _BLOCK = 1024  # tokens compared at once
+_FEW = 4  # rows of each head that refute most exchanges
 
 
 def misfit(seen: Measurements, rows: Rows, candidates: Sequence[Candidates], chosen: Sequence[int]) -> float:
@@ -70,6 +78,51 @@ def indistinguishable(
         if twins:
             found[offset] = twins
     return found
+
+
+def exchanged(seen: Measurements, rows: Rows, table: LayerTable, ids: Sequence[int]) -> list[list[int]]:
+    """Guesses that two tokens change places in, of those that rounding and noise explain as well.
+
+    Scores that are exact tell the places; where they are noised, averages alone do, and 16-bit ones may not.
+
+    Args:
+        seen: the measurements.
+        rows: masses and tolerances.
+        table: keys and values of the vocabulary.
+        ids: the guess.
+
+    Returns:
+        The other guesses; none where nothing is added to the replies.
+    """
+    if seen.disturbance == UNDISTURBED:
+        return []
+    few = torch.arange(0, len(seen.positions), max(1, len(seen.positions) // _FEW))
+    part = _everywhere(seen, rows, table, ids, few)
+    whole = None
+    found = []
+    for one, other in combinations(range(len(ids)), 2):
+        if ids[one] == ids[other]:
+            continue
+        places = list(range(len(ids)))
+        places[one], places[other] = other, one
+        if misfit(*part, places) > 1:
+            continue
+        whole = whole or _everywhere(seen, rows, table, ids, torch.arange(len(seen.positions)))
+        if misfit(*whole, places) <= 1:
+            found.append([ids[place] for place in places])
+    return found
+
+
+def _everywhere(
+    seen: Measurements, rows: Rows, table: LayerTable, ids: Sequence[int], which: Tensor
+) -> tuple[Measurements, Rows, list[Candidates]]:
+    """Some rows of every head, and all tokens of a guess as candidates of each of its positions."""
+    part, tokens, candidates = seen.at(which), torch.tensor(ids), []
+    for position in range(seen.first, seen.first + len(ids)):
+        keys, values = table(position, tokens)
+        candidates.append(Candidates(tokens, part.excess(keys, position).flatten(0, 1), values))
+    mass, tolerance = (x.view(seen.maximum.shape)[:, which].flatten() for x in (rows.mass, rows.tolerance))
+    return part, Rows(mass, tolerance, rows.named), candidates
 
 
 def _centre(seen: Measurements) -> Tensor:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from attacks.prompts.partial_attention_inversion.certificate import indistinguishable
+from attacks.prompts.partial_attention_inversion.certificate import exchanged, indistinguishable
 from attacks.prompts.partial_attention_inversion.deduction import SLACKS, ContradictionError, Rows, propagate, screen
 from attacks.prompts.partial_attention_inversion.measurements import Candidates, LayerTable, Measurements
 from attacks.prompts.partial_attention_inversion.naming import named
@@ -34,6 +34,8 @@ class Solution:
         explained: whether the ids reproduce the measurements.
         doubts: further tokens at doubtful positions, most doubtful first: where the measurements are explained those
             that would explain them as well, else the most likely ones.
+        exchanges: where the measurements are explained, the ids with two tokens in each other's places, as far as that
+            would explain them as well.
         residual: largest error in units of rounding (at most one: explained).
         deduced: positions that exact deduction alone settled.
         candidates: (position, token) pairs scored.
@@ -47,6 +49,7 @@ class Solution:
     ranked: tuple[tuple[int, ...], ...]
     explained: bool
     doubts: dict[int, tuple[int, ...]]
+    exchanges: list[list[int]]
     residual: float
     deduced: int
     candidates: int
@@ -57,8 +60,8 @@ class Solution:
 
     @property
     def certified(self) -> bool:
-        """Whether the ids, and no single replacement, reproduce the measurements."""
-        return self.explained and not self.doubts
+        """Whether the ids, and no single replacement or exchange, reproduce the measurements."""
+        return self.explained and not self.doubts and not self.exchanges
 
 
 def solve(
@@ -266,6 +269,7 @@ def _solution(
         ranked=_rank(equations, root, chosen, effort.ranked),
         explained=search.explained,
         doubts={place: tokens for place, tokens in doubts.items() if place not in known},
+        exchanges=exchanged(search.seen, search.rows, table, search.best) if search.explained else [],
         residual=search.residual,
         deduced=attempt.deduced,
         candidates=search.scored,
