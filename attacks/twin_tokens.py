@@ -25,13 +25,12 @@ def twins(table: Tensor, tokens: Sequence[int], within: float) -> dict[int, tupl
         The twins of each token that has any.
     """
     found: dict[int, tuple[int, ...]] = {}
-    lengths = table.float().square().sum(1)
+    rows = table.float()
+    lengths = rows.square().sum(1)
     for token in dict.fromkeys(tokens):
-        row = table[token].float()
-        size = lengths[token]
-        off = lengths + size - 2 * (table @ table[token]).float()
-        near = (off <= (within**2 + max(_GRAIN, torch.finfo(table.dtype).eps)) * size).nonzero()[:, 0]
-        same = torch.linalg.vector_norm(table[near].float() - row, dim=1) <= within * size.sqrt()
+        row, size = rows[token], lengths[token]
+        near = (lengths + size - 2 * (rows @ row) <= (within**2 + _GRAIN) * size).nonzero()[:, 0]
+        same = torch.linalg.vector_norm(rows[near] - row, dim=1) <= within * size.sqrt()
         others = tuple(other for other in near[same].tolist() if other != token)
         if others:
             found[token] = others

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from attacks.base import Public
 from attacks.prompts.partial_attention_inversion.attack import PartialAttentionInversion, _table
-from attacks.prompts.partial_attention_inversion.certificate import indistinguishable, misfit
+from attacks.prompts.partial_attention_inversion.certificate import exchanged, indistinguishable, misfit
 from attacks.prompts.partial_attention_inversion.deduction import ContradictionError, Rows, propagate, screen
 from attacks.prompts.partial_attention_inversion.measurements import (
     UNDISTURBED,
@@ -654,3 +654,28 @@ def test_tokens_that_could_change_places_are_not_certified(dtype: str) -> None:
         assert not (guess.certified and guess.ids != tuple(ids))
         proved += bool(guess.certified)
     assert proved or dtype == "bf16"
+
+
+def test_a_known_place_is_not_exchanged() -> None:
+    """Equal keys at three places: noise hides every exchange, and two of the places are public."""
+    heads, rows, dim, tokens = 1, 6, 8, torch.tensor([3, 4, 5])
+    generator = torch.Generator().manual_seed(0)
+    values = torch.randn(10, heads, dim, generator=generator)
+    table = LayerTable(lambda _, ids: (torch.zeros(10, heads, dim)[ids], values[ids]), 10)
+    seen = Measurements(
+        queries=torch.randn(heads, rows, dim, generator=generator),
+        maximum=torch.zeros(heads, rows),
+        mass=torch.full((heads, rows), 3.0),
+        average=values[tokens].mean(0)[:, None].expand(heads, rows, dim).contiguous(),
+        positions=torch.arange(3, 3 + rows),
+        precision=1e-6,
+        value_precision=1e-6,
+        score_precision=1e-6,
+        spec=AttentionSpec(1.0),
+        disturbance=Disturbance(log_weight=0.1),
+    )
+    flat = Rows(seen.mass.flatten(), torch.full((rows,), 0.6), named=False)
+    ids = tokens.tolist()
+    assert exchanged(seen, flat, table, ids) == [[4, 3, 5], [5, 4, 3], [3, 5, 4]]
+    assert exchanged(seen, flat, table, ids, {0, 1}) == []
+    assert exchanged(dataclasses.replace(seen, disturbance=UNDISTURBED), flat, table, ids) == []

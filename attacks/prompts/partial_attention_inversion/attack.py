@@ -144,7 +144,7 @@ class PartialAttentionInversion(PromptAttack):
         missing = own - len(reading.ids)
         whole = not missing
         error = float(replay.errors([[*reading.ids, *behind]])[0, 0]) if whole else math.inf
-        alone = whole and error <= 1 and all(reading.found) and self._alone(replay, reading, behind)
+        alone = whole and error <= 1 and all(reading.found) and self._stands_alone(replay, reading, behind)
         spent = reader.spent
         return Guess(
             ids=(*public, *reading.ids, *(-1 for _ in range(missing)), *behind),
@@ -156,7 +156,7 @@ class PartialAttentionInversion(PromptAttack):
             facts=stages.facts,
         )
 
-    def _alone(self, replay: Replay, reading: LeftReading, behind: Sequence[int]) -> bool:
+    def _stands_alone(self, replay: Replay, reading: LeftReading, behind: Sequence[int]) -> bool:
         """Whether nothing that could be taken for a token that was read reproduces the replies as well.
 
         That is a twin of it, and, where a replay tells little, the token that lay next to the span.

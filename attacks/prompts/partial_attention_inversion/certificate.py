@@ -1,7 +1,7 @@
 """The attack's proof: does the guess reproduce every triple to the last bits, and does nothing else?"""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from itertools import combinations
 
 import torch
@@ -80,7 +80,9 @@ def indistinguishable(
     return found
 
 
-def exchanged(seen: Measurements, rows: Rows, table: LayerTable, ids: Sequence[int]) -> list[list[int]]:
+def exchanged(
+    seen: Measurements, rows: Rows, table: LayerTable, ids: Sequence[int], known: Container[int] = ()
+) -> list[list[int]]:
     """Guesses that two tokens change places in, of those that rounding and noise explain as well.
 
     Scores that are exact tell the places; where they are noised, averages alone do, and 16-bit ones may not.
@@ -90,6 +92,7 @@ def exchanged(seen: Measurements, rows: Rows, table: LayerTable, ids: Sequence[i
         rows: masses and tolerances.
         table: keys and values of the vocabulary.
         ids: the guess.
+        known: places whose tokens are public.
 
     Returns:
         The other guesses; none where nothing is added to the replies.
@@ -100,7 +103,7 @@ def exchanged(seen: Measurements, rows: Rows, table: LayerTable, ids: Sequence[i
     part = _everywhere(seen, rows, table, ids, few)
     whole = None
     found = []
-    for one, other in combinations(range(len(ids)), 2):
+    for one, other in combinations((place for place in range(len(ids)) if place not in known), 2):
         if ids[one] == ids[other]:
             continue
         places = list(range(len(ids)))

@@ -269,7 +269,7 @@ def _solution(
         ranked=_rank(equations, root, chosen, effort.ranked),
         explained=search.explained,
         doubts={place: tokens for place, tokens in doubts.items() if place not in known},
-        exchanges=exchanged(search.seen, search.rows, table, search.best) if search.explained else [],
+        exchanges=exchanged(search.seen, search.rows, table, search.best, known) if search.explained else [],
         residual=search.residual,
         deduced=attempt.deduced,
         candidates=search.scored,
