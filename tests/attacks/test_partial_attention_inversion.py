@@ -468,6 +468,17 @@ def test_prompts_longer_than_all_head_dimensions_together_are_solved() -> None:
     assert solution.flops > 0
 
 
+@pytest.mark.slow
+def test_what_bf16_leaves_of_peeled_rows_does_not_lose_true_tokens(embedded: Bundle) -> None:
+    ids = tuple(embedded.tokenizer(generate("mixed", "validation", 1, 0)[0].text)["input_ids"][:56])
+    with deployed(embedded, "bf16") as deployment:
+        deployment.generate(Prompt("p", "", ids), 10)
+        view = deployment.boundary.view(deployment.shows)
+    guess = recovered(fitted(embedded), view)
+    assert guess.ids == ids
+    assert guess.certified
+
+
 def test_noise_that_is_known_is_allowed_for() -> None:
     seen, table, ids = synthetic(3, 8, 24)
     noise = 0.02 * torch.randn(seen.average.shape, generator=torch.Generator().manual_seed(0))

@@ -22,6 +22,7 @@ Prior = Callable[[Sequence[int]], Tensor]
 """Token ids -> log-probabilities ``[positions, vocabulary]`` of each position's token given those before it."""
 
 _RANKING = 512  # equations that rank the alternatives
+_BLURRED = 2.0**-8  # relative rounding of averages from which on what is left of peeled rows loses true tokens (bf16)
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,8 @@ def solve(
             return _solution(offered, table, stages, effort, known)
     best: _Attempt | None = None
     told = [torch.tensor([sure[place]]) if place in sure else None for place in range(length)]
-    for among in (told,) if found is None else (found.shortlists, told):
+    lossy = bool(looked) and seen.precision >= _BLURRED
+    for among in (told,) if found is None or lossy else (found.shortlists, told):
         attempt = _attempt(seen, table, length, among, prior, effort, rng, stages)
         if best is None or attempt.search.residual < best.search.residual:
             best = attempt
@@ -197,8 +199,11 @@ def _attempt(
     peeled = 0
     if sound and not search.explained:
         with stages.timed("peeling"):
-            state = _peel(search, root, state, seen, table)
-            peeled = length - deduced if search.explained else sum(len(c) == 1 for c in state) - deduced
+            fewer = _peel(search, root, state, seen, table)
+            peeled = length - deduced if search.explained else sum(len(c) == 1 for c in fewer) - deduced
+        if seen.precision < _BLURRED and fewer is not state and not search.explained:
+            with stages.timed("pursuit"):
+                search.start(fewer, None)  # what is few may lack a true token: the rest of the budget is for all
     if not search.explained:
         with stages.timed("pursuit"):
             _pursue(search, state, prior, effort)
