@@ -91,8 +91,8 @@ class ActiveQueries(PromptAttack):
             raise ConfigError(f"attack.norm={norm:g} is out of range: use more than 0 and less than 6e4 (fp16)")
         if stealth not in list(AuditLevel):
             raise ConfigError(f"attack.stealth={stealth} is unknown: use one of {', '.join(AuditLevel)}")
-        if not 0 <= repeats <= queries:
-            raise ConfigError(f"attack.repeats={repeats} is out of range: give 0 to attack.queries={queries}")
+        if repeats < 0:
+            raise ConfigError(f"attack.repeats={repeats} is out of range: give 0 or more")
         if repeats and stealth != AuditLevel.NONE:
             raise ConfigError(
                 f"attack.repeats={repeats} breaks the schedule that attack.stealth={stealth} keeps: give 0"
@@ -102,7 +102,7 @@ class ActiveQueries(PromptAttack):
         self._norm = norm
         self._stealth = stealth
         self._fallback = fallback
-        self._repeats = repeats
+        self._repeats = min(repeats, queries)
 
     def fit(self, public: Public) -> None:
         """Take in public knowledge.

@@ -97,7 +97,7 @@ def test_a_component_of_ones_own_brings_its_bibliography(tmp_path: Path, capsys:
         (["defense=sdm"], "unknown defense 'sdm': did you mean 'smd'?"),
         (["defense=smd,sdm"], "unknown defense 'sdm'"),
         (["defense"], "'defense' lacks its value"),
-        (["defense.mechanism=[", "defense=dp_text"], "no viable alternative at input"),
+        (["defense.mechanism=[", "defense=dp_text"], "cannot be read: write"),
         (["attack=random", "attack.nothing=1"], "unknown key 'attack.nothing'"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
