@@ -196,19 +196,32 @@ def _attempt(
     deduced = sum(len(c) == 1 for c in state)
     scored = sum(table.size if ids is None else len(ids) for ids in among)
     search = Search(kept, rows, sound, effort, rng, scored=scored, flops=_screening(seen, scored))
-    peeled = 0
-    if sound and not search.explained:
-        with stages.timed("peeling"):
-            fewer = _peel(search, root, state, seen, table)
-            peeled = length - deduced if search.explained else sum(len(c) == 1 for c in fewer) - deduced
-        if seen.precision < _BLURRED and fewer is not state and not search.explained:
-            with stages.timed("pursuit"):
-                search.start(fewer, None)  # what is few may lack a true token: the rest of the budget is for all
+    settled = _peeled_first(search, root, state, seen, table, stages) if sound and not search.explained else deduced
+    peeled = settled - deduced if search.explained else 0
     if not search.explained:
         with stages.timed("pursuit"):
             _pursue(search, state, prior, effort)
     stages.tokens = {"deduction": deduced, "peeling": peeled, "pursuit": length - deduced - peeled}
     return _Attempt(search, root, deduced)
+
+
+def _peeled_first(
+    search: Search,
+    root: list[Candidates],
+    state: list[Candidates],
+    seen: Measurements,
+    table: LayerTable,
+    stages: Stages,
+) -> int:
+    """Peel, and start once among the few that this leaves, which may lack a true token; how many places it settled."""
+    with stages.timed("peeling"):
+        fewer = _peel(search, root, state, seen, table)
+    if search.explained:
+        return len(state)
+    if seen.precision < _BLURRED and fewer is not state:
+        with stages.timed("pursuit"):
+            search.start(fewer, None)
+    return sum(len(c) == 1 for c in fewer)
 
 
 def _peel(
