@@ -13,9 +13,9 @@ from smd_research.core.cell import COMPONENTS, OPTIONAL, Cell, component_name, p
 from smd_research.core.errors import RecordError
 from smd_research.metrics import CARDS, Estimate
 from smd_research.records.options import option_columns
-from smd_research.records.packing import packed
+from smd_research.records.packing import packed, record_at
 from smd_research.records.record import Record, Status
-from smd_research.records.store import Store, read
+from smd_research.records.store import Store
 
 DESIGN = (
     *(column for part in (*COMPONENTS, *OPTIONAL) for column in (part, f"{part}_params")),
@@ -104,10 +104,10 @@ def with_options(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def readable(folders: Iterable[Path]) -> Iterator[Record]:
-    """The records of folders; corrupt ones are left out with a :class:`CorruptRecordWarning` that names them."""
+    """The records of folders, or of places in packed files; of corrupt ones a :class:`CorruptRecordWarning` warns."""
     for folder in folders:
         try:
-            yield read(folder)
+            yield record_at(folder)
         except RecordError as error:
             warnings.warn(str(error), CorruptRecordWarning, stacklevel=1)
 
@@ -133,11 +133,11 @@ def read_record(frame: pd.DataFrame, cell: str) -> Record:
     Raises:
         RecordError: when it has become unreadable since it was loaded.
     """
-    return read(folder_of(frame, cell))
+    return record_at(folder_of(frame, cell))
 
 
 def folder_of(frame: pd.DataFrame, cell: str) -> Path:
-    """The folder of a cell of a frame, by its id."""
+    """The folder of a cell of a frame, or its place in a packed file, by its id."""
     return Path(str(frame.loc[frame["id"] == cell, "path"].iloc[0]))
 
 

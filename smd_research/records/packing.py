@@ -6,6 +6,7 @@ Nothing is lost and nothing rewritten, so that checksums hold and a cell unpacke
 import io
 import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import pyarrow as pa
@@ -15,7 +16,7 @@ from smd_research.core.errors import RecordError
 from smd_research.records.folders import replace_folder
 from smd_research.records.record import Record
 from smd_research.records.schema import FILES, SchemaError, parsed
-from smd_research.records.store import Store, printable
+from smd_research.records.store import Store, printable, read
 
 Row = tuple[str, Mapping[str, bytes]]
 """The name of a record's folder, and its files by name."""
@@ -123,13 +124,38 @@ def packed_rows(path: Path) -> Iterator[Row]:
 
 
 def checked(path: Path, name: str, contents: Mapping[str, bytes]) -> Record:
-    """The record of a row of a packed file.
+    """The record of a row of a packed file; its path is ``FILE/NAME``, where :func:`record_at` finds it again.
 
     Raises:
         RecordError: when it does not hold together; the message names file and record.
     """
     try:
-        return parsed(Path(name), contents)
+        return parsed(path / Path(name).name, contents)
     except Exception as error:  # whatever a damaged file makes a parser do, the record is what is wrong
         what = str(error) if isinstance(error, SchemaError) else f"{type(error).__name__}: {error}"
         raise RecordError(f"{path}: its record {printable(name)} is corrupt: {printable(what)}") from error
+
+
+def record_at(path: Path) -> Record:
+    """The record of a folder, or of a name in a packed file: where a frame says that a cell lies.
+
+    Raises:
+        RecordError: there is none, or it does not hold together.
+    """
+    file = path.parent
+    if not file.is_file():
+        return read(path)
+    try:
+        there = file.stat()
+    except OSError as error:
+        raise RecordError(f"cannot read {file}: {error.strerror or error}") from error
+    held = _by_name(file, there.st_mtime_ns, there.st_size)
+    if path.name not in held:
+        raise RecordError(f"{file} holds no record {path.name}: it was packed anew since this was read")
+    return checked(file, path.name, held[path.name])
+
+
+@lru_cache(maxsize=1)
+def _by_name(path: Path, _changed: int, _size: int) -> Mapping[str, Mapping[str, bytes]]:
+    """A packed file, read once for all of its records that are asked for in a row."""
+    return dict(packed_rows(path))

@@ -17,8 +17,8 @@ from typing import Any, Literal
 
 from smd_research.core.errors import RecordError
 from smd_research.metrics import CARDS
+from smd_research.records.packing import record_at
 from smd_research.records.record import Status
-from smd_research.records.store import read
 from smd_research.reports.comparing import Met, compare_pairs
 from smd_research.reports.gaps import gaps
 from smd_research.reports.points import Point, Series, Where, matched, rest
@@ -182,7 +182,7 @@ def better(points: Sequence[Point], of: Series, than: Where) -> Finding:
     pairs = list(matched(points, of, Series(of.quantity, than)))
     if not pairs:
         return NOT_YET
-    met = [Met.of(read(Path(one.folder)), read(Path(other.folder)), (one, other)) for one, other in pairs]
+    met = [Met.of(record_at(Path(one.folder)), record_at(Path(other.folder)), (one, other)) for one, other in pairs]
     if why := next((why for pair in met if (why := pair.obstacle(of.quantity))), ""):
         raise RecordError(why)
     found = compare_pairs(met, [of.quantity])

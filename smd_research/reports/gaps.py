@@ -14,7 +14,7 @@ from statistics import fmean
 from smd_research.core.errors import RecordError
 from smd_research.metrics import CARDS, PairedMean, paired_mean
 from smd_research.records.items import Item
-from smd_research.records.store import read
+from smd_research.records.packing import record_at
 from smd_research.reports.comparing import Met
 from smd_research.reports.points import Point, Series, Where, matched, rest
 
@@ -59,7 +59,7 @@ def gaps(found: Sequence[Point], of: Series, than: Where) -> list[Gap]:
 def _gap(pairs: Sequence[tuple[Point, Point]], metric: str) -> Gap:
     texts: dict[object, list[float]] = defaultdict(list)
     for one, other in pairs:
-        met = Met.of(read(Path(one.folder)), read(Path(other.folder)), (one, other))
+        met = Met.of(record_at(Path(one.folder)), record_at(Path(other.folder)), (one, other))
         if why := met.obstacle(metric):
             raise RecordError(why)
         for flip in met.valued(metric):

@@ -38,7 +38,7 @@ class Point:
         status: how the cell ended.
         reason: why it is not ok.
         design: the cell's; empty for a bench.
-        folder: of its record, where its prompts are; empty where there is none.
+        folder: of its record, or its place in a packed file, where its prompts are; empty where there is none.
     """
 
     labels: Labels

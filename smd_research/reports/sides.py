@@ -11,8 +11,8 @@ import pandas as pd
 from smd_research.core.errors import RecordError
 from smd_research.records.frame import frame_of, records_in
 from smd_research.records.options import Label
+from smd_research.records.packing import record_at
 from smd_research.records.record import Record, Status
-from smd_research.records.store import read
 from smd_research.reports.designs import tell_apart
 from smd_research.reports.points import Point, Where, fits, points, rest
 from smd_research.reports.render import numbers
@@ -40,9 +40,9 @@ class Cells:
 
     @classmethod
     def of(cls, source: Source) -> "Cells":
-        """The cells of a frame, whose folders are read when their prompts are asked for, or of records at hand."""
+        """The cells of a frame, whose records are read when their prompts are asked for, or of records at hand."""
         if isinstance(source, pd.DataFrame):
-            return cls(points(source.drop_duplicates("id")), _read_folder)
+            return cls(points(source.drop_duplicates("id")), _read)
         records = {record.cell.id: record for record in source}
         return cls(points(frame_of(records.values()).drop_duplicates("id")), lambda point: records[point.id])
 
@@ -184,11 +184,12 @@ def _unlike(sides: tuple[Side, Side]) -> RecordError:
     )
 
 
-def _read_folder(point: Point) -> Record:
-    if not Path(point.folder).is_dir():
-        where = "give its records, as of records_in(FILE), or unpack them with smd unpack"
-        raise RecordError(f"{point.folder or point.id} is no folder here, and a frame holds no prompts: {where}")
-    return read(Path(point.folder))
+def _read(point: Point) -> Record:
+    place = Path(point.folder)
+    if not place.is_dir() and not place.parent.is_file():
+        where = "give its records, as of records_in(FILE), or load the file or folder that has them now"
+        raise RecordError(f"{point.folder or point.id} is not here, and a frame holds no prompts: {where}")
+    return record_at(place)
 
 
 def _folder(point: Point) -> str:

@@ -7,7 +7,8 @@ import pytest
 from made_records import make_cell, make_record
 
 from smd_research.core.errors import RecordError
-from smd_research.records import Status, Store, load, pack, packed, unpack
+from smd_research.records import Status, Store, load, pack, packed, read_record, unpack
+from smd_research.records.packing import record_at
 
 CELLS = [make_cell(seed=seed) for seed in range(3)]
 
@@ -42,6 +43,24 @@ def test_a_packed_file_is_loaded_as_a_folder_is(store: Store, file: Path) -> Non
     rows = [frame.drop(columns="path") for frame in (load(store.results_dir), load(file))]
     pd.testing.assert_frame_equal(*rows)
     assert [record.cell.id for record in packed(file)] == [folder.name[-16:] for folder in store.paths()]
+
+
+def test_a_record_is_read_where_a_frame_says_that_it_lies(store: Store, file: Path) -> None:
+    frame = load(file)
+    for cell in CELLS:
+        lying, held = store.lookup(cell), read_record(frame, cell.id)
+        assert lying is not None
+        assert (held.path, held.metrics) == (file / f"{cell.readable}-{cell.id}", lying.metrics)
+        pd.testing.assert_frame_equal(held.items, lying.items)
+    pack(store.paths()[:1], file)
+    with pytest.raises(RecordError, match=r"holds no record .*: it was packed anew"):
+        record_at(file / store.paths()[1].name)
+
+
+def test_a_name_in_a_packed_file_leads_nowhere_else(store: Store, file: Path) -> None:
+    name = store.paths()[1].name
+    strange = changed(file, folder=f"../../{name}")
+    assert strange / name in [record.path for record in packed(strange)]
 
 
 def test_packing_again_gives_the_same_file(store: Store, file: Path, tmp_path: Path) -> None:
