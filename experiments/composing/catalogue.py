@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 _VALUE = re.compile(r"^(\w+):\s*(.*?)\s*(?:(?<=\s)#\s*(.*))?$")
-_APART = ("_target_", "defaults", "version", "later", "unchanged", "takes", "only", "needs", "cites")
+_APART = ("_target_", "defaults", "version", "later", "unchanged", "changed", "takes", "only", "needs", "cites")
 """Keys of a component's file that are no options."""
 
 

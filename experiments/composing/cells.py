@@ -39,8 +39,9 @@ def plan(values: Mapping[str, Any], choices: Mapping[str, Any], overrides: Seque
     """
     kinds = COMPONENTS if values.get("task") is None else (*COMPONENTS, *OPTIONAL)
     parts: dict[str, dict[str, Any]] = {kind: values[kind] for kind in kinds}
+    chosen = {kind: str(choices.get(kind, "none")) for kind in kinds}
     held: dict[str, Any] = {
-        **{kind: named(counted_options(parts[kind]), str(choices.get(kind, "none"))) for kind in kinds},
+        **{kind: named(counted_options(parts[kind]), chosen[kind]) for kind in kinds},
         **sizes(values, parts.get("task")),
     }
     cell = Cell(
@@ -49,7 +50,7 @@ def plan(values: Mapping[str, Any], choices: Mapping[str, Any], overrides: Seque
         dtype=values["dtype"],
         wire_dtype=values["wire_dtype"],
         transport=values["transport"],
-        versions=versions(parts),
+        versions=versions(parts, chosen),
         device=values["device"],
         command=command_of(overrides),
     )
@@ -72,10 +73,10 @@ def command_of(overrides: Sequence[str]) -> str:
     return " ".join(["smd run", *(shlex.quote(word) for word in overrides if not word.startswith("results_dir="))])
 
 
-def versions(parts: Mapping[str, Mapping[str, Any]]) -> dict[str, int]:
+def versions(parts: Mapping[str, Mapping[str, Any]], chosen: Mapping[str, str]) -> dict[str, int]:
     """The version of each part that states one; of a task only above 1, so that records from before keep their ids."""
-    found = {kind: version_of(parts[kind]) for kind in ("defense", "attack")}
-    task = version_of(parts.get("task", {}))
+    found = {kind: version_of(parts[kind], chosen) for kind in ("defense", "attack")}
+    task = version_of(parts.get("task", {}), chosen)
     return found | ({"task": task} if task > 1 else {})
 
 

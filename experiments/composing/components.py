@@ -19,6 +19,12 @@ all among them is of the version before, so that its records keep their ids too:
     version: 2
     unchanged: { noise: [0.0], reply: [mga, mg] }
 
+``changed`` lists, part by part, beside which options of theirs alone the last raise changed a number; beside any other
+the cell is of the version before::
+
+    version: 3
+    changed: { defense: [dp_hidden, split_denoise] }
+
 ``takes`` says what a value may be beside its type, which is the constructor's annotation
 (:mod:`experiments.composing.values`); ``only`` when an option counts: where it does not, a word that sets it is left
 out and said; ``needs`` what goes together (:mod:`experiments.composing.conditions`); ``cites`` the papers that it comes
@@ -32,7 +38,8 @@ from experiments.composing.conditions import Condition
 from smd_research.core.cell import plain
 from smd_research.core.errors import ConfigError
 
-NOTES = ("version", "later", "unchanged", "takes", "only", "needs", "cites")
+NOTES = ("version", "later", "unchanged", "changed", "takes", "only", "needs", "cites")
+NO_PARTS: Mapping[str, str] = {}
 
 
 def options_of(node: Mapping[str, Any]) -> dict[str, Any]:
@@ -55,8 +62,12 @@ def conditions(said: str | Sequence[str]) -> list[Condition]:
     return [Condition.of(one) for one in ([said] if isinstance(said, str) else said)]
 
 
-def version_of(node: Mapping[str, Any]) -> int:
+def version_of(node: Mapping[str, Any], beside: Mapping[str, str] = NO_PARTS) -> int:
     """The version of a component with its options as they are; 1 where it states none.
+
+    Args:
+        node: the component's.
+        beside: what the cell chose of its parts, by part.
 
     Raises:
         ConfigError: it is not a whole number of 1 or more, or ``unchanged`` names something that is no option.
@@ -66,7 +77,9 @@ def version_of(node: Mapping[str, Any]) -> int:
         raise ConfigError(f"{node.get('_target_')}: version is a whole number of 1 or more, not {stated}")
     unchanged = _noted(node, "unchanged")
     as_before = bool(unchanged) and all(plain(node[key]) in plain(values) for key, values in unchanged.items())
-    return stated - 1 if as_before else stated
+    changed: Mapping[str, Sequence[str]] = node.get("changed") or {}
+    elsewhere = bool(beside) and any(beside[part] not in names for part, names in changed.items())
+    return stated - 1 if as_before or elsewhere else stated
 
 
 def _noted(node: Mapping[str, Any], note: str) -> Mapping[str, Any]:

@@ -43,6 +43,13 @@ def test_a_raise_that_changed_nothing_for_some_options_leaves_their_version() ->
         version_of({**node, "unchanged": {"denominatr": [1]}})
 
 
+def test_a_raise_that_changed_numbers_beside_some_parts_alone_leaves_the_version_elsewhere() -> None:
+    node = {**OLD, "version": 3, "changed": {"defense": ["dp_hidden"]}}
+    assert version_of(node, {"defense": "dp_hidden", "attack": "none"}) == 3
+    assert version_of(node, {"defense": "split", "attack": "none"}) == 2
+    assert version_of(node) == 3
+
+
 def test_notes_never_reach_a_constructor() -> None:
     kept = {key: value for key, value in NEW.items() if key != "reply"}
     assert str(build(kept)) == "3/4"
