@@ -17,12 +17,15 @@ PAGE = Path(__file__).with_name("run-times.md")
 UNKNOWN = "not measured"
 
 SAMPLES = {
-    "smd run experiment=demo": SAMPLE,
-    "smd run experiment=confidential_prompting": SAMPLE / "confidential_prompting",
+    "smd table table=attacks_vs_defenses n_prompts=4": SAMPLE,
+    "smd run experiment=confidential_prompting n_prompts=4": SAMPLE / "confidential_prompting",
     "smd table table=weight_decomposition": SAMPLE / "weight_decomposition",
     "smd table table=keyed_shaking": SAMPLE / "keyed_shaking",
 }
-"""Commands whose records are committed, some of them with fewer prompts; each record says what its phases took."""
+"""Commands that make the cells of which the records are committed; each record says what its phases took."""
+
+ATTACK = ("time (s a prompt)", "attack (s a prompt)", "attack (s)", "time (s)", "audit (s)")
+"""Columns in which reference tables show what an attack took."""
 
 HEAD = """\
 # Run times
@@ -30,15 +33,17 @@ HEAD = """\
 <!-- Written by docs/run_times.py from committed records: edit that, not this. -->
 
 What was recorded on {machine}, one thread a party, without an accelerator. Seconds of different machines are never
-compared: these say which commands are for a coffee and which for a night. "{unknown}" means that no committed record
-holds the figure. A command that is given again takes seconds, since every cell is known; `experiment=smoke` cuts any of
-them down to seconds, to see that it runs.
+compared: these say which commands are for a coffee and which for a night. "{unknown}" means that neither a sample nor a
+table of the reference shows the figure. A command that is given again takes seconds, since every cell is known;
+`experiment=smoke` cuts any of them down to seconds, to see that it runs.
 """
 
 COMMANDS = """\
 ## Commands whose records are committed
 
-Seconds in which cells were observed, attacked and scored; loading is extra.
+Seconds in which cells were observed, attacked and scored; loading is extra. Cells to which an attack does not apply
+take none and are not counted. The records are those of `results/sample`; each names the versions of its components,
+some of them older ones.
 """
 
 PHASES = """\
@@ -50,8 +55,8 @@ From table `shaking_phases`: implanting is the user's work, tuning and inference
 TABLES = """\
 ## Tables
 
-What the attacks of the reference took, summed over its prompts; observing, training and timing come on top. The small
-size of a table is made for an hour on two cores, `size=full` for a night or an accelerator.
+What the attacks of the reference took, summed over its prompts and seeds; observing, training and timing come on top.
+The small size of a table is made for an hour on two cores, `size=full` for a night or an accelerator.
 """
 
 BENCHES = """\
@@ -88,7 +93,7 @@ def command_rows() -> Iterator[list[str]]:
 
 
 def bench_rows() -> Iterator[list[str]]:
-    """Every bench: the work that its recorded medians and repetitions add up to, where they are times."""
+    """Every bench, and how many rows the reference has of it."""
     names = {path.stem for path in (ROOT / "experiments" / "benches").glob("*.py") if not path.stem.startswith("_")}
     for name in sorted(names - {"case", "measuring"}):
         path = REFERENCE / "bench" / f"{name}.json"
@@ -109,15 +114,13 @@ def table_rows() -> Iterator[list[str]]:
 
 
 def attack_seconds(path: Path) -> float | None:
-    """Seconds of attack over all rows of a reference table: a mean a prompt times prompts, or a figure a cell."""
+    """Seconds of attack over all rows of a reference table: a mean times the prompts or seeds that it is of."""
     with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    for column, per_prompt in (("time (s a prompt)", True), ("attack (s a prompt)", True), ("attack (s)", False)):
-        if rows and column in rows[0]:
-            known = [row for row in rows if _number(row[column]) is not None]
-            counts = [_number(row[f"{column} n"]) or 1 if per_prompt else 1 for row in known]
-            return sum((_number(row[column]) or 0) * n for row, n in zip(known, counts, strict=True)) if known else None
-    return None
+    column = next((column for column in ATTACK if rows and column in rows[0]), None)
+    found = [(_number(row[column]), _number(row[f"{column} n"])) for row in rows] if column else []
+    known = [(mean, n) for mean, n in found if mean is not None and n is not None]
+    return sum(mean * n for mean, n in known) if known else None
 
 
 def phase_rows() -> Iterator[list[str]]:
