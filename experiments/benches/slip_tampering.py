@@ -80,7 +80,7 @@ def _refused(deployment: SlipDeployment, replies: Iterator[Reply] | Sequence[Rep
 def tamperings(
     replies: Sequence[Reply], exposed: Mapping[int, Exposed], field: Field, errors: int, rng: np.random.Generator
 ) -> dict[str, Iterator[Reply]]:
-    """Wrong replies by kind (notes on arXiv 2510.24999, section 7.4, reconstructed), addressed as they should be.
+    """Wrong replies by kind (ours: of arXiv 2510.24999 the abstract alone was read), addressed as they should be.
 
     ``element``: a random error at a random element of a random reply. Of every reply, once: ``offset``: a random
     constant on all elements; ``zeros``; ``replay``: the first reply of the same product; ``swapped``: the product with

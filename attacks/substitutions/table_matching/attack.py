@@ -1,4 +1,4 @@
-"""Match the shaken table to the public one: the cloud always holds both (``mechanisms.table_matching``)."""
+"""Match the shaken table to the public one: the cloud always holds both (``mechanisms.embedding_matching``)."""
 
 from collections.abc import Sequence
 from typing import ClassVar

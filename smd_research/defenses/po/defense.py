@@ -1,9 +1,10 @@
 """Prompt Obfuscation (PO; arXiv 2409.19134 v1-v4, dropped in v5) on top of secure multi-party decoding.
 
 The provider decodes ``lambda + 1`` streams at once: the authentic prompt and virtual ones, whose secret spans are fakes
-that the model finds about as likely (Greedy Quantized Sampling, ``mechanisms.quantised_sampling``). All streams look
-alike in messages, sizes and schedule; which one is authentic is uniform, and only the user knows. It caps what an
-attacker gains who reads every stream's prompt: which is real stays open, up to the posterior that the fakes leave.
+that the model finds about as likely (Greedy Quantized Sampling, ``mechanisms.decoys.quantised_sampling``, which says
+what is reconstructed). All streams look alike in messages, sizes and schedule; which one is authentic is uniform, and
+only the user knows. It caps what an attacker gains who reads every stream's prompt: which is real stays open, up to the
+posterior that the fakes leave.
 """
 
 import time

@@ -1,7 +1,7 @@
 """The device in ``boundary`` visibility: it runs the exposed model in the clear and asks for the secret part's share.
 
 It sees the plain input and the plain output of every secret product, which gives the secret part away to whoever solves
-for it (notes on arXiv 2407.10886, section 3.5); a labelled option, to measure just that.
+for it (``k_pair_regression``); a labelled option, to measure just that.
 """
 
 from collections.abc import Sequence

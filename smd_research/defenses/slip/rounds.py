@@ -1,6 +1,6 @@
 """A round of the protocol at the trusted side: encode, mask, ask, check, unmask, add the secret part.
 
-Section 3.2 of the notes on arXiv 2407.10886 and 2510.24999 (reconstructed; the papers' protocol text was out of reach):
+Reconstructed from the abstracts of arXiv 2407.10886 and 2510.24999 (the papers' protocol text was out of reach):
 
     x~ = round(a / step) + r mod p   ->   y~ = W_exposed x~ mod p   ->   s^T y~ = q^T x~ mod p ?
     z  = lift(y~ - c) step scale + left (right a) + bias

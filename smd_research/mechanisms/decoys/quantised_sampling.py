@@ -44,7 +44,7 @@ every ``r``; so is the chance that narrower bins failed; and for ``grid`` ``R_b 
 tries, with the class mass ``p_b(class)`` estimated from the drawn paths (by ``sample``) or from the prompts at hand (by
 ``weigh``: the mean of ``1/mass`` over paths of the class is ``1/p(class)``).
 
-What the bins give. The notes' bound looks at the prior only: where every token has a ratio of at least ``1 - epsilon``
+What the bins give. A bound that looks at the prior only: where every token has a ratio of at least ``1 - epsilon``
 to the secret's, ``pi_real <= 1/(1 + lambda (1-epsilon)^T)`` for ``T`` secret tokens (``rel``, ``grid``; not ``abs``,
 whose bin holds tokens however small their probability). That is all an attacker knows only where ``Q`` does not depend
 on ``r``. With ``grid`` everyone in a cell sees the same cell: secret and fakes are independent draws of one law given
