@@ -66,6 +66,7 @@ class Canaries(GuaranteeAttack):
                 found.n,
                 exact=False,
                 advantage=(found.advantage, found.advantage_low, found.advantage_high),
+                ceiling=found.ceiling,
             )
         ]
 

@@ -19,6 +19,8 @@ class ClaimAudit:
         advantage: of who guesses which of two inputs it was: share right minus share wrong, and its 95 % interval; None
             where nobody guesses.
         differing: share of pairs of inputs whose possible outputs differ; None where no such share was looked for.
+        ceiling: the most that could have been measured, by a game that was won every time: no claim from there on can
+            be refuted.
     """
 
     claim: str
@@ -30,10 +32,18 @@ class ClaimAudit:
     exact: bool = True
     advantage: tuple[float, float, float] | None = None
     differing: float | None = None
+    ceiling: float = math.inf
+
+    @property
+    def tested(self) -> bool:
+        """False of a game that could not have refuted the claim, whatever the mechanism is."""
+        return self.claimed < self.ceiling
 
     @property
     def verdict(self) -> str:
-        """``holds``, or ``misses`` and by how much; of a bound, ``not refuted`` or ``refuted``."""
+        """``holds``, or ``misses`` and by how much; of a bound, ``not refuted``, ``not tested`` or ``refuted``."""
+        if self.holds and not self.tested:
+            return f"not tested: such a game shows {self.ceiling:.3g} at most"
         if self.holds:
             return "holds" if self.exact else "not refuted"
         over = self.measured - self.claimed

@@ -17,6 +17,11 @@ MEASURED_EPSILON = Card(
     "of the same pairs: exact where outputs can be counted, else a lower bound; absent where nothing bounds it",
 )  # fmt: skip
 
+MEASURABLE_EPSILON = Card(
+    "measurable_epsilon", "measurable epsilon", "privacy", "", "higher", "", None, "known",
+    "the most that the audit could have measured, of a game that is always won: it tests no claim from there on",
+)  # fmt: skip
+
 CLAIM_HOLDS = Card.known("claim_holds", "claim holds", "1 where what is measured is no more than what is claimed")
 
 CLAIM_EXACT = Card.known("claim_exact", "exact", "1 where the measured epsilon is exact, 0 where it is a lower bound")
@@ -38,6 +43,7 @@ def audit_metrics(audit: ClaimAudit) -> dict[str, Estimate]:
     found = {
         "claimed_epsilon": audit.claimed,
         "measured_epsilon": audit.measured,
+        "measurable_epsilon": audit.ceiling,
         "claim_holds": float(audit.holds),
         "claim_exact": float(audit.exact),
         "support_differs": math.nan if audit.differing is None else audit.differing,

@@ -20,3 +20,11 @@ from smd_research.core.claim_audit import ClaimAudit
 )
 def test_verdicts(measured: float, holds: bool, exact: bool, said: str) -> None:
     assert ClaimAudit("epsilon", 1.0, measured, holds, "somehow", 3, exact).verdict == said
+
+
+@pytest.mark.parametrize(("claimed", "tested"), [(1.0, True), (4.0, False), (math.inf, False)])
+def test_a_claim_that_no_such_game_could_refute_is_not_called_tested(claimed: float, tested: bool) -> None:
+    audit = ClaimAudit("epsilon", claimed, 0.5, True, "a game", 100, exact=False, ceiling=4.0)
+    assert audit.tested is tested
+    assert audit.verdict == ("not refuted" if tested else "not tested: such a game shows 4 at most")
+    assert ClaimAudit("epsilon", 3.0, 4.0, False, "a game", 100, exact=False, ceiling=4.0).verdict == "refuted by 1"

@@ -98,6 +98,17 @@ def test_random_lists_miss_and_by_how_much(epsilon: float) -> None:
     assert found.differing == pytest.approx(1.0, abs=0.01)
 
 
+def test_a_game_says_what_it_could_have_shown() -> None:
+    """A thousand draws of two tokens that are always told apart show 4.8 nats at most: no claim of more is tested."""
+    apart = EmbeddingSpace.of(np.array([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0]]), (2,))
+    _, small = audited(NoisyNearestChannel(apart, 2.0), 2_000)
+    _, large = audited(NoisyNearestChannel(apart, 100.0), 2_000)
+    assert small.tested
+    assert (large.claimed, large.holds) == (200.0, True)
+    assert large.measured == pytest.approx(large.ceiling, rel=0.01)
+    assert large.verdict == "not tested: such a game shows 4.79 at most"
+
+
 class _WithoutHalf(ExponentialChannel):
     """Leaves out the factor one half."""
 

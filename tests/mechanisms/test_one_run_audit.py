@@ -5,7 +5,12 @@ import pytest
 from scipy.stats import binom
 
 from smd_research.core.errors import ConfigError
-from smd_research.mechanisms.privacy.one_run_audit import audit_canaries, epsilon_at_least, one_run_p_value
+from smd_research.mechanisms.privacy.one_run_audit import (
+    audit_canaries,
+    epsilon_at_least,
+    most_measurable,
+    one_run_p_value,
+)
 from smd_research.mechanisms.privacy.randomised_response import RandomisedResponse
 
 
@@ -61,6 +66,21 @@ def test_delta_only_weakens() -> None:
     plain, slack, more = (one_run_p_value(100, 80, 75, 1.0, delta) for delta in (0.0, 1e-5, 1e-3))
     assert plain < slack < more
     assert one_run_p_value(10, 10, 10, 1.0, 0.5) == 1
+
+
+def test_a_game_that_is_won_every_time_measures_its_ceiling() -> None:
+    coins = np.random.default_rng(4).permutation(np.arange(512) < 256)
+    for delta in (0.0, 1e-6, 1e-3):
+        audit = audit_canaries(coins, coins.astype(float), 1.0, delta)
+        assert audit.measured == pytest.approx(audit.ceiling)
+        assert audit.ceiling == most_measurable(512, delta)
+
+
+def test_a_delta_near_one_in_as_many_canaries_leaves_nothing_to_refute() -> None:
+    """A kept promise may then tell 128 of 512 at once in one run of 120, which a careful bound must allow for."""
+    assert most_measurable(512, 512**-1.1) < 1.4
+    assert 4.5 < most_measurable(512, 1e-6) <= most_measurable(512, 0.0)
+    assert most_measurable(2048, 1e-6) > most_measurable(512, 1e-6)
 
 
 def test_what_makes_no_audit_is_refused() -> None:

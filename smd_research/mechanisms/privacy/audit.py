@@ -159,10 +159,12 @@ class PairBound:
     Attributes:
         epsilon_lower: with the stated confidence, the mechanism's epsilon on this pair is at least this.
         claimed: what the promise allows on this pair.
+        ceiling: what samples that tell the two apart without fail would have shown: no larger claim can be refuted.
     """
 
     epsilon_lower: float
     claimed: float
+    ceiling: float
 
     @property
     def refuted(self) -> bool:
@@ -192,7 +194,9 @@ def pair_lower_bound(
         _directed_bound(scores, neighbour_scores, delta, error),
         _directed_bound(-neighbour_scores, -scores, delta, error),
     )
-    return PairBound(max(0.0, *bounds), claimed)
+    held = len(scores) - len(scores) // 2, len(neighbour_scores) - len(neighbour_scores) // 2
+    ceiling = max(_log_ratio(n, n, 0, m, delta, error) for n, m in (held, held[::-1]))
+    return PairBound(max(0.0, *bounds), claimed, ceiling)
 
 
 def _directed_bound(first: Floats, second: Floats, delta: float, error: float) -> float:

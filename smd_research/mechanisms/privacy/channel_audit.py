@@ -203,6 +203,7 @@ def _closest(channel: NoisyNearestChannel, rng: np.random.Generator, inputs: int
         f"distinguishing game, at least at {CONFIDENCE:.1%} confidence",
         draws,
         exact=False,
+        ceiling=bound.ceiling,
     )
 
 
@@ -225,4 +226,5 @@ def _random_lists(channel: RandomListChannel, rng: np.random.Generator, inputs: 
         draws,
         exact=False,
         differing=float(differing),
+        ceiling=bound.ceiling,
     )

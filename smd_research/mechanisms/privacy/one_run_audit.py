@@ -6,6 +6,7 @@ Under epsilon-DP the number of right guesses among ``r`` is at most what ``r`` c
 """
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -40,6 +41,7 @@ class CanaryAudit:
         advantage: of an attacker who guesses all: share right minus share wrong.
         advantage_low: lower end of its 95 % interval.
         advantage_high: upper end.
+        ceiling: what guesses that are all right would have measured: no claim from there on can be refuted.
     """
 
     claimed: float
@@ -52,6 +54,7 @@ class CanaryAudit:
     advantage: float
     advantage_low: float
     advantage_high: float
+    ceiling: float
 
     @property
     def holds(self) -> bool:
@@ -92,7 +95,23 @@ def audit_canaries(
     right = int(truth[order[:half]].sum() + (~truth[order[half:]]).sum())
     low, high = (2 * end - 1 for end in _proportion(right, n))
     measured, guesses, hits = best
-    return CanaryAudit(claimed, delta, measured, confidence, n, guesses, hits, 2 * right / n - 1, low, high)
+    ceiling = most_measurable(n, delta, confidence)
+    return CanaryAudit(claimed, delta, measured, confidence, n, guesses, hits, 2 * right / n - 1, low, high, ceiling)
+
+
+@cache
+def most_measurable(canaries: int, delta: float, confidence: float = 0.95) -> float:
+    """Epsilon that guesses that are all right would measure: no game of so many canaries refutes a larger claim.
+
+    A delta near one in as many canaries leaves hardly anything to measure, whatever the model tells.
+
+    Args:
+        canaries: how many.
+        delta: of the promise.
+        confidence: of the bound.
+    """
+    guesses = (int(canaries * inside) + int(canaries * outside) for inside, outside in GUESSED)
+    return max(epsilon_at_least(canaries, n, n, delta, (1 - confidence) / len(GUESSED)) for n in guesses)
 
 
 def epsilon_at_least(canaries: int, guesses: int, right: int, delta: float, error: float) -> float:
