@@ -140,6 +140,13 @@ class _HalfTheNoise(MahalanobisChannel):
         return super().standard_noise(count, width, rng) / 2
 
 
+class _ScaledForAnother(NoisyNearestChannel):
+    """Noise of the right law, at an epsilon of its own."""
+
+    def noise(self, count, rng):  # type: ignore[no-untyped-def]
+        return super().noise(count, rng) / 2
+
+
 def _flawed() -> list[TokenChannel]:
     words, sets = channel("santext_plus"), channel("custext", SETS, 3.0)
     assert isinstance(words, SensitiveWordsChannel)
@@ -150,7 +157,20 @@ def _flawed() -> list[TokenChannel]:
         _SimilarityBeyondOne(space(), 3.0, sets.size, sets.sets),
         _RadiusOfEachCoordinate(space(), 6.0),
         _HalfTheNoise(space(), 6.0),
+        _ScaledForAnother(space(), 6.0),
     ]
+
+
+@pytest.mark.parametrize("mechanism", ["dchi", "mahalanobis"])
+def test_what_is_audited_is_what_is_drawn(mechanism: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A game on outputs alone would not see a tenth of the noise: nearly every token survives either way."""
+    here = channel(mechanism, epsilon=45.0)
+    assert isinstance(here, NoisyNearestChannel)
+    right = type(here).noise
+    monkeypatch.setattr(NoisyNearestChannel, "noise", lambda self, count, rng: right(self, count, rng) / 10)
+    drawn = here.sample(np.repeat(here.space.private_ids, 20), generator(0, "drawn"))
+    assert (drawn == np.repeat(here.space.private_ids, 20)).mean() > 0.99
+    assert not audited(here)[0].holds
 
 
 @pytest.mark.parametrize("flawed", _flawed(), ids=lambda one: type(one).__name__.strip("_"))

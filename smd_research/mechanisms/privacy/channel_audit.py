@@ -184,10 +184,10 @@ def _groups(members: Ids) -> tuple[Ids, Ids]:
 
 
 def _noise(channel: NoisyNearestChannel, rng: np.random.Generator, draws: int) -> ClaimAudit:
-    """The law of the noise where it has to be radial."""
+    """The law of what is added to rows, where it has to be radial."""
     width = channel.space.width
     count = max(2_000, min(draws, 2_000_000 // width))
-    noise = channel.whitened(channel.standard_noise(count, width, rng)) / channel.epsilon
+    noise = channel.whitened(channel.noise(count, rng))
     return radial_law("noise of density exp(-epsilon * norm)", noise, channel.epsilon)
 
 

@@ -25,9 +25,12 @@ class NoisyNearestChannel(TokenChannel):
         array = self.space.check(ids)
         sanitised = array.copy()
         private = np.flatnonzero(self.space.is_private[array])
-        noise = self.standard_noise(len(private), self.space.width, rng) / self.epsilon
-        sanitised[private] = self.space.nearest(self.space.rows[array[private]] + noise)
+        sanitised[private] = self.space.nearest(self.space.rows[array[private]] + self.noise(len(private), rng))
         return sanitised
+
+    def noise(self, count: int, rng: np.random.Generator) -> Floats:
+        """What is added to rows, ``[count, width]``."""
+        return self.standard_noise(count, self.space.width, rng) / self.epsilon
 
     def standard_noise(self, count: int, width: int, rng: np.random.Generator) -> Floats:
         """Noise at epsilon one, ``[count, width]``; any other epsilon divides it."""
