@@ -22,7 +22,8 @@ class Guarantee:
         sensitivity: how far neighbours lie apart in what is noised.
         clip: the norm that bounds it.
         composition: what a whole prompt of ``n`` units costs, in words.
-        unit_epsilon: the most that replacing one unit by any other costs; None where nothing bounds it.
+        unit_epsilon: the most that replacing one unit by any other costs, whatever the others are; None where nothing
+            bounds it, and where units share one mechanism, so that several of them cost more than the sum.
         support: which outputs are possible, and whether that depends on the input.
         assumptions: what has to hold besides.
         verified: the test or audit that would refute the claim.
@@ -45,7 +46,7 @@ class Guarantee:
     source: str = ""
 
     def of_text(self, units: int) -> float:
-        """Epsilon of a text of so many units by basic composition; infinite where nothing bounds one of them.
+        """Epsilon of a text of so many units by basic composition; infinite where ``unit_epsilon`` is None.
 
         Args:
             units: of which it consists, 0 or more; delta adds up with them.
@@ -55,7 +56,8 @@ class Guarantee:
     def __str__(self) -> str:
         delta = f", delta={self.delta:g}" if self.delta else ""
         whole = self.of_text(_UNITS)
-        text = f"; {_UNITS} of them at most {whole:.4g} by basic composition" if whole < math.inf else ""
+        beside = f" at delta={_UNITS * self.delta:g}" if self.delta else ""
+        text = f"; {_UNITS} of them at most {whole:.4g}{beside} by basic composition" if whole < math.inf else ""
         return f"{self.notion}: epsilon={self.epsilon:g}{delta} per {self.unit}; {self.composition}{text}"
 
 

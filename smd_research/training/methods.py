@@ -198,8 +198,11 @@ class Private(Tuning):
             adjacency="a text more or less in the set that is tuned on",
             sensitivity=self.clip,
             clip=self.clip,
-            composition=f"all {steps} steps together, whatever the text's length",
-            unit_epsilon=epsilon,
+            composition=(
+                f"all {steps} steps together, whatever the text's length; k texts at once cost k*{epsilon:.4g}, at a "
+                f"delta more than e^((k-1)*{epsilon:.4g}) times as large"
+            ),
+            unit_epsilon=None,
             support="the same for every set of texts",
             assumptions=(
                 f"Poisson samples at rate {spent.rate:.4g}, noise multiplier {spent.noise_multiplier:.4g}, composed by "

@@ -16,5 +16,10 @@ def test_what_a_text_costs_is_said_beside_what_a_unit_costs() -> None:
     assert "16" not in str(Guarantee(notion="none", unit="token", epsilon=3.0))
 
 
+def test_deltas_add_up_as_well_and_are_said() -> None:
+    text = str(Guarantee(notion="LDP", unit="token", epsilon=0.5, delta=1e-5, unit_epsilon=0.5))
+    assert text.endswith("16 of them at most 8 at delta=0.00016 by basic composition")
+
+
 def test_what_nothing_bounds_costs_without_end() -> None:
     assert math.isinf(Guarantee(notion="none", unit="token", epsilon=3.0).of_text(1))

@@ -1,5 +1,6 @@
 """DP-SGD clips the right gradients, samples as its accountant supposes, and goes on after a kill with equal results."""
 
+import math
 from dataclasses import fields, replace
 from functools import cache
 from pathlib import Path
@@ -281,6 +282,14 @@ def test_what_is_promised_names_unit_noise_and_who_composed() -> None:
     assert "Poisson samples at rate 0.25" in promise.assumptions
     assert "composed by prv" in promise.assumptions
     assert asked.guarantee(64, 5).epsilon < promise.epsilon
+
+
+def test_texts_of_one_run_are_not_composed_as_if_each_had_its_own() -> None:
+    """A group of k texts costs k epsilon at a delta of more than e to the (k - 1) epsilon times one text's."""
+    promise = replace(SGD, epsilon=8.0).guarantee(64, SGD.steps)
+    assert promise.of_text(16) == math.inf
+    assert "basic composition" not in str(promise)
+    assert "k texts at once" in promise.composition
 
 
 def test_values_out_of_range_are_refused(tmp_path: Path) -> None:
