@@ -1,5 +1,6 @@
 """How a model is tuned: every parameter, LoRA adapters or the head alone, with DP-SGD or not; and on which machine."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -63,8 +64,14 @@ class Tuning(ABC):
             raise ConfigError("tuning: pooling is last or mean, head is linear or words")
         if self.patience is not None and self.patience < 1:
             raise ConfigError(f"tuning.patience={self.patience}: one or more, or null for none")
-        if self.clip <= 0:
-            raise ConfigError(f"tuning.clip={self.clip:g} is out of range: it must be positive")
+        for name, value, inside, words in (
+            ("clip", self.clip, self.clip > 0, "it must be positive"),
+            ("learning_rate", self.learning_rate, 0 < self.learning_rate < math.inf, "it must be positive and finite"),
+            ("warmup", self.warmup, 0 <= self.warmup <= 1, "a share lies between 0 and 1"),
+            ("weight_decay", self.weight_decay, 0 <= self.weight_decay < math.inf, "it is 0 or more, and finite"),
+        ):
+            if not inside:
+                raise ConfigError(f"tuning.{name}={value:g} is out of range: {words}")
         if self.label_epsilon is not None:
             check_epsilon(self.label_epsilon, "tuning.label_epsilon")
 
@@ -91,11 +98,22 @@ class Lora(Tuning):
         rank: of the adapters.
         alpha: their scale is ``alpha / rank``.
         dropout: of their input.
+
+    Raises:
+        ConfigError: for a value out of range; and as ``Tuning``.
     """
 
     rank: int
     alpha: float
     dropout: float
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.rank < 1 or not 0 < self.alpha < math.inf or not 0 <= self.dropout < 1:
+            raise ConfigError(
+                "tuning: rank is 1 or more, alpha positive and finite, dropout 0 or more and below 1, not "
+                f"{self.rank}, {self.alpha:g} and {self.dropout:g}"
+            )
 
     def adapt(self, model: PreTrainedModel) -> Restore:
         model.requires_grad_(False)
@@ -155,6 +173,8 @@ class Private(Tuning):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_epsilon(self.epsilon, "tuning.epsilon")
+        if not self.clip < math.inf:
+            raise ConfigError(f"tuning.clip={self.clip:g} clips nothing: noise has to hide a text's whole gradient")
         if self.delta is not None and not 0 < self.delta < 1:
             raise ConfigError(f"tuning.delta={self.delta:g} is out of range: it lies between 0 and 1")
 

@@ -1,5 +1,6 @@
 """How a small masked language model is trained: what decides it, apart from what does it."""
 
+import math
 from dataclasses import dataclass
 
 from smd_research.core.errors import ConfigError
@@ -41,5 +42,7 @@ class ReaderRecipe:
             raise ConfigError(f"defense.reader_tokens={self.shape.tokens} is out of range: at least {SHORTEST}")
         if self.shape.width % self.shape.heads:
             raise ConfigError(f"defense.reader_width={self.shape.width} is no multiple of {self.shape.heads} heads")
-        if self.learning_rate <= 0:
-            raise ConfigError(f"defense.reader_learning_rate={self.learning_rate:g} is out of range: above 0")
+        if not 0 < self.learning_rate < math.inf:
+            raise ConfigError(
+                f"defense.reader_learning_rate={self.learning_rate:g} is out of range: above 0, and finite"
+            )

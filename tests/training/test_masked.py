@@ -1,5 +1,7 @@
 """A masked model learns to read what stands in a place, and is trained once."""
 
+import math
+
 import pytest
 import torch
 
@@ -48,6 +50,7 @@ def test_the_same_request_is_trained_once_and_leaves_the_generator_alone(bundle:
         (ReaderShape(18, 1, 4, 8), {}, "no multiple of 4"),
         (ReaderShape(16, 0, 4, 8), {}, "at least 1"),
         (ReaderShape(16, 1, 4, 8), {"learning_rate": 0.0}, "reader_learning_rate=0"),
+        (ReaderShape(16, 1, 4, 8), {"learning_rate": math.nan}, "reader_learning_rate=nan"),
     ],
 )
 def test_a_recipe_out_of_range_is_refused(shape: ReaderShape, changed: dict[str, float], message: str) -> None:

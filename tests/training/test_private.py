@@ -299,10 +299,20 @@ def test_values_out_of_range_are_refused(tmp_path: Path) -> None:
         ({"delta": 0.0}, "tuning.delta=0 .*between 0 and 1"),
         ({"delta": 1.0}, "tuning.delta=1 .*between 0 and 1"),
         ({"clip": 0.0}, "tuning.clip=0 .*positive"),
+        ({"clip": math.nan}, "tuning.clip=nan .*positive"),
+        ({"clip": math.inf}, "tuning.clip=inf clips nothing"),
+        ({"learning_rate": -1.0}, "tuning.learning_rate=-1 .*positive and finite"),
+        ({"learning_rate": math.inf}, "tuning.learning_rate=inf .*positive and finite"),
+        ({"warmup": 1.5}, "tuning.warmup=1.5 .*between 0 and 1"),
+        ({"warmup": math.nan}, "tuning.warmup=nan .*between 0 and 1"),
+        ({"weight_decay": -0.1}, "tuning.weight_decay=-0.1 .*0 or more"),
         ({"label_epsilon": 0.0}, "tuning.label_epsilon=0 .*positive"),
     ):
         with pytest.raises(ConfigError, match=said):
             replace(SGD, **wrong)  # type: ignore[arg-type]
+    for adapters in ({"rank": 0}, {"alpha": 0.0}, {"alpha": math.nan}, {"dropout": 1.0}):
+        with pytest.raises(ConfigError, match="tuning: rank is 1 or more"):
+            replace(LORA, **adapters)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=r"tuning.batch=65: .* 64 texts"):
         run(tmp_path, replace(SGD, batch=65))
     with pytest.raises(ConfigError, match=r"trainer.devices=2: .*one device"):
