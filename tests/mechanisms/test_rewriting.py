@@ -120,6 +120,14 @@ def test_the_claim_holds_with_the_clip_and_is_missed_without(bundle: Bundle, rea
     assert measured > 10
 
 
+def test_a_text_that_passes_whole_is_certain(bundle: Bundle, reader: PairReader) -> None:
+    """Special tokens alone, or with ``keep=public`` a text of frequent ones: nothing of it was drawn."""
+    for made in (masked(bundle, reader, 5.0, passed=(7, 8)), sampling(bundle, 5.0)):
+        text = (0, 7, 8) if isinstance(made, MaskedRewriter) else (0,)
+        assert made.rewrite(text, np.random.default_rng(0)) == list(text)
+        assert made.log_likelihood(torch.tensor([text, text]), text).tolist() == [0.0, 0.0]
+
+
 def test_an_audit_names_the_largest_ratio(bundle: Bundle) -> None:
     made, texts = sampling(bundle, 5.0), torch.tensor([TEXT, (0, 50, 51, 52, 53, 54)])
     laws = made.log_laws(texts, TEXT)

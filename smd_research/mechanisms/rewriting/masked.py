@@ -65,7 +65,7 @@ class MaskedRewriter(Rewriter):
             self.reader.one_masked(*some)
             for some in zip(torch.split(rows, _ROWS), torch.split(asked, _ROWS), strict=True)
         ]
-        return torch.cat(found).view(len(texts), len(places), -1)
+        return torch.cat(found).view(len(texts), len(places), self.vocab)
 
     def _check(self, length: int) -> None:
         if length > self.reader.shape.tokens:
