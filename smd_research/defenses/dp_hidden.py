@@ -38,6 +38,7 @@ from smd_research.defenses.tunable import Tunable, TunablePrepared, VectorCode
 from smd_research.mechanisms.privacy.embedding_space import EmbeddingSpace, Floats
 from smd_research.mechanisms.privacy.gaussian import (
     CALIBRATIONS,
+    UNITS,
     Calibration,
     GaussianMechanism,
     Unit,
@@ -190,6 +191,8 @@ class DpHidden(Tunable):
             raise ConfigError(f"defense.mechanism={mechanism} is unknown: use one of {', '.join(MECHANISMS)}")
         if calibration not in CALIBRATIONS:
             raise ConfigError(f"defense.calibration={calibration} is unknown: use one of {', '.join(CALIBRATIONS)}")
+        if self.unit not in UNITS:
+            raise ConfigError(f"defense.unit={unit} is unknown: use one of {', '.join(UNITS)}")
         if mechanism == "dchi" and (layer > 0 or self.unit != "token"):
             raise ConfigError(
                 f"defense.mechanism=dchi promises nothing at layer {layer} with unit={self.unit}: only a row of the "

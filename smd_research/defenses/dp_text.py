@@ -31,7 +31,7 @@ from smd_research.mechanisms.privacy.channels import (
     token_epsilons,
 )
 from smd_research.mechanisms.privacy.customised_sets import Mapping
-from smd_research.mechanisms.privacy.embedding_space import Scale
+from smd_research.mechanisms.privacy.embedding_space import SCALES, Scale
 from smd_research.mechanisms.privacy.random_lists import released_divisor
 from smd_research.mechanisms.privacy.survival import check_share, token_frequencies
 from smd_research.mechanisms.privacy.token_channel import TokenChannel
@@ -140,6 +140,8 @@ class DpText(Tunable):
     ) -> None:
         if mechanism not in TOKEN_MECHANISMS:
             raise ConfigError(f"defense.mechanism={mechanism} is unknown: use one of {', '.join(TOKEN_MECHANISMS)}")
+        if space not in SCALES:
+            raise ConfigError(f"defense.space={space} is unknown: use one of {', '.join(SCALES)}")
         if epsilon is None and survival is None:
             raise ConfigError("dp_text needs defense.epsilon=E, or defense.survival=S (a share between 0 and 1)")
         if epsilon is not None:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,7 @@ from smd_research.core.errors import ConfigError, RefusedError
 Floats = npt.NDArray[np.float64]
 Ids = npt.NDArray[np.int64]
 Scale = Literal["unit", "raw"]
+SCALES: tuple[Scale, ...] = get_args(Scale)
 
 # Rows of distances held at once: 4 Mi float64 entries are 32 MiB, 85 rows of a table of 49,152 tokens.
 _CHUNK_ENTRIES = 1 << 22
@@ -57,8 +58,8 @@ class EmbeddingSpace:
             ConfigError: on an unknown scale, a table with non-finite entries, a public id outside the vocabulary, or
                 fewer than two private tokens.
         """
-        if scale not in ("unit", "raw"):
-            raise ConfigError(f"unknown embedding scale {scale!r}: choose 'unit' or 'raw'")
+        if scale not in SCALES:
+            raise ConfigError(f"unknown embedding scale {scale!r}: choose {' or '.join(SCALES)}")
         if isinstance(table, torch.Tensor):
             rows = table.detach().to("cpu", torch.float64, copy=True).numpy()
         else:

@@ -19,6 +19,7 @@ from smd_research.core.errors import ConfigError
 from smd_research.core.guarantee import Guarantee
 
 Unit = Literal["token", "sequence"]
+UNITS: tuple[Unit, ...] = get_args(Unit)
 Calibration = Literal["corrected", "released"]
 CALIBRATIONS: tuple[Calibration, ...] = get_args(Calibration)
 
@@ -128,8 +129,8 @@ class GaussianMechanism:
     calibration: Calibration = "corrected"
 
     def __post_init__(self) -> None:
-        if self.unit not in ("token", "sequence"):
-            raise ConfigError(f"unknown unit {self.unit!r}: choose 'token' or 'sequence'")
+        if self.unit not in UNITS:
+            raise ConfigError(f"unknown unit {self.unit!r}: choose {' or '.join(UNITS)}")
         if self.calibration not in CALIBRATIONS:
             raise ConfigError(f"unknown calibration {self.calibration!r}: choose {' or '.join(CALIBRATIONS)}")
         if not 0 < self.clip < math.inf:
