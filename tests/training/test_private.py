@@ -4,6 +4,7 @@ import math
 from dataclasses import fields, replace
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -151,6 +152,30 @@ def test_what_a_text_does_to_a_step_is_bounded_by_the_clip() -> None:
     five, six = summed(5), summed(6)
     assert float((six - five).norm()) == pytest.approx(clip, rel=1e-2)
     gradients.remove()
+
+
+def test_a_step_has_the_noise_and_the_clip_that_the_accountant_supposes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What reaches AdamW: noise of multiplier times clip on the sum, and of a text no more than the clip."""
+    module, clip, multiplier, batch = adapted(SGD), 1e-3, 2.0, 8
+    learner = PrivateLearner(module, Spending(multiplier, 0.25, 1e-3, "prv"), clip, batch)
+    noisy = learner.configure_optimizers()["optimizer"]
+    seen: list[Tensor] = []
+    monkeypatch.setattr(
+        noisy.original_optimizer, "step", lambda *_: seen.append(torch.cat([p.grad.flatten() for p in noisy.params]))
+    )
+    monkeypatch.setattr(learner, "optimizers", lambda: SimpleNamespace(optimizer=noisy, step=noisy.step))
+    monkeypatch.setattr(learner, "lr_schedulers", lambda: SimpleNamespace(step=lambda: None))
+    monkeypatch.setattr(learner, "manual_backward", torch.autograd.backward)
+    some, one = texts(6, 0), texts(1, 1)
+    first, last = some.batch(np.arange(4)), some.batch(np.arange(4, 6))
+    for sample in ([], [first, last], [first, last, one.batch(np.arange(1))]):
+        torch.manual_seed(0)
+        learner.training_step(sample)
+    learner.release()
+    nobody, others, more = seen
+    assert float(nobody.std()) == pytest.approx(multiplier * clip / batch, rel=0.02)
+    assert float((more - others).norm()) == pytest.approx(clip / batch, rel=1e-2)
+    assert float((others - nobody).norm()) <= 6 * clip / batch
 
 
 @given(texts_=st.integers(50, 400), rate=st.floats(0.05, 0.6), seed=st.integers(0, 5))
