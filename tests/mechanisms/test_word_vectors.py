@@ -123,6 +123,20 @@ def test_unknown_tokens_pass_where_they_are_declared_public(embedded: Bundle, tm
     assert audit_log_ratio(channel).holds
 
 
+def test_the_promise_counts_the_tokens_that_pass_for_want_of_a_vector(embedded: Bundle, tmp_path: Path) -> None:
+    path = str(written(tmp_path / "v.txt"))
+    passing, drawn = (
+        DpText(epsilon=3.0, vectors_path=path, unknown=policy).prepare(embedded) for policy in ("public", "uniform")
+    )
+    assert passing.guarantee is not None
+    assert drawn.guarantee is not None
+    private = len(passing.channel.space.private_ids)
+    missing = len(DpText(epsilon=3.0).channel(embedded).space.private_ids) - private
+    assert missing > 1000 > private
+    assert f"{missing} of {embedded.geometry.vocab} tokens have no vector and pass" in passing.guarantee.assumptions
+    assert " pass: nothing" not in drawn.guarantee.assumptions
+
+
 @pytest.mark.parametrize("mechanism", ["santext", "dchi", "custext"])
 def test_a_text_with_unknown_tokens_is_refused(embedded: Bundle, tmp_path: Path, mechanism: str) -> None:
     path = str(written(tmp_path / "v.txt"))

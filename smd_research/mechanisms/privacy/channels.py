@@ -1,13 +1,14 @@
 """A token channel from its public parameters: the same for the client that uses it and the attacker that knows it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from smd_research.core.errors import ConfigError
+from smd_research.core.guarantee import Guarantee
 from smd_research.mechanisms.privacy.customised_sets import (
     MAPPINGS,
     CustomisedChannel,
@@ -149,11 +150,31 @@ def with_unknown(channel: TokenChannel, unknown_ids: Ids, unknown: Unknown | Non
     return UniformUnknown(channel.space, channel.epsilon, inner=channel, unknown_ids=unknown_ids)
 
 
+def promise(public: TokenChannelParameters, channel: TokenChannel, bundle: Bundle) -> Guarantee:
+    """What a channel promises, with the number of tokens that pass for want of a vector.
+
+    Args:
+        public: the parameters of the channel.
+        channel: which they describe.
+        bundle: the model.
+    """
+    found = channel.guarantee()
+    if public.unknown != "public":
+        return found
+    passing = channel.vocab_size - len(channel.space.private_ids) - len(_public_ids(bundle))
+    added = f"{passing} of {channel.vocab_size} tokens have no vector and pass: nothing protects them"
+    return replace(found, assumptions=f"{found.assumptions}; {added}")
+
+
 def bundle_space(bundle: Bundle, scale: Scale = "unit") -> EmbeddingSpace:
     """The metric space of a model: its input embedding, with special tokens and padding rows declared public."""
+    return EmbeddingSpace.of(bundle.embedding, _public_ids(bundle), scale)
+
+
+def _public_ids(bundle: Bundle) -> list[int]:
     vocab = bundle.geometry.vocab
     padding = range(min(len(bundle.tokenizer), vocab), vocab)
-    return EmbeddingSpace.of(bundle.embedding, sorted({*(i for i in bundle.special_ids if i < vocab), *padding}), scale)
+    return sorted({*(i for i in bundle.special_ids if i < vocab), *padding})
 
 
 def counts_frequencies(mechanism: str, options: TokenOptions = DEFAULTS) -> bool:
