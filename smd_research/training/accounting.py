@@ -50,7 +50,7 @@ class Spending:
 
 
 def usual_delta(texts: int) -> float:
-    """A delta well below one in as many as there are texts: ``n ** -1.1``, where nothing else is asked for."""
+    """A delta below one in as many as there are texts, half of it at a thousand: ``n ** -1.1``."""
     return 1 / math.pow(max(texts, 2), 1.1)
 
 
