@@ -8,8 +8,13 @@ import hashlib
 
 import numpy as np
 
+_HASHED = 2**16
+"""Numbers below it are told apart by four bytes of their hash; of a hundred thousand, two would not be."""
+
 
 def _key(name: str | int) -> int:
+    if isinstance(name, int) and name >= _HASHED:
+        return 2**32 + name  # no hash is as large
     return int.from_bytes(hashlib.sha256(str(name).encode()).digest()[:4], "big")
 
 
