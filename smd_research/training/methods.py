@@ -109,6 +109,10 @@ class Lora(Tuning):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not self.freeze_table:
+            raise ConfigError(
+                "tuning.freeze_table=false: adapters leave the table as it is; take tuning=full to train it"
+            )
         if self.rank < 1 or not 0 < self.alpha < math.inf or not 0 <= self.dropout < 1:
             raise ConfigError(
                 "tuning: rank is 1 or more, alpha positive and finite, dropout 0 or more and below 1, not "

@@ -198,6 +198,11 @@ def test_operations_are_counted_by_hand() -> None:
     assert training_flops(model(), 0, 10) == 40 * matrices
 
 
+def test_adapters_that_would_leave_the_table_free_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"tuning\.freeze_table=false: adapters leave the table"):
+        replace(LORA, freeze_table=False)
+
+
 def test_values_out_of_range_are_refused(tmp_path: Path) -> None:
     for wrong in ({"steps": 0}, {"checks": 99}, {"batch": 0}, {"pooling": "max"}, {"head": "none"}, {"patience": 0}):
         with pytest.raises(ConfigError, match="tuning"):
