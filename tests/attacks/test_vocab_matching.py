@@ -12,6 +12,8 @@ from attacks.base import Attack, Public
 from attacks.baselines.prior import Prior
 from attacks.baselines.random import Random
 from attacks.prompts.vocab_matching.attack import VocabMatching
+from attacks.prompts.vocab_matching.evidence import ScaledEvidence
+from attacks.prompts.vocab_matching.noisy_states import MISFIT, NoisyStateSearch
 from smd_research.boundary import AdversaryView, Boundary
 from smd_research.core.errors import ConfigError
 from smd_research.core.wrapper import Wrapper
@@ -24,6 +26,8 @@ from smd_research.defenses.split import PERMUTATIONS, Split
 from smd_research.defenses.split_denoise import SplitDenoise
 from smd_research.mechanisms.privacy.gaussian import GaussianParameters
 from smd_research.models import Bundle, sources
+from smd_research.models.extension import ExtensionEngine
+from smd_research.models.token_lens import states_after
 
 TOKENS, NOISED = 24, 12
 TRIALS = 8
@@ -258,6 +262,20 @@ def test_a_shortlist_that_lacks_the_token_is_left_where_no_noise_explains_it(
         guess = attack.recover(deployment.boundary.view(deployment.shows), np.random.default_rng(0))
     assert guess.ids == secret.ids
     assert guess.spent.candidates >= 200 * (NOISED - 1)
+
+
+def test_what_was_tried_in_vain_is_no_evidence(embedded: Bundle, corpus: tuple[tuple[int, ...], ...]) -> None:
+    """Where no candidate at all explains the noise, the sums carried on are those of the reading, not of the trials."""
+    (secret,) = tokenised(generate("mixed", "validation", 1, 0), embedded.tokenizer, NOISED, 0)
+    public = Public(embedded, "dp_hidden", (), corpus)
+    states = states_after(embedded, 1, [torch.tensor(secret.ids)])[0].flip(-1)
+    evidence = ScaledEvidence(sigma=1e-3, mean=1.0, spread=0.1)
+    search = NoisyStateSearch(public, ExtensionEngine(embedded, 1), evidence, beam=1, shortlist=80, inverse=None)
+    guess = search.recover(states, {})
+    own = states_after(embedded, 1, [torch.tensor(guess.ids)])[0]
+    assert evidence.misfit > MISFIT
+    assert float(evidence._along) == pytest.approx(float((own * states).sum()), rel=1e-3)
+    assert float(evidence._energy) == pytest.approx(float(own.square().sum()), rel=1e-3)
 
 
 def test_a_shortlist_of_one_is_refused() -> None:

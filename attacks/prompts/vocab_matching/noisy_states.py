@@ -7,6 +7,7 @@ propose the candidates whose states are computed.
 """
 
 from collections.abc import Mapping
+from copy import copy
 
 import torch
 from torch import Tensor
@@ -142,9 +143,10 @@ class NoisyStateSearch:
         shortlist = self._expected + self._alike
         most = min(WIDER * shortlist, len(log_prior))
         order = self._inverse.nearest(state, most) if self._inverse else log_prior.topk(most).indices
+        trial = copy(self._evidence)  # what is only tried must not stand in for the proposals
         for batch in self._engine.in_batches(order, shortlist):
-            gains = self._evidence.gain(self._engine.extend(prefix, batch).hidden.float()[None], state)[0]
-            if self._evidence.misfit <= MISFIT:
+            gains = trial.gain(self._engine.extend(prefix, batch).hidden.float()[None], state)[0]
+            if trial.misfit <= MISFIT:
                 return batch[gains.argmax()][None]
         return None
 
