@@ -10,14 +10,15 @@ import torch
 from attacks.base import Attack, Public
 from attacks.prompts.bayes_token import BayesToken
 from attacks.prompts.bayes_token.attack import Lattice, _best
-from attacks.prompts.bayes_token.context import MOST, Context, Pairs, weights
 from attacks.prompts.nearest_token import NearestToken
 from attacks.prompts.vocab_matching.attack import VocabMatching
+from attacks.text_context import MOST, Context, Pairs, weights
 from smd_research.boundary import AdversaryView, Boundary
 from smd_research.core.errors import ConfigError, NotApplicableError
 from smd_research.core.guess import Guess
 from smd_research.core.seeds import generator
 from smd_research.data.prompts import Prompt
+from smd_research.data.reference import PythonReference
 from smd_research.data.synthetic import generate
 from smd_research.data.tokenise import prompts as tokenised
 from smd_research.defenses.base import Defense, PublicText
@@ -210,6 +211,16 @@ def test_noised_embeddings(embedded: Bundle, secrets: list[Prompt], corpus: Corp
     assert accuracy(guesses(VocabMatching(), public, views), secrets) > accuracy(near, secrets)
     public, views = observe(DpHidden(epsilon=1e4), embedded, secrets[:4], corpus)
     assert accuracy(guesses(NearestToken(), public, views), secrets[:4]) == 1.0
+
+
+def test_text_that_the_model_does_not_know_is_read_with_public_text_of_its_kind(embedded: Bundle) -> None:
+    """A language model alone misleads there: with it, less is read than the nearest rows say."""
+    manual = PythonReference()
+    secrets = tokenised(manual.documents("evaluation", 12, 0), embedded.tokenizer, 24, 0)
+    corpus = tuple(one.ids for one in tokenised(manual.documents("train", 128, 0), embedded.tokenizer, 96, 0))
+    public, views = observe(DpHidden(survival=0.5), embedded, secrets, corpus)
+    near = accuracy(guesses(NearestToken(), public, views), secrets)
+    assert accuracy(guesses(VocabMatching(), public, views), secrets) > near + 0.05
 
 
 @pytest.mark.parametrize(("defense", "reason"), [(Split(1), "of layer 1"), (Split(0, "sequence"), "permute=sequence")])

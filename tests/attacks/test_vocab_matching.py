@@ -14,6 +14,7 @@ from attacks.baselines.random import Random
 from attacks.prompts.vocab_matching.attack import VocabMatching
 from attacks.prompts.vocab_matching.evidence import ScaledEvidence
 from attacks.prompts.vocab_matching.noisy_states import MISFIT, NoisyStateSearch
+from attacks.text_context import Context
 from smd_research.boundary import AdversaryView, Boundary
 from smd_research.core.errors import ConfigError
 from smd_research.core.wrapper import Wrapper
@@ -183,7 +184,7 @@ def test_noise_of_known_scale_is_searched_with_the_language_model(
         for view, prompt in zip(views, secrets, strict=True):
             states = view.messages[0][1].hidden  # type: ignore[attr-defined]
             noisy = states + sigma * torch.randn(states.shape, generator=generator)
-            guess = attack._search(noisy, {})
+            guess = attack._search(noisy, {}, Context(embedded, corpus))
             hits.append(_hits(guess.ids, prompt.ids))
         scores[share] = np.mean(hits)
     assert scores[0.5] > 0.9
@@ -267,10 +268,10 @@ def test_a_shortlist_that_lacks_the_token_is_left_where_no_noise_explains_it(
 def test_what_was_tried_in_vain_is_no_evidence(embedded: Bundle, corpus: tuple[tuple[int, ...], ...]) -> None:
     """Where no candidate at all explains the noise, the sums carried on are those of the reading, not of the trials."""
     (secret,) = tokenised(generate("mixed", "validation", 1, 0), embedded.tokenizer, NOISED, 0)
-    public = Public(embedded, "dp_hidden", (), corpus)
     states = states_after(embedded, 1, [torch.tensor(secret.ids)])[0].flip(-1)
     evidence = ScaledEvidence(sigma=1e-3, mean=1.0, spread=0.1)
-    search = NoisyStateSearch(public, ExtensionEngine(embedded, 1), evidence, beam=1, shortlist=80, inverse=None)
+    context, engine = Context(embedded, corpus), ExtensionEngine(embedded, 1)
+    search = NoisyStateSearch(context, engine, evidence, beam=1, shortlist=80, inverse=None)
     guess = search.recover(states, {})
     own = states_after(embedded, 1, [torch.tensor(guess.ids)])[0]
     assert evidence.misfit > MISFIT

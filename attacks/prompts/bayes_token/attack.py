@@ -4,9 +4,8 @@
 unigram frequencies of a public corpus: no context-free attack does better on average (Tong et al., NAACL 2025).
 ``beam`` reads what stands before as well: it carries the likeliest last tokens from left to right,
 ``sum_t log p(y_t|x_t) + log p(x_t|x_<t)``, with the public language model and the public corpus as the prior
-(:mod:`attacks.prompts.bayes_token.context`). Readings that end in the same token are joined, and at each place it takes
-the token that has most of their probability, forwards and backwards: that recovers more tokens than the likeliest
-whole text.
+(:mod:`attacks.text_context`). Readings that end in the same token are joined, and at each place it takes the token that
+has most of their probability, forwards and backwards: that recovers more tokens than the likeliest whole text.
 """
 
 from collections.abc import Sequence
@@ -17,7 +16,7 @@ import torch
 from torch import Tensor
 
 from attacks.base import PromptAttack, Public
-from attacks.prompts.bayes_token.context import Context
+from attacks.text_context import Context
 from smd_research.boundary import AdversaryView
 from smd_research.boundary.messages import PromptIds
 from smd_research.core.errors import ConfigError, NotApplicableError
@@ -75,9 +74,7 @@ class BayesToken(PromptAttack):
         self._channel = channel
         vocab = public.bundle.geometry.vocab
         counts = token_frequencies(public.corpus, vocab) + 1.0
-        opening = token_frequencies([document[:1] for document in public.corpus], vocab) + counts / counts.sum()
         self._unigram = np.log(counts / counts.sum())
-        self._opening = np.log(opening / opening.sum())
         if self._mode == "beam":
             self._context = Context(public.bundle, public.corpus, self._lm_share)
 
@@ -123,12 +120,11 @@ class BayesToken(PromptAttack):
             before: public tokens that the language model reads first.
         """
         bundle = self.public.bundle
-        opening = torch.from_numpy(self._opening).float().to(bundle.device)
         model = LanguagePrior(bundle)
         for token in before:
             model.step(torch.tensor([token], device=bundle.device))
         lattice = Lattice(torch.zeros(1, device=bundle.device))
-        prior = opening.unsqueeze(0)
+        prior = self._context.opening.to(bundle.device)[None]
         forwards = 0
         for position in range(len(likelihood)):
             arrived = torch.logsumexp(lattice.totals[:, None] + prior, dim=0)

@@ -9,11 +9,11 @@ explains, so that no threshold has to be tuned per layer or scheme. (The gap alo
 order: a word that comes again further on is already much nearer to its later row than any other word.) Rows in secret
 order are matched to the nearest unused one, features in secret order by their sorted values, without the lens.
 
-Where the defense adds noise of a public law, distances become log likelihoods of that law, joined with the language
-model's, and a beam carries the alternatives: Gaussian noise on clipped rows or on a message clipped as a whole, whose
-factor is not known; radial noise on embeddings, as it should be drawn and as it was released; and what is left of a row
-that was clipped after the noise, its direction. Where the client sends what a public release makes of its states, so do
-candidates.
+Where the defense adds noise of a public law, distances become log likelihoods of that law, joined with what language
+model and public text expect, and a beam carries the alternatives: Gaussian noise on clipped rows or on a message
+clipped as a whole, whose factor is not known; radial noise on embeddings, as it should be drawn and as it was released;
+and what is left of a row that was clipped after the noise, its direction. Where the client sends what a public release
+makes of its states, so do candidates.
 """
 
 from collections.abc import Mapping
@@ -30,6 +30,7 @@ from attacks.prompts.vocab_matching.linear_inverse import LinearInverse
 from attacks.prompts.vocab_matching.noisy_states import NoisyStateSearch
 from attacks.prompts.vocab_matching.public_states import PublicStates
 from attacks.prompts.vocab_matching.row_order import states_after_first_block
+from attacks.text_context import Context
 from smd_research.boundary import AdversaryView
 from smd_research.boundary.messages import HiddenStates
 from smd_research.core.errors import ConfigError
@@ -54,7 +55,7 @@ class VocabMatching(PromptAttack):
         gap: accept when the best distance is below ``gap`` times the second best (of different tokens).
         beam: hypotheses carried where states are noisy.
         shortlist: candidates whose states are computed for each of them, below a noisy embedding: two fifths resemble
-            the state, the language model expects the rest. At the embedding all are scored.
+            the state, the prior expects the rest. At the embedding all are scored.
 
     Raises:
         ConfigError: for a shortlist of fewer than two.
@@ -81,6 +82,7 @@ class VocabMatching(PromptAttack):
         self._release = release_of(public.parameters)
         self._rounding = max(ROUNDING[DTYPES[cut.wire_dtype]], ROUNDING[public.bundle.dtype])
         self._engine = ExtensionEngine(public.bundle, self._layer)
+        self._context = Context(public.bundle, public.corpus) if self._release.noisy else None
         self._public_states = None
         # to guess how much was clipped of a message, and below the embedding to propose candidates
         if (self._scaled or (self._release.noisy and self._layer > 0)) and public.corpus:
@@ -95,8 +97,8 @@ class VocabMatching(PromptAttack):
     def recover(self, view: AdversaryView, rng: np.random.Generator) -> Guess:
         states = view.of(HiddenStates)[0].hidden.to(self.public.bundle.device, torch.float32)
         known = view.wrapper.known(len(states))
-        if self._release.noisy:
-            return self._search(states, known)
+        if self._context is not None:
+            return self._search(states, known, self._context)
         self._engine.spent = Spent()
         sort = self._features_permuted
         if self._ordered_by_contexts:
@@ -106,7 +108,7 @@ class VocabMatching(PromptAttack):
         search = ExactStateSearch(self.public.bundle, self._engine, matching, self._proposals, self._lens)
         return search.recover(states.sort(-1).values if sort else states, known)
 
-    def _search(self, states: Tensor, known: Mapping[int, int]) -> Guess:
+    def _search(self, states: Tensor, known: Mapping[int, int], context: Context) -> Guess:
         """Noisy states: a beam in place of exact matching."""
         evidence: NoisyEvidence = RowEvidence(self._release.log_density)
         seen, table, inverse = self._public_states, self.public.bundle.embedding, None
@@ -118,5 +120,5 @@ class VocabMatching(PromptAttack):
                 inverse = LinearInverse(seen, table, sigma, factor)
         elif seen:
             inverse = LinearInverse(seen, table, release=self._release)
-        search = NoisyStateSearch(self.public, self._engine, evidence, self._beam, self._shortlist, inverse)
+        search = NoisyStateSearch(context, self._engine, evidence, self._beam, self._shortlist, inverse)
         return search.recover(states, known)

@@ -1,9 +1,9 @@
 """Hidden states under noise of a public law: maximum a posteriori by beam search.
 
-A hypothesis scores ``log p(prefix) + sum_t log p(s_t | h_t)``, with the public language model as the prior and the
-defense's own channel as the likelihood (the idea of BeamClean, arXiv 2505.13758, carried to any layer). At the
-embedding every vocabulary entry is scored from one table; deeper, the language model and a linear inverse of the blocks
-propose the candidates whose states are computed.
+A hypothesis scores ``log p(prefix) + sum_t log p(s_t | h_t)``, with the public language model and the public text as
+the prior (:mod:`attacks.text_context`) and the defense's own channel as the likelihood (the idea of BeamClean, arXiv
+2505.13758, carried to any layer). At the embedding every vocabulary entry is scored from one table; deeper, the prior
+and a linear inverse of the blocks propose the candidates whose states are computed.
 """
 
 from collections.abc import Mapping
@@ -12,14 +12,14 @@ from copy import copy
 import torch
 from torch import Tensor
 
-from attacks.base import Public
 from attacks.prompts.vocab_matching.evidence import NoisyEvidence
 from attacks.prompts.vocab_matching.linear_inverse import LinearInverse
+from attacks.text_context import Context
 from smd_research.core.guess import Guess, Spent
 from smd_research.models.extension import Extension, ExtensionEngine, LanguagePrior, Prefix
 
 RESEMBLING = 0.4
-"""Share of the shortlist that the linear inverse proposes, for each position; the language model proposes the rest."""
+"""Share of the shortlist that the linear inverse proposes, for each position; the prior proposes the rest."""
 
 MISFIT = 1.4
 """Candidates none of which comes nearer than this, in multiples of the noise's variance, do not hold the right one."""
@@ -34,7 +34,7 @@ class NoisyStateSearch:
     """Beam search over tokens for one noisy view.
 
     Args:
-        public: what the adversary knows.
+        context: the prior.
         engine: truncated at the observed layer.
         evidence: what the states say of the hypotheses.
         beam: hypotheses carried.
@@ -44,14 +44,14 @@ class NoisyStateSearch:
 
     def __init__(
         self,
-        public: Public,
+        context: Context,
         engine: ExtensionEngine,
         evidence: NoisyEvidence,
         beam: int,
         shortlist: int,
         inverse: LinearInverse | None,
     ) -> None:
-        self._public = public
+        self._context = context
         self._engine = engine
         self._evidence = evidence
         self._beam = beam
@@ -61,14 +61,14 @@ class NoisyStateSearch:
 
     def recover(self, states: Tensor, known: Mapping[int, int]) -> Guess:
         """The most probable tokens for noisy states ``[n, width]``, given those of some positions."""
-        bundle = self._public.bundle
+        bundle = self._engine.bundle
         device = states.device
         self._engine.spent = Spent()
         prior = LanguagePrior(bundle)
         hypotheses: list[tuple[int, ...]] = [()]
         prefixes = [self._engine.start()]
         totals = torch.zeros(1, device=device)
-        log_prior = self._first_prior()
+        log_prior = self._context.opening.to(device)[None]
         ranked: list[tuple[int, ...]] = []
         for position in range(len(states)):
             scores, found, candidates = self._score(
@@ -86,19 +86,11 @@ class NoisyStateSearch:
             if position + 1 < len(states):
                 if position > 0:
                     prior.select(parents)
-                log_prior = prior.step(tokens)
+                log_prior = self._context.following(tokens, prior.step(tokens))
         best = hypotheses[int(totals.argmax())]
         # What came after may have made another token the best one than the one that led when it was met.
         own = (tuple(dict.fromkeys((token, *row)))[:RANKED] for token, row in zip(best, ranked, strict=True))
         return Guess(best, tuple(own), spent=self._engine.spent)
-
-    def _first_prior(self) -> Tensor:
-        """Prior of the opening token ``[1, vocab]``: its frequency in the corpus, add-one smoothed."""
-        vocab = self._public.bundle.geometry.vocab
-        counts = torch.ones(vocab)
-        for document in self._public.corpus:
-            counts[document[0]] += 1
-        return (counts / counts.sum()).log().unsqueeze(0).to(self._public.bundle.device)
 
     def _score(
         self, prefixes: list[Prefix], log_prior: Tensor, state: Tensor, position: int, known: int | None

@@ -79,10 +79,13 @@ class Context:
 
     Attributes:
         weights: of the three, they sum to one.
+        opening: log probability of a text's first token ``[V]``.
     """
 
     def __init__(self, bundle: Bundle, corpus: Sequence[Sequence[int]], lm_share: float | None = None) -> None:
         self._pairs = Pairs(corpus, bundle.geometry.vocab)
+        first = token_frequencies([one[:1] for one in corpus], bundle.geometry.vocab) + self._pairs.single
+        self.opening = torch.from_numpy(np.log(first / first.sum())).float()
         texts = [list(one[:LENGTH]) for one in corpus if len(one) >= LENGTH][:DOCUMENTS]
         if texts:
             self.weights = weights(self._explained(bundle, np.array(texts, dtype=np.int64)), lm_share)
