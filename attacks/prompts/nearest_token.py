@@ -64,7 +64,8 @@ class NearestToken(PromptAttack):
             distances = torch.linalg.vector_norm(table - state, dim=-1)
             nearest, order = distances.topk(RANKED, largest=False)
             ranked.append(tuple(order.tolist()))
-            ratios.append(float(nearest[0] / nearest[1].clamp_min(1e-30)))
+            # of two rows that are both met exactly neither is nearer
+            ratios.append(float(nearest[0] / nearest[1]) if nearest[1] > 0 else 1.0)
         worst = max(ratios)
         certified = None if self._release.noisy else worst < GAP
         ids = tuple(candidates[0] for candidates in ranked)

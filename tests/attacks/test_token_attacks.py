@@ -194,6 +194,16 @@ def test_embeddings_are_plaintext(embedded: Bundle, secrets: list[Prompt]) -> No
     assert accuracy(found, others(secrets)) < 0.3
 
 
+def test_a_row_that_has_a_twin_is_not_certified() -> None:
+    bundle = sources.random("llama")
+    with torch.no_grad():
+        weight = bundle.model.get_input_embeddings().weight
+        weight[4000] = weight[50]
+    for ids, alone in (((7, 4000, 9), False), ((7, 50, 9), False), ((7, 51, 9), True)):
+        public, views = observe(Split(0), bundle, [Prompt("p", "", ids)], ())
+        assert guesses(NearestToken(), public, views)[0].certified == alone
+
+
 @pytest.mark.parametrize("family", ["gpt2", "gemma2", "opt"])
 def test_positions_and_scales_of_the_embedding_are_taken_into_account(family: str) -> None:
     bundle = sources.random(family)
