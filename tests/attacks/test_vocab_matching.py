@@ -14,10 +14,11 @@ from attacks.baselines.random import Random
 from attacks.prompts.vocab_matching.attack import VocabMatching
 from attacks.prompts.vocab_matching.evidence import ScaledEvidence
 from attacks.prompts.vocab_matching.noisy_states import MISFIT, NoisyStateSearch
+from attacks.prompts.vocab_matching.public_states import clipping
 from attacks.text_context import Context
 from smd_research.boundary import AdversaryView, Boundary
 from smd_research.core.errors import ConfigError
-from smd_research.core.wrapper import Wrapper
+from smd_research.core.wrapper import BARE, Wrapper
 from smd_research.data.prompts import Prompt
 from smd_research.data.synthetic import generate
 from smd_research.data.tokenise import prompts as tokenised
@@ -277,6 +278,20 @@ def test_what_was_tried_in_vain_is_no_evidence(embedded: Bundle, corpus: tuple[t
     assert evidence.misfit > MISFIT
     assert float(evidence._along) == pytest.approx(float((own * states).sum()), rel=1e-3)
     assert float(evidence._energy) == pytest.approx(float(own.square().sum()), rel=1e-3)
+
+
+@pytest.mark.parametrize("wrapper", [BARE, Wrapper((5, 6, 7), (8, 9))])
+def test_what_is_clipped_of_a_message_is_told_by_public_messages_like_it(embedded: Bundle, wrapper: Wrapper) -> None:
+    """As long, and in what a chat template puts around them; the state of the first row is unlike all others."""
+    documents = tokenised(generate("mixed", "train", 60, 1), embedded.tokenizer, 100, 0)
+    corpus, rows = tuple(one.ids for one in documents), 90
+    public = Public(embedded, "dp_hidden", (), corpus, wrapper=wrapper)
+    own = [wrapper.around(one[: rows - len(wrapper)]) for one in corpus]
+    messages = states_after(embedded, 5, [torch.tensor(one) for one in own if len(one) == rows])
+    factors = torch.stack([100 * rows**0.5 / one.norm() for one in messages])
+    assert 1 < len(messages) < len(corpus)
+    expected = float(factors.mean()), float(factors.std())
+    assert clipping(public, 5, 100.0, rows) == pytest.approx(expected, rel=1e-4)
 
 
 def test_a_shortlist_of_one_is_refused() -> None:

@@ -28,7 +28,7 @@ from attacks.prompts.vocab_matching.evidence import NoisyEvidence, RowEvidence, 
 from attacks.prompts.vocab_matching.exact_states import ExactStateSearch, Matching
 from attacks.prompts.vocab_matching.linear_inverse import LinearInverse
 from attacks.prompts.vocab_matching.noisy_states import NoisyStateSearch
-from attacks.prompts.vocab_matching.public_states import PublicStates
+from attacks.prompts.vocab_matching.public_states import PublicStates, clipping
 from attacks.prompts.vocab_matching.row_order import states_after_first_block
 from attacks.text_context import Context
 from smd_research.boundary import AdversaryView
@@ -84,9 +84,9 @@ class VocabMatching(PromptAttack):
         self._engine = ExtensionEngine(public.bundle, self._layer)
         self._context = Context(public.bundle, public.corpus) if self._release.noisy else None
         self._public_states = None
-        # to guess how much was clipped of a message, and below the embedding to propose candidates
-        if (self._scaled or (self._release.noisy and self._layer > 0)) and public.corpus:
+        if self._release.noisy and self._layer > 0 and public.corpus:
             self._public_states = PublicStates.of(public, self._layer)
+        self._clipping: dict[int, tuple[float, float]] = {}
         self._ordered_by_contexts = self._layer == 0 and self._rows_permuted and self._engine.same_everywhere
         if self._ordered_by_contexts:
             self._engine = ExtensionEngine(public.bundle, 1)
@@ -114,11 +114,19 @@ class VocabMatching(PromptAttack):
         seen, table, inverse = self._public_states, self.public.bundle.embedding, None
         if self._scaled:
             sigma = self._scaled.sigma_of(len(states))
-            factor, spread = seen.factor(self._scaled.clip, len(states)) if seen else (1.0, 1.0)
+            factor, spread = self._scaling(self._scaled.clip, len(states))
             evidence = ScaledEvidence(sigma, factor, spread)
-            if seen and self._layer > 0:
+            if seen:
                 inverse = LinearInverse(seen, table, sigma, factor)
         elif seen:
             inverse = LinearInverse(seen, table, release=self._release)
         search = NoisyStateSearch(context, self._engine, evidence, self._beam, self._shortlist, inverse)
         return search.recover(states, known)
+
+    def _scaling(self, clip: float, rows: int) -> tuple[float, float]:
+        """By what a message of so many rows was scaled, as far as public text tells: mean and standard deviation."""
+        if not self.public.corpus:
+            return 1.0, 1.0
+        if rows not in self._clipping:
+            self._clipping[rows] = clipping(self.public, self._layer, clip, rows)
+        return self._clipping[rows]
