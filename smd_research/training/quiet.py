@@ -1,6 +1,7 @@
-"""A short training inside another computation: Lightning keeps its remarks to itself, and shows how far it is."""
+"""A training inside another computation: Lightning keeps its remarks to itself, shows how far it is, and ends alone."""
 
 import logging
+import signal
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -13,14 +14,24 @@ from smd_research.core import progress
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """Lightning announces hardware and gives advice; inside another computation nobody asked for it."""
+    """Lightning announces hardware and gives advice; inside another computation nobody asked for it.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C was pressed. Lightning ends the whole process then, with status 1 and deaf to a second
+            one; here the computation around it hears of it, and says what is kept.
+    """
     log = logging.getLogger("pytorch_lightning")
-    before = log.level
+    before, handler = log.level, signal.getsignal(signal.SIGINT)
     log.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
+    except SystemExit as leaving:
+        if not isinstance(leaving.__context__, KeyboardInterrupt):
+            raise
+        signal.signal(signal.SIGINT, handler)
+        raise KeyboardInterrupt from None
     finally:
         log.setLevel(before)
 
