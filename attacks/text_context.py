@@ -58,15 +58,29 @@ class Pairs:
         found /= self._times[mine].sum() + kinds
         return found
 
+    def of(self, before: Ids, after: Ids) -> Floats:
+        """Probability of tokens ``[n]`` that follow others."""
+        keys, single = before * self._vocab + after, self.single[after]
+        places = np.searchsorted(self._keys, keys)
+        found = np.append(self._keys, -1)[places] == keys
+        times = np.where(found, np.append(self._times, 0)[places], 0)
+        kinds, totals = self._starts[before + 1] - self._starts[before], self._followers(before)
+        return np.divide(times + kinds * single, totals + kinds, out=single.copy(), where=kinds > 0)
+
     def left_out(self, before: Ids, after: Ids) -> tuple[Floats, Floats]:
         """Probability of each pair of the corpus ``[n]`` as all the rest of it has it, and that of its second token."""
         single = self._counts[after] / (self._counts.sum() + self._vocab - 1)
         times = self._times[np.searchsorted(self._keys, before * self._vocab + after)]
         kinds = self._starts[before + 1] - self._starts[before] - (times == 1)
-        totals = np.concatenate([[0], np.cumsum(self._times)])
-        others = totals[self._starts[before + 1]] - totals[self._starts[before]] - 1
+        others = self._followers(before) - 1
         pairs = np.divide(times - 1 + kinds * single, others + kinds, out=single.copy(), where=others + kinds > 0)
         return pairs, single
+
+    def _followers(self, tokens: Ids) -> Ids:
+        """How often anything follows each token ``[n]``."""
+        totals = np.concatenate([[0], np.cumsum(self._times)])
+        found: Ids = totals[self._starts[tokens + 1]] - totals[self._starts[tokens]]
+        return found
 
 
 class Context:
@@ -83,15 +97,31 @@ class Context:
     """
 
     def __init__(self, bundle: Bundle, corpus: Sequence[Sequence[int]], lm_share: float | None = None) -> None:
+        self._bundle = bundle
         self._pairs = Pairs(corpus, bundle.geometry.vocab)
         first = token_frequencies([one[:1] for one in corpus], bundle.geometry.vocab) + self._pairs.single
-        self.opening = torch.from_numpy(np.log(first / first.sum())).float()
+        self.opening = torch.from_numpy(np.log(first / first.sum())).float().to(bundle.device)
         texts = [list(one[:LENGTH]) for one in corpus if len(one) >= LENGTH][:DOCUMENTS]
         if texts:
-            self.weights = weights(self._explained(bundle, np.array(texts, dtype=np.int64)), lm_share)
+            self.weights = weights(self._explained(np.array(texts, dtype=np.int64)), lm_share)
         else:
             share = 0.5 if lm_share is None else lm_share
             self.weights = (share, 0.0, 1 - share)
+
+    def reader(self, before: Sequence[int]) -> LanguagePrior:
+        """The language model, behind public tokens that stand before the text."""
+        model = LanguagePrior(self._bundle)
+        for token in before:
+            model.step(torch.tensor([token], device=self._bundle.device))
+        return model
+
+    def of(self, before: Tensor, after: Tensor, model: Tensor) -> Tensor:
+        """Log probability ``[n]`` in float64 of tokens that follow others, given the language model's of them."""
+        share, of_pairs, of_single = self.weights
+        one, two = before.cpu().numpy(), after.cpu().numpy()
+        corpus = of_pairs * self._pairs.of(one, two) + of_single * self._pairs.single[two]
+        found = share * model.double().exp() + torch.from_numpy(corpus).to(model.device)
+        return found.clamp_min(torch.finfo(torch.float64).tiny).log()
 
     def following(self, tokens: Tensor, model: Tensor) -> Tensor:
         """Log probability of the next token.
@@ -107,10 +137,10 @@ class Context:
             torch.finfo(model.dtype).min
         )
 
-    def _explained(self, bundle: Bundle, texts: Ids) -> Floats:
+    def _explained(self, texts: Ids) -> Floats:
         """Probability of each token of texts ``[n, length]`` but their first, by each of the three ``[3, tokens]``."""
-        model, found = LanguagePrior(bundle), []
-        ids = torch.from_numpy(texts).to(bundle.device)
+        model, found = LanguagePrior(self._bundle), []
+        ids = torch.from_numpy(texts).to(self._bundle.device)
         for now, after in zip(ids.T[:-1], ids.T[1:], strict=True):
             found.append(model.step(now).gather(1, after[:, None])[:, 0].exp())
         pairs, single = self._pairs.left_out(texts[:, :-1].T.reshape(-1), texts[:, 1:].T.reshape(-1))

@@ -11,6 +11,7 @@ from smd_research.boundary import AdversaryView, Boundary
 from smd_research.core.errors import ConfigError, NotApplicableError
 from smd_research.core.guess import Guess
 from smd_research.data.prompts import Prompt
+from smd_research.data.reference import PythonReference
 from smd_research.data.synthetic import generate
 from smd_research.data.tokenise import prompts as tokenised
 from smd_research.defenses.base import PublicText
@@ -95,6 +96,21 @@ def test_a_masked_text_is_read_at_a_large_epsilon_and_better_than_it_stands(
     assert own > stands
 
 
+@pytest.mark.slow
+def test_a_masked_text_that_the_model_does_not_know_is_read_with_public_text_of_its_kind() -> None:
+    """A language model alone misleads there: with half of the prior, less is read than stands there."""
+    embedded, manual = sources.embedded(), PythonReference()
+    asked = tokenised(manual.documents("evaluation", 6, 0), embedded.tokenizer, 2 * TOKENS, 0)
+    public = tuple(one.ids for one in tokenised(manual.documents("train", 128, 0), embedded.tokenizer, 96, 0))
+    noisy = {**MASKED, "reader_tokens": 2 * TOKENS, "epsilon": 30.0}
+    attack = RewritePosterior(shortlist=16, beam=4)
+    views = attacked(attack, noisy, embedded, public, asked)
+    own, _ = scores([attack.recover(view, np.random.default_rng(0)) for view in views], asked)
+    attack._mode = "read"
+    stands, _ = scores([attack.recover(view, np.random.default_rng(0)) for view in views], asked)
+    assert own > stands + 0.05
+
+
 def test_a_masked_text_is_read_at_chance_at_a_small_epsilon(
     llama: Bundle, corpus: tuple[tuple[int, ...], ...], asked: list[Prompt]
 ) -> None:
@@ -162,7 +178,11 @@ def test_the_budget_is_kept_and_a_guess_follows_its_seed(
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"mode": "guess"}, "mode=guess is unknown"), ({"beam": 0}, "at least 1"), ({"lm_share": 1.0}, "between 0 and 1")],
+    [
+        ({"mode": "guess"}, "mode=guess is unknown"),
+        ({"beam": 0}, "at least 1"),
+        ({"lm_share": 1.5}, r"within \[0, 1\]"),
+    ],
 )
 def test_options_out_of_range_are_refused(options: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):

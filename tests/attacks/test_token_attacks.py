@@ -130,6 +130,9 @@ def test_pairs_are_a_law_and_a_pair_left_out_is_judged_by_all_the_rest() -> None
         assert pairs.after(token).sum() == pytest.approx(1)
     assert pairs.after(2).argmax() == 3
     np.testing.assert_array_equal(pairs.after(6), pairs.single)
+    before, after = np.array([2, 2, 6, 4]), np.array([3, 0, 5, 2])
+    each = [pairs.after(one)[two] for one, two in zip(before, after, strict=True)]
+    np.testing.assert_allclose(pairs.of(before, after), each)
     found, single = pairs.left_out(np.array([2, 1]), np.array([3, 2]))
     # after 2 stand 3, 3 (one of three left out) and 5: two kinds; token 3 is left in the corpus twice of ten
     assert single[0] == pytest.approx((3 - 1 + 1) / (11 - 1 + vocab))

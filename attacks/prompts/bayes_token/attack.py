@@ -28,7 +28,6 @@ from smd_research.mechanisms.privacy.channels import TokenChannelParameters, pub
 from smd_research.mechanisms.privacy.normalisers import Likelihood
 from smd_research.mechanisms.privacy.survival import token_frequencies
 from smd_research.mechanisms.privacy.token_channel import FiniteChannel
-from smd_research.models.extension import LanguagePrior
 
 MODES = ("nearest", "bayes", "beam")
 RANKED = 10
@@ -120,11 +119,9 @@ class BayesToken(PromptAttack):
             before: public tokens that the language model reads first.
         """
         bundle = self.public.bundle
-        model = LanguagePrior(bundle)
-        for token in before:
-            model.step(torch.tensor([token], device=bundle.device))
+        model = self._context.reader(before)
         lattice = Lattice(torch.zeros(1, device=bundle.device))
-        prior = self._context.opening.to(bundle.device)[None]
+        prior = self._context.opening[None]
         forwards = 0
         for position in range(len(likelihood)):
             arrived = torch.logsumexp(lattice.totals[:, None] + prior, dim=0)

@@ -6,9 +6,9 @@ import numpy as np
 
 from attacks.base import PromptAttack, Public
 from attacks.baselines.random import public_length
-from attacks.prompts.rewrite_posterior.language import Language
 from attacks.prompts.rewrite_posterior.masked_reading import read_masked
 from attacks.prompts.rewrite_posterior.sampled_reading import read_sampled
+from attacks.text_context import Context
 from smd_research.boundary import AdversaryView
 from smd_research.boundary.messages import PromptIds
 from smd_research.core.errors import ConfigError
@@ -35,7 +35,8 @@ class RewritePosterior(PromptAttack):
         beam: readings carried along, of a text rewritten place by place.
         sweeps: how often it is decoded.
         candidates: texts weighed, of one that was written freely.
-        lm_share: of the language model in the prior; the rest is the public text's.
+        lm_share: weight of the language model in the prior, the rest is the public text; None: what explains that text
+            best.
 
     Raises:
         ConfigError: for a value out of range.
@@ -50,14 +51,14 @@ class RewritePosterior(PromptAttack):
         beam: int = 8,
         sweeps: int = 2,
         candidates: int = 256,
-        lm_share: float = 0.5,
+        lm_share: float | None = None,
     ) -> None:
         if mode not in MODES:
             raise ConfigError(f"attack.mode={mode} is unknown: use one of {', '.join(MODES)}")
-        if min(shortlist, beam, sweeps, candidates) < 1 or not 0 < lm_share < 1:
+        if min(shortlist, beam, sweeps, candidates) < 1 or not (lm_share is None or 0 <= lm_share <= 1):
             raise ConfigError(
                 "rewrite_posterior needs attack.shortlist, beam, sweeps and candidates of at least 1, and "
-                "attack.lm_share between 0 and 1"
+                "attack.lm_share within [0, 1]"
             )
         self._mode = mode
         self._shortlist, self._beam, self._sweeps = shortlist, beam, sweeps
@@ -72,7 +73,7 @@ class RewritePosterior(PromptAttack):
         """
         super().fit(public)
         self._rewriter = public.parameters_of(RewriteParameters).rewriter(public.bundle)
-        self._language = Language.of(public.bundle, public.corpus, self._lm_share)
+        self._language = Context(public.bundle, public.corpus, self._lm_share)
 
     def recover(self, view: AdversaryView, rng: np.random.Generator) -> Guess:
         wrapper = view.wrapper

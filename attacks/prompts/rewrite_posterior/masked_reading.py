@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from attacks.prompts.rewrite_posterior.language import Language
+from attacks.text_context import Context
 from smd_research.core.guess import Guess, Spent
 from smd_research.mechanisms.rewriting.masked import MaskedRewriter
 
@@ -14,7 +14,7 @@ _RANKED = 10
 
 def read_masked(
     rewriter: MaskedRewriter,
-    language: Language,
+    language: Context,
     sent: Sequence[int],
     before: Sequence[int],
     shortlist: int,
@@ -45,7 +45,7 @@ def read_masked(
 
 def _sweep(
     rewriter: MaskedRewriter,
-    language: Language,
+    language: Context,
     sent: Sequence[int],
     context: Tensor,
     before: Sequence[int],
@@ -53,7 +53,7 @@ def _sweep(
     beam: int,
 ) -> tuple[Tensor, tuple[tuple[int, ...], ...], int]:
     """Readings ``[beam, n]``, best first, the ranking of each place, and candidates weighed."""
-    model, prior = language.reader(before)
+    model, prior = language.reader(before), language.opening[None]
     drawn, device, weighed = set(rewriter.drawn(sent)), context.device, 0
     barred = rewriter.softmax.barred.to(device)
     readings, totals = context[:, :0], torch.zeros(1, dtype=torch.float64, device=device)
@@ -73,7 +73,7 @@ def _sweep(
         if place + 1 < len(sent):
             if place or before:
                 model.select(parents)
-            prior = language.mixed(model.step(chosen))
+            prior = language.following(chosen, model.step(chosen))
     found = readings[0].tolist()
     return readings, tuple(tuple(dict.fromkeys([f, *r])) for f, r in zip(found, ranked, strict=True)), weighed
 

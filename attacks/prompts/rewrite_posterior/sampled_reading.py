@@ -7,11 +7,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from attacks.prompts.rewrite_posterior.language import Language
+from attacks.text_context import Context
 from smd_research.core.guess import Guess, Spent
 from smd_research.mechanisms.rewriting.sampled import SampledRewriter
 
 _RANKED = 10
+_OPENINGS = 0.5  # of the prior, that the text opens as one of the public documents does
 
 
 @dataclass(eq=False)
@@ -28,7 +29,7 @@ class _Weighed:
     """
 
     rewriter: SampledRewriter
-    language: Language
+    language: Context
     sent: Sequence[int]
     texts: list[Tensor] = field(default_factory=list)
     weights: list[Tensor] = field(default_factory=list)
@@ -38,7 +39,7 @@ class _Weighed:
         return sum(map(len, self.texts))
 
     def add(self, texts: Tensor, log_prior: float | None = None) -> None:
-        """Weigh texts ``[texts, n]``; their prior is that of the language model where none is given."""
+        """Weigh texts ``[texts, n]``; their prior is that of any other text where none is given."""
         first = self.rewriter.head(self.sent)
         target = torch.tensor(list(self.sent[first:]), device=texts.device)
         for part in self.rewriter.parts(texts, len(self.sent) + texts.shape[1]):
@@ -53,9 +54,10 @@ class _Weighed:
             self.weights.append(weights)
 
     def _prior(self, texts: Tensor, own: Tensor, first: int) -> Tensor:
-        """Log of the language model's share of the prior of each text ``[texts]``."""
-        laws = self.language.mixed(torch.log_softmax(own.float(), -1)).double()
-        found = laws.gather(-1, texts[:, 1:, None])[..., 0].sum(-1) + float(np.log(self.language.share))
+        """Log of the prior of each text ``[texts]``, if it opens as no public document does."""
+        model = torch.log_softmax(own.float(), -1).gather(-1, texts[:, 1:, None])[..., 0]
+        laws = self.language.of(texts[:, :-1].flatten(), texts[:, 1:].flatten(), model.flatten())
+        found = laws.view_as(model).sum(-1) + float(np.log1p(-_OPENINGS))
         return found if first else found + self.language.opening[texts[:, 0]].double()
 
     def all(self) -> tuple[Tensor, Tensor]:
@@ -65,7 +67,7 @@ class _Weighed:
 
 def read_sampled(
     rewriter: SampledRewriter,
-    language: Language,
+    language: Context,
     sent: Sequence[int],
     openings: Sequence[Sequence[int]],
     length: int,
@@ -75,8 +77,8 @@ def read_sampled(
 ) -> Guess:
     """Votes of weighed texts, place by place.
 
-    The prior is a mixture: public openings, of which each has the same share, and the language model, whose part is
-    searched from the best text so far, one changed place at a time.
+    The prior is a mixture: public openings, of which each has the same share, and what language model and public text
+    make of any other, which is searched from the best text so far, one changed place at a time.
 
     Args:
         rewriter: the public mechanism.
@@ -88,12 +90,12 @@ def read_sampled(
         candidates: texts weighed in all; half of them openings at most.
         rng: which openings, and in which order places are tried.
     """
-    device, head = language.bundle.device, rewriter.head(sent)
+    device, head = rewriter.bundle.device, rewriter.head(sent)
     pool = _Weighed(rewriter, language, sent)
     chosen = rng.permutation(len(openings))[: max(1, candidates // 2)]
     if len(chosen):
         texts = torch.tensor([[*sent[:head], *openings[i][head:]] for i in chosen], device=device)
-        pool.add(texts, float(np.log1p(-language.share) - np.log(len(chosen))))
+        pool.add(texts, float(np.log(_OPENINGS) - np.log(len(chosen))))
     pool.add(torch.tensor([_fitted(sent, length)], device=device))
     free = range(head, length)
     order = [place for _ in range(1 + candidates // (len(free) or 1)) for place in rng.permutation(free)]
@@ -111,9 +113,12 @@ def _fitted(sent: Sequence[int], length: int) -> list[int]:
 
 
 def _changed(text: Tensor, place: int, pool: _Weighed, shortlist: int) -> Tensor:
-    """The text with other tokens in one place: those seen, as a rewriting repeats some, and those the model expects."""
+    """The text with other tokens in one place: those seen, as a rewriting repeats some, and those expected."""
     seen = list(dict.fromkeys(pool.sent[pool.rewriter.head(pool.sent) :]))[: shortlist // 2]
-    law = pool.expected[place - 1] if place else pool.language.opening
+    law = pool.language.opening
+    if place:
+        model = torch.log_softmax(pool.expected[place - 1 : place].float(), -1)
+        law = pool.language.following(text[place - 1 : place], model)[0]
     law = law.index_fill(0, pool.rewriter.softmax.barred.to(law.device), -torch.inf)
     expected = law.topk(min(shortlist, len(law))).indices.tolist()
     tokens = [token for token in dict.fromkeys([*seen, *expected]) if token != int(text[place])][:shortlist]

@@ -68,7 +68,7 @@ class NoisyStateSearch:
         hypotheses: list[tuple[int, ...]] = [()]
         prefixes = [self._engine.start()]
         totals = torch.zeros(1, device=device)
-        log_prior = self._context.opening.to(device)[None]
+        log_prior = self._context.opening[None]
         ranked: list[tuple[int, ...]] = []
         for position in range(len(states)):
             scores, found, candidates = self._score(
