@@ -4,10 +4,11 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
 from attacks.base import Public
 from attacks.prompts.learned_inversion import LearnedInversion
-from attacks.prompts.learned_inversion.inverter import directions, fitted, waves
+from attacks.prompts.learned_inversion.inverter import Pair, _accuracy, directions, fitted, waves
 from attacks.prompts.nearest_token import NearestToken
 from attacks.prompts.vocab_matching import VocabMatching
 from smd_research.boundary import AdversaryView, Boundary
@@ -168,6 +169,16 @@ def test_longer_prompts_are_read_and_public_tokens_are_taken_over(embedded: Bund
     assert len(guess.ids) == 24
     assert hits([guess.ids[:-1]], [Prompt("p", "", secret.ids[:-1])]) > 0.9
     assert guess.spent.steps == FAST["steps"]
+
+
+def test_what_is_public_anyway_does_not_count_as_read() -> None:
+    class Drawn:
+        def draw(self) -> Pair:
+            return Pair(sent=torch.tensor([[5, 0, 7, 9, 6]] * 3), ids=torch.tensor([[5, 0, 7, 8, 6]] * 3))
+
+    names = torch.eye(10)
+    found = _accuracy(lambda sent: names[sent], Drawn(), Wrapper((5,), (6,)), {0})  # type: ignore[arg-type]
+    assert found == 0.5, "of 7 and 8 one"
 
 
 def test_directions_and_positions() -> None:

@@ -6,7 +6,7 @@ sent to the public embeddings; attention over the message adds what neighbours t
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -209,7 +209,7 @@ class FittedInverter:
 
     Attributes:
         inverter: trained.
-        accuracy: share of held-out tokens named.
+        accuracy: share of held-out tokens named; neither special ones nor those of the wrapper count.
     """
 
     inverter: StateInverter
@@ -265,7 +265,7 @@ def fitted(
         )
         trainer.fit(inverter, DataLoader(parts["train"], batch_size=None))
     inverter.to(device).eval().requires_grad_(False)
-    return FittedInverter(inverter, _accuracy(inverter, parts["held out"]))
+    return FittedInverter(inverter, _accuracy(inverter, parts["held out"], wrapper, bundle.special_ids))
 
 
 def _examples(lines: Lines) -> Pair:
@@ -276,7 +276,12 @@ def _examples(lines: Lines) -> Pair:
 
 
 @torch.inference_mode()
-def _accuracy(inverter: StateInverter, lines: Lines) -> float:
-    drawn = [lines.draw() for _ in range(_LAST_BATCHES)]
-    right = torch.cat([(inverter(one.sent).argmax(-1) == one.ids).flatten() for one in drawn])
-    return float(right.float().mean())
+def _accuracy(inverter: StateInverter, lines: Lines, wrapper: Wrapper, special: Collection[int]) -> float:
+    """Share named of the tokens that are not public anyway; NaN where there are none."""
+    right = []
+    for one in (lines.draw() for _ in range(_LAST_BATCHES)):
+        place = wrapper.place(one.ids.shape[1])
+        ids, named = one.ids[:, place], inverter(one.sent).argmax(-1)[:, place]
+        counts = ~torch.isin(ids, torch.tensor(sorted(special), device=ids.device))
+        right.append((named == ids)[counts])
+    return float(torch.cat(right).float().mean())
