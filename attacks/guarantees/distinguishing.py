@@ -16,7 +16,7 @@ from smd_research.mechanisms.privacy.channels import TokenChannelParameters, pub
 from smd_research.mechanisms.privacy.gaussian import GaussianParameters
 from smd_research.mechanisms.privacy.radial import RadialMechanism, RadialParameters
 from smd_research.mechanisms.privacy.randomised_response import RandomisedResponse, audit_response
-from smd_research.mechanisms.privacy.vector_audits import audit_calibration, audit_radial
+from smd_research.mechanisms.privacy.vector_audits import audit_calibration, audit_radial, audit_release
 from smd_research.mechanisms.rewriting.audit import hardest_audit
 from smd_research.mechanisms.rewriting.parameters import RewriteParameters
 
@@ -89,7 +89,8 @@ def _tokens(known: TokenChannelParameters, public: Public, effort: AuditEffort, 
 
 
 def _gaussian(known: GaussianParameters, public: Public, effort: AuditEffort, rng: np.random.Generator) -> Found:
-    return [audit_calibration(known, effort.text_tokens if known.unit == "sequence" else 1)]
+    rows = effort.text_tokens if known.unit == "sequence" else 1
+    return [audit_calibration(known, rows), audit_release(known, rng, rows, effort.draws)]
 
 
 def _radial(known: RadialParameters, public: Public, effort: AuditEffort, rng: np.random.Generator) -> Found:

@@ -83,8 +83,10 @@ def test_the_answers_of_randomised_response_cost_their_epsilon(bundle: Bundle) -
 def test_noise_on_vectors_is_held_to_what_is_claimed_of_it(bundle: Bundle, kept: Defense, broken: Defense) -> None:
     """A message of one row, at this clip, would not show it: its norms are below one half."""
     for defense, holds in ((kept, True), (broken, False)):
-        (found,) = refuted(Distinguishing(**EFFORT), *prepared(defense, bundle), bundle=bundle)
-        assert found.holds is holds
+        exact, *played = refuted(Distinguishing(**EFFORT), *prepared(defense, bundle), bundle=bundle)
+        assert exact.holds is holds
+        assert all(one.holds or not holds for one in played)
+        assert weakest((exact, *played)) is exact
 
 
 @pytest.mark.parametrize("options", [{"inputs": 1}, {"draws": 999}, {"texts": 0}, {"text_tokens": 1}])

@@ -11,10 +11,21 @@ from hypothesis import strategies as st
 
 from smd_research.core.errors import ConfigError
 from smd_research.core.seeds import generator
-from smd_research.mechanisms.privacy.gaussian import CALIBRATIONS, GaussianMechanism, gaussian_delta, gaussian_sigma
+from smd_research.mechanisms.privacy.gaussian import (
+    CALIBRATIONS,
+    GaussianMechanism,
+    Unit,
+    gaussian_delta,
+    gaussian_sigma,
+)
 from smd_research.mechanisms.privacy.noise import log_upper_gamma, released_log_density, released_noise
 from smd_research.mechanisms.privacy.radial import RadialMechanism
-from smd_research.mechanisms.privacy.vector_audits import audit_calibration, audit_clipped_laplace, audit_radial
+from smd_research.mechanisms.privacy.vector_audits import (
+    audit_calibration,
+    audit_clipped_laplace,
+    audit_radial,
+    audit_release,
+)
 
 
 @pytest.mark.parametrize(("epsilon", "really"), [(1.0, 2.15), (3.0, 6.71), (8.0, 19.12)])
@@ -53,6 +64,27 @@ def test_noise_that_does_not_grow_with_a_message_protects_longer_ones_less() -> 
 def test_what_is_audited_is_the_noise_that_is_published() -> None:
     known = GaussianMechanism(1.0, 1e-5, 1.0, "token").parameters
     assert not audit_calibration(replace(known, sigma=known.sigma * 0.9)).holds
+
+
+@pytest.mark.parametrize(("unit", "rows"), [("token", 1), ("sequence", 6)])
+def test_a_release_is_played_with_its_clip_and_its_noise(
+    unit: Unit, rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The published deviation alone is the same whether the clip is left out, or half of the noise."""
+    known = GaussianMechanism(2.0, 1e-5, 3.0, unit).parameters
+    kept = audit_release(known, generator(0, "sent"), rows, 4000)
+    assert kept.verdict == "not refuted"
+    assert 1.3 < kept.measured <= 2.0
+    norm, clipped = GaussianMechanism.sigma, GaussianMechanism.clipped
+    for name, broken in (
+        ("sigma", lambda self, rows: norm(self, rows) / 2),
+        ("clipped", lambda self, states: states),
+        ("clipped", lambda self, states: 1.5 * clipped(self, states)),
+    ):
+        with monkeypatch.context() as patched:
+            patched.setattr(GaussianMechanism, name, broken)
+            assert audit_calibration(known, rows).holds
+            assert audit_release(known, generator(0, "sent"), rows, 4000).verdict.startswith("refuted by ")
 
 
 @pytest.mark.parametrize("epsilon", [0.5, 1.0, 4.0, 16.0])

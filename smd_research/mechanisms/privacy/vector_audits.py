@@ -3,7 +3,8 @@
 import math
 
 import numpy as np
-from scipy.stats import chi2
+import torch
+from scipy.stats import chi2, kstest, norm
 
 from smd_research.core.claim_audit import ClaimAudit
 from smd_research.mechanisms.privacy.audit import audit_radial_noise
@@ -15,6 +16,7 @@ from smd_research.mechanisms.privacy.radial import RadialMechanism
 CONFIDENCE = 0.999
 _EXACT = 1e-9
 _FAR = 1e4
+_BEYOND = 1e3  # times the clip: far enough that a clip left out shows, whatever the noise
 RADIAL = "epsilon of a unit of Euclidean distance"
 
 
@@ -29,6 +31,43 @@ def audit_calibration(known: GaussianParameters, rows: int = 1) -> ClaimAudit:
     measured = gaussian_epsilon(known.sigma_of(rows), known.delta, mechanism.sensitivity(rows))
     how = f"exact delta of Gaussian noise at distance 2C, C={mechanism.norm(rows):.4g}, delta={known.delta:g}"
     return _exact("epsilon of one release, at its delta", known.epsilon, measured, how)
+
+
+def audit_release(
+    known: GaussianParameters, rng: np.random.Generator, rows: int = 1, draws: int = 20_000
+) -> ClaimAudit:
+    """Epsilon of what is really sent of two opposite states far beyond the clip.
+
+    The deviation that is published says nothing of a clip that is left out, or of noise that is drawn smaller. What was
+    sent bounds both: how far the two lie apart from below, and the deviation around them from above.
+
+    Args:
+        known: as published.
+        rng: source of randomness.
+        rows: of a message.
+        draws: messages of each of the two.
+    """
+    mechanism = GaussianMechanism(known.epsilon, known.delta, known.clip, known.unit, known.calibration)
+    state = torch.full((rows, 1), _BEYOND * known.clip, dtype=torch.float64)
+    sent = np.stack(
+        [[mechanism.release(sign * state, rng)[:, 0].numpy() for _ in range(draws)] for sign in (1.0, -1.0)]
+    )
+    noise = sent - sent.mean(1, keepdims=True)
+    error, spread = (1 - CONFIDENCE) / 2, float((noise**2).sum())
+    sigma = math.sqrt(spread / float(chi2.ppf(error, noise.size - 2 * rows)))
+    gap = float((sent[0] - sent[1]).mean(0).sum()) / math.sqrt(rows)
+    apart = gap - float(norm.ppf(1 - error)) * sigma * math.sqrt(2 / draws)
+    at_least = gaussian_epsilon(sigma, known.delta, apart) if apart > 0 else 0.0
+    normal = float(kstest(noise.ravel() / math.sqrt(spread / noise.size), norm.cdf).pvalue) > 1 - CONFIDENCE
+    return ClaimAudit(
+        "epsilon of one release, of two opposite states far beyond the clip",
+        known.epsilon,
+        at_least,
+        at_least <= known.epsilon and normal,
+        f"distance and noise of what is sent, at least at {CONFIDENCE:.1%} confidence; test of the normal law",
+        draws,
+        exact=False,
+    )
 
 
 def audit_radial(mechanism: RadialMechanism, rng: np.random.Generator, draws: int = 4000) -> ClaimAudit:
