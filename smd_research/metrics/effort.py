@@ -13,7 +13,7 @@ INVERTER_ACCURACY = Card(
 
 CHANNEL_ERROR = Card(
     "channel_error", "channel, error", "privacy", "", "higher", "", None, "positive",
-    "root mean square error of an estimated channel: of the probability that a token passes unchanged",
+    "root mean square error of an estimated channel: of the probability that a token passes, as often as it occurs",
 )  # fmt: skip
 
 STAGES = tuple(

@@ -114,6 +114,24 @@ def test_the_error_that_an_estimate_states_is_its_own(draws: int) -> None:
     assert estimate.error == pytest.approx(true, rel=0.3)
 
 
+def test_tokens_that_pass_as_no_law_of_distances_says_are_counted_by_themselves() -> None:
+    rng = generator(0, "cells")
+    law, true = np.full(500, 0.5), rng.choice([0.1, 0.9], 500)
+    outputs = np.where(rng.random((500, 16)) < true[:, None], np.arange(500)[:, None], 500)
+    weights = np.ones(500)
+    assert np.abs(channel_estimate._passing(law, outputs, weights) - true).mean() < 0.1
+    right = np.where(rng.random((500, 16)) < 0.5, np.arange(500)[:, None], 500)
+    assert np.abs(channel_estimate._passing(law, right, weights) - law).mean() < 0.02
+
+
+def test_the_error_is_that_of_tokens_as_often_as_they_occur() -> None:
+    channel = NoisyNearestChannel(space(20, 4), 8.0)
+    often = np.zeros(20)
+    often[5] = 1.0
+    errors = [estimate_channel(channel, 64, generator(0, "estimate"), given).error for given in (None, often)]
+    assert errors[0] != errors[1]
+
+
 def test_more_draws_than_fit_at_once_are_run_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(channel_estimate, "_RUNS", 64)
     sizes: list[int] = []

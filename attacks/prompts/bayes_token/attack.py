@@ -68,11 +68,10 @@ class BayesToken(PromptAttack):
         super().fit(public)
         known = public.parameters_of(TokenChannelParameters)
         channel = published_channel(known, public.bundle)
+        counts = token_frequencies(public.corpus, public.bundle.geometry.vocab) + 1.0
         if not isinstance(channel, FiniteChannel) and self._mode != "nearest":
-            channel = estimate_channel(channel, self._draws, generator(0, "bayes_token", "channel"))
+            channel = estimate_channel(channel, self._draws, generator(0, "bayes_token", "channel"), counts)
         self._channel = channel
-        vocab = public.bundle.geometry.vocab
-        counts = token_frequencies(public.corpus, vocab) + 1.0
         self._unigram = np.log(counts / counts.sum())
         if self._mode == "beam":
             self._context = Context(public.bundle, public.corpus, self._lm_share)

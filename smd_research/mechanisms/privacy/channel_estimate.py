@@ -30,7 +30,8 @@ class EstimatedChannel(FiniteChannel):
 
     Attributes:
         log_matrix: ``log p(y|x)`` over private tokens, ``[P, P]`` float32, rows are inputs.
-        error: root mean square error of the probability that a token passes unchanged, over all of them.
+        error: root mean square error of the probability that a token passes unchanged, over tokens as often as they
+            occur.
     """
 
     log_matrix: npt.NDArray[np.float32]
@@ -63,12 +64,16 @@ class EstimatedChannel(FiniteChannel):
         return Guarantee(notion="none", unit="token", epsilon=float("inf"), composition="an estimate, not a mechanism")
 
 
-def estimate_channel(channel: TokenChannel, draws: int, rng: np.random.Generator) -> EstimatedChannel:
+def estimate_channel(
+    channel: TokenChannel, draws: int, rng: np.random.Generator, often: npt.ArrayLike | None = None
+) -> EstimatedChannel:
     """Estimate ``p(y|x)`` for every private pair from ``draws`` runs on every private token.
 
     A few draws cannot fill a row of thousands of outputs, so the counts are mixed with a law of few parameters fitted
     to them by maximum likelihood, ``log q(y|x) = a d(x,y) + b d(x,y)^2 + h(y) - log Z(x)``: how fast outputs thin out
-    with distance, and how often each output is hit (its cell of the nearest-neighbour map has its own size).
+    with distance, and how often each output is hit (its cell of the nearest-neighbour map has its own size). How often
+    a token passes unchanged is mixed by itself, with as many pseudo-draws as the draws have the law deserve: words that
+    occur often lie in cells of their own.
 
     What the estimate is worth is told by as many runs again, which it has not seen.
 
@@ -76,6 +81,7 @@ def estimate_channel(channel: TokenChannel, draws: int, rng: np.random.Generator
         channel: any channel, used through ``sample`` alone.
         draws: runs for each token.
         rng: source of randomness.
+        often: how often each token of the vocabulary occurs in public text ``[V]``; all alike where it is not given.
 
     Raises:
         NotApplicableError: when the vocabulary is so large that the matrix would not fit.
@@ -92,16 +98,45 @@ def estimate_channel(channel: TokenChannel, draws: int, rng: np.random.Generator
     for part in _rows(size):
         distances[part] = space.distances(space.private_ids[part])
     slopes, hits = _fit(distances, outputs)
+    weights = np.ones(size) if often is None else np.asarray(often, dtype=np.float64)[space.private_ids]
+    own = np.concatenate([_law(distances[part], slopes, hits).diagonal(part.start) for part in _rows(size)])
+    passing = _passing(own.astype(np.float64), outputs, weights)
     log_matrix = np.empty((size, size), dtype=np.float32)
     for part in _rows(size):
-        law = _law(distances[part], slopes, hits) * _STRENGTH
-        np.add.at(law, (np.arange(len(law))[:, None], outputs[part]), 1.0)
-        log_matrix[part] = np.log(np.maximum(law / (draws + _STRENGTH), np.finfo(np.float32).tiny))
-    error = _error(np.exp(np.diagonal(log_matrix).astype(np.float64)), _run(channel, draws, rng))
+        mixed = _mixed(_law(distances[part], slopes, hits), outputs[part], passing[part], part.start)
+        log_matrix[part] = np.log(np.maximum(mixed, np.finfo(np.float32).tiny))
+    error = _error(np.exp(np.diagonal(log_matrix).astype(np.float64)), _run(channel, draws, rng), weights)
     return EstimatedChannel(space, channel.epsilon, log_matrix, error)
 
 
-def _error(passing: Floats, fresh: Ids) -> float:
+def _passing(law: Floats, outputs: Ids, weights: Floats) -> Floats:
+    """Probability that each token passes ``[P]``: what the law says of it, corrected by the draws ``[P, draws]``.
+
+    Were the law right, shares of ``n`` draws would scatter around it with variance ``q (1 - q) / n``; where tokens
+    differ from it as a beta law of strength ``s`` does, with ``1 + (n - 1) / (s + 1)`` times that, which tells ``s``.
+    """
+    draws = outputs.shape[1]
+    seen = (outputs == np.arange(len(law))[:, None]).mean(axis=1)
+    alone = np.average(law * (1 - law) / draws, weights=weights)
+    beyond = np.average((seen - law) ** 2, weights=weights) / max(alone, 1e-12) - 1
+    strength = min(_STRENGTH, max(1.0, (draws - 1) / max(beyond, 1e-12) - 1))
+    passing: Floats = (draws * seen + strength * law) / (draws + strength)
+    return passing
+
+
+def _mixed(law: Matrix, outputs: Ids, passing: Floats, first: int) -> Matrix:
+    """Rows ``[x, P]`` of the fitted law, from token ``first`` on, mixed with the counts of ``outputs [x, draws]``."""
+    rows = np.arange(len(law))
+    mixed: Matrix = law * np.float32(_STRENGTH)
+    np.add.at(mixed, (rows[:, None], outputs), 1.0)
+    mixed[rows, rows + first] = 0.0
+    others = np.maximum(mixed.sum(axis=1), np.finfo(np.float32).tiny)
+    mixed *= ((1.0 - passing) / others).astype(np.float32)[:, None]
+    mixed[rows, rows + first] = passing
+    return mixed
+
+
+def _error(passing: Floats, fresh: Ids, weights: Floats) -> float:
     """Root mean square error of probabilities ``[P]`` that a token passes, by the outputs ``[P, draws]`` of other runs.
 
     The runs' own variance is taken off their distance from the estimate, so that it is told without bias; NaN for
@@ -111,7 +146,8 @@ def _error(passing: Floats, fresh: Ids) -> float:
     if draws < 2:
         return math.nan
     seen = (fresh == np.arange(len(fresh))[:, None]).mean(axis=1)
-    return math.sqrt(max(0.0, float(np.mean((passing - seen) ** 2 - seen * (1 - seen) / (draws - 1)))))
+    squares = (passing - seen) ** 2 - seen * (1 - seen) / (draws - 1)
+    return math.sqrt(max(0.0, float(np.average(squares, weights=weights))))
 
 
 def _run(channel: TokenChannel, draws: int, rng: np.random.Generator) -> Ids:
