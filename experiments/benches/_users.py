@@ -151,6 +151,9 @@ def interleaved(
     settings: Settings,
 ) -> Iterator[Modes]:
     """One case: the same round in several modes, all services alive at once and measured in turn."""
+    case = f"{name} users={users} prompt={prompt} new={new}"
+    if not settings.wants(case):
+        return
     labels: dict[str, Label] = {
         "model": name,
         "users": users,
@@ -163,7 +166,7 @@ def interleaved(
             mode: stack.enter_context(Crowd(bundle, mode, users, prompt, new, cores, settings.seed)) for mode in modes
         }
         yield Modes(
-            f"{name} users={users} prompt={prompt} new={new}",
+            case,
             {mode: crowd.round for mode, crowd in crowds.items()},
             "ms/token",
             labels=labels,

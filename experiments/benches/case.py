@@ -18,6 +18,7 @@ class Settings:
         device: where models run.
         seed: root of every random choice.
         size: ``small`` fits an hour on two cores, ``full`` a night or an accelerator.
+        only: cases whose name contains it are measured; empty: all.
     """
 
     repeats: int = 9
@@ -25,6 +26,11 @@ class Settings:
     device: str = "cpu"
     seed: int = 0
     size: Size = "small"
+    only: str = ""
+
+    def wants(self, name: str) -> bool:
+        """Whether a case is asked for; to be asked before its parties are started."""
+        return self.only in name
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,10 @@ def cases(settings: Settings) -> Iterator[Case]:
     for name, bundle in _models():
         bundle = endless(bundle)
         prompt = Prompt("bench", "", tuple(torch.randint(5, 4096, (PROMPT_TOKENS,), generator=generator).tolist()))
+        what = f"{name} users=1 prompt={PROMPT_TOKENS} threads={settings.threads}"
+        pairs = f"{what} smd/none", f"{what} smd-inproc/none"
+        if not any(map(settings.wants, pairs)):
+            continue
 
         def boundary(transport: str) -> Boundary:
             return Boundary(transport, record=False, threads=settings.threads)
@@ -48,16 +52,6 @@ def cases(settings: Settings) -> Iterator[Case]:
             Smd().prepare(bundle).deploy(boundary("process")) as smd,
             Smd().prepare(bundle).deploy(boundary("inproc")) as together,
         ):
-            what = f"{name} users=1 prompt={PROMPT_TOKENS} threads={settings.threads}"
-            yield Case(
-                f"{what} smd/none",
-                partial(_milliseconds_per_token, smd, prompt),
-                partial(_milliseconds_per_token, plain, prompt),
-                "ms/token",
-            )
-            yield Case(
-                f"{what} smd-inproc/none",
-                partial(_milliseconds_per_token, together, prompt),
-                partial(_milliseconds_per_token, plain, prompt),
-                "ms/token",
-            )
+            beside = partial(_milliseconds_per_token, plain, prompt)
+            for pair, ours in zip(pairs, (smd, together), strict=True):
+                yield Case(pair, partial(_milliseconds_per_token, ours, prompt), beside, "ms/token")

@@ -37,7 +37,7 @@ def catalogue() -> str:
     return columns((name, docline(Path(folder) / f"{name}.py")) for name in names())
 
 
-def run(cases: Iterable["Case | Modes"], settings: "Settings", only: str, path: Path) -> list[dict[str, Any]]:
+def run(cases: Iterable["Case | Modes"], settings: "Settings", path: Path) -> list[dict[str, Any]]:
     """Measure cases and write them; the file is complete after each case, so a long bench can be looked into."""
     from experiments.benches.measuring import measure
     from smd_research.records import environment
@@ -45,7 +45,7 @@ def run(cases: Iterable["Case | Modes"], settings: "Settings", only: str, path: 
     rows: list[dict[str, Any]] = []
     path.parent.mkdir(parents=True, exist_ok=True)
     for case in cases:
-        if only and only not in case.name:
+        if not settings.wants(case.name):
             continue
         for row in measure(case, settings.repeats):
             rows.append(row)
@@ -72,10 +72,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         from smd_research.records.bench import bench_file
 
         torch.set_num_threads(cfg.threads)
-        settings = Settings(cfg.repeats, cfg.threads, cfg.device, cfg.seed, cfg.size)
+        settings = Settings(cfg.repeats, cfg.threads, cfg.device, cfg.seed, cfg.size, str(cfg.only or ""))
         path = bench_file(Path(cfg.results_dir), cfg.bench, cfg.size)
         module = import_module(f"experiments.benches.{cfg.bench}")
-        rows = run(module.cases(settings), settings, str(cfg.only or ""), path)
+        rows = run(module.cases(settings), settings, path)
         print(f"{len(rows)} rows: {path}")
 
     return launch(one, "bench", "smd bench", argv)

@@ -47,7 +47,7 @@ def test_several_modes_take_turns_and_each_stands_beside_the_first(tmp_path: Pat
 
     sides = {"none": mode("none", 1.0), "smd": mode("smd", 1.5), "full": mode("full", 4.0)}
     modes = Modes("m users=8", sides, "s", labels={"model": "m", "users": 8}, warmup=0)
-    rows = run([modes], Settings(repeats=3), "", tmp_path / "bench" / "users.json")
+    rows = run([modes], Settings(repeats=3), tmp_path / "bench" / "users.json")
     assert turns == ["none", "smd", "full", "smd", "full", "none", "full", "none", "smd"]
     assert [row["ratio"] for row in rows] == [None, 1.5, 4.0]
     found = read_bench(tmp_path, "users")
@@ -83,7 +83,7 @@ def test_a_bench_writes_what_it_has_after_each_case_and_cleans_up(tmp_path: Path
                 closed.append(name)
             assert json.loads(path.read_text())["cases"][-1]["case"] == name
 
-    rows = run(cases(), Settings(repeats=5), "", path)
+    rows = run(cases(), Settings(repeats=5), path)
     assert json.loads(path.read_text())["cases"] == rows
     assert closed == ["m one/two", "m three/four"]
     assert [row["n"] for row in rows] == [2, 2]
@@ -91,7 +91,7 @@ def test_a_bench_writes_what_it_has_after_each_case_and_cleans_up(tmp_path: Path
 
 def test_only_some_cases_can_be_run(tmp_path: Path) -> None:
     wanted = [Case("a x/y", lambda: 1.0, lambda: 1.0, "s"), Case("b x/y", lambda: 1.0, lambda: 1.0, "s")]
-    rows = run(wanted, Settings(repeats=1), "b x", tmp_path / "bench.json")
+    rows = run(wanted, Settings(repeats=1, only="b x"), tmp_path / "bench.json")
     assert [row["case"] for row in rows] == ["b x/y"]
 
 
