@@ -60,7 +60,7 @@ class TableMatch:
 
     @property
     def exact(self) -> bool:
-        """Whether nothing but rounding is left: a proof."""
+        """Whether nothing but rounding is left: a proof, but among rows of a table that are equal."""
         return self.residual < EXACT
 
 
