@@ -32,7 +32,8 @@ def one_error(capsys: pytest.CaptureFixture[str]) -> str:
 OF_SOME = (
     *(
         "certified",
-        *("claim", "measured_epsilon", "support_differs", "audited", "canary", "channel_error", "inverter_accuracy"),
+        *("claim", "measured_epsilon", "measurable_epsilon", "support_differs", "audited", "canary", "channel_error"),
+        "inverter_accuracy",
         "readable",
         "row_space",
         "deduction",
