@@ -10,7 +10,7 @@ from experiments.benches._users import MODES, endless, interleaved
 from experiments.benches.case import Modes, Settings
 from smd_research.models import sources
 
-SMALL = (("embedded", 64, 32), ("100m", 64, 16))
+SMALL = (("embedded", 64, 48), ("100m", 64, 48))  # as many as of one user in smd_decode; of fewer, prefill is most
 FULL = (("embedded", 64, 64), ("100m", 64, 64), ("1b", 64, 64), ("8b", 64, 64))
 USERS = {"small": (1, 2, 4, 8, 16), "full": (1, 2, 4, 8, 16, 32)}
 
