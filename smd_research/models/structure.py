@@ -17,8 +17,10 @@ _SMALL_BUFFER = 8192
 
 def sharing_copy(model: PreTrainedModel) -> PreTrainedModel:
     """A copy of the module tree whose parameters and large buffers are the same tensors."""
-    large = (buffer for buffer in model.buffers() if buffer.numel() > _SMALL_BUFFER)
-    shared: dict[int, Any] = {id(tensor): tensor for tensor in (*model.parameters(), *large)}
+    shared: dict[int, Any] = {id(tensor): tensor for tensor in model.parameters()}
+    for buffer in model.buffers():
+        # left to deepcopy, a small one would bring a copy of all that lies in its storage: of shared weights, the model
+        shared[id(buffer)] = buffer if buffer.numel() > _SMALL_BUFFER else buffer.clone()
     return copy.deepcopy(model, shared | _empty(model))
 
 

@@ -21,6 +21,7 @@ from smd_research.models.attention import LocalAttention
 from smd_research.models.families import FAMILIES
 from smd_research.models.hooked import HookedModel
 from smd_research.models.shared import SharedWeights
+from smd_research.models.structure import sharing_copy
 
 MEGABYTE = 2**20
 
@@ -190,6 +191,15 @@ def test_an_error_inside_is_not_replaced_by_one_about_the_mapping() -> None:
 
     with pytest.raises(KeyError):
         fail()
+
+
+def test_a_copy_of_the_tree_brings_no_copy_of_the_segment() -> None:
+    with SharedWeights.of(sources.embedded()) as bundle:
+        copied = sharing_copy(bundle.model)
+        for buffer, own in zip(bundle.model.buffers(), copied.buffers(), strict=True):
+            assert own.untyped_storage().nbytes() == own.nbytes < buffer.untyped_storage().nbytes()
+            assert torch.equal(own, buffer)
+        del buffer, own, copied
 
 
 def _use(weights: SharedWeights) -> None:
