@@ -46,6 +46,7 @@ class Pairs:
         keys = [np.asarray(one[:-1], dtype=np.int64) * vocab + np.asarray(one[1:], dtype=np.int64) for one in corpus]
         self._keys, self._times = np.unique(np.concatenate([*keys, np.empty(0, np.int64)]), return_counts=True)
         self._starts = np.searchsorted(self._keys // vocab, np.arange(vocab + 1))
+        self._totals = np.concatenate([[0], np.cumsum(self._times)])
 
     def after(self, token: int) -> Floats:
         """Probability of each token after one ``[V]``."""
@@ -78,8 +79,7 @@ class Pairs:
 
     def _followers(self, tokens: Ids) -> Ids:
         """How often anything follows each token ``[n]``."""
-        totals = np.concatenate([[0], np.cumsum(self._times)])
-        found: Ids = totals[self._starts[tokens + 1]] - totals[self._starts[tokens]]
+        found: Ids = self._totals[self._starts[tokens + 1]] - self._totals[self._starts[tokens]]
         return found
 
 

@@ -6,7 +6,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 _VALUE = re.compile(r"^(\w+):\s*(.*?)\s*(?:(?<=\s)#\s*(.*))?$")
-_APART = ("_target_", "defaults", "version", "later", "unchanged", "changed", "takes", "only", "needs", "cites")
+NOTES = ("version", "later", "unchanged", "changed", "takes", "only", "needs", "cites")
+"""What a component's file says of itself, see :mod:`experiments.composing.components`."""
+_APART = ("_target_", "defaults", *NOTES)
 """Keys of a component's file that are no options."""
 
 

@@ -34,11 +34,11 @@ from (:mod:`experiments.composing.citing`).
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from experiments.composing.catalogue import NOTES
 from experiments.composing.conditions import Condition
 from smd_research.core.cell import plain
 from smd_research.core.errors import ConfigError
 
-NOTES = ("version", "later", "unchanged", "changed", "takes", "only", "needs", "cites")
 NO_PARTS: Mapping[str, str] = {}
 
 

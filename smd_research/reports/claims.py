@@ -11,18 +11,17 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
 
 from smd_research.core.errors import RecordError
 from smd_research.metrics import CARDS
-from smd_research.records.packing import record_at
 from smd_research.records.record import Status
 from smd_research.reports.comparing import Met, compare_pairs
 from smd_research.reports.gaps import gaps
 from smd_research.reports.points import Point, Series, Where, matched, rest
 from smd_research.reports.render import numbers
+from smd_research.reports.sides import record_of
 from smd_research.reports.tables.table import Column, Table, TableEntry
 from smd_research.reports.verdicts import (
     Amount,
@@ -182,7 +181,7 @@ def better(points: Sequence[Point], of: Series, than: Where) -> Finding:
     pairs = list(matched(points, of, Series(of.quantity, than)))
     if not pairs:
         return NOT_YET
-    met = [Met.of(record_at(Path(one.folder)), record_at(Path(other.folder)), (one, other)) for one, other in pairs]
+    met = [Met.of(record_of(one), record_of(other), (one, other)) for one, other in pairs]
     if why := next((why for pair in met if (why := pair.obstacle(of.quantity))), ""):
         raise RecordError(why)
     found = compare_pairs(met, [of.quantity])

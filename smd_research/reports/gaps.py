@@ -8,15 +8,14 @@ of its differences, so that the interval runs over texts.
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from statistics import fmean
 
 from smd_research.core.errors import RecordError
 from smd_research.metrics import CARDS, PairedMean, paired_mean
 from smd_research.records.items import Item
-from smd_research.records.packing import record_at
 from smd_research.reports.comparing import Met
 from smd_research.reports.points import Point, Series, Where, matched, rest
+from smd_research.reports.sides import record_of
 
 SEED = "seed"
 
@@ -59,7 +58,7 @@ def gaps(found: Sequence[Point], of: Series, than: Where) -> list[Gap]:
 def _gap(pairs: Sequence[tuple[Point, Point]], metric: str) -> Gap:
     texts: dict[object, list[float]] = defaultdict(list)
     for one, other in pairs:
-        met = Met.of(record_at(Path(one.folder)), record_at(Path(other.folder)), (one, other))
+        met = Met.of(record_of(one), record_of(other), (one, other))
         if why := met.obstacle(metric):
             raise RecordError(why)
         for flip in met.valued(metric):

@@ -42,7 +42,7 @@ class Cells:
     def of(cls, source: Source) -> "Cells":
         """The cells of a frame, whose records are read when their prompts are asked for, or of records at hand."""
         if isinstance(source, pd.DataFrame):
-            return cls(points(source.drop_duplicates("id")), _read)
+            return cls(points(source.drop_duplicates("id")), record_of)
         records = {record.cell.id: record for record in source}
         return cls(points(frame_of(records.values()).drop_duplicates("id")), lambda point: records[point.id])
 
@@ -184,7 +184,12 @@ def _unlike(sides: tuple[Side, Side]) -> RecordError:
     )
 
 
-def _read(point: Point) -> Record:
+def record_of(point: Point) -> Record:
+    """The whole record of a point's cell, prompts included.
+
+    Raises:
+        RecordError: it is not where the point says, or does not hold together.
+    """
     place = Path(point.folder)
     if not place.is_dir() and not place.parent.is_file():
         where = "give its records, as of records_in(FILE), or load the file or folder that has them now"

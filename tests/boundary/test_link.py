@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from experiments.composing.components import NOTES
+from experiments.composing.catalogue import NOTES
 from smd_research.boundary.ledger import Direction, Ledger
 from smd_research.boundary.link import Link
 from smd_research.core.paths import conf_dir

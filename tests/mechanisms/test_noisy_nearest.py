@@ -125,11 +125,10 @@ def test_tokens_that_pass_as_no_law_of_distances_says_are_counted_by_themselves(
 
 
 def test_the_error_is_that_of_tokens_as_often_as_they_occur() -> None:
-    channel = NoisyNearestChannel(space(20, 4), 8.0)
-    often = np.zeros(20)
-    often[5] = 1.0
-    errors = [estimate_channel(channel, 64, generator(0, "estimate"), given).error for given in (None, often)]
-    assert errors[0] != errors[1]
+    passing = np.array([1.0, 0.5])
+    fresh = np.array([[0] * 8, [0] * 8])  # the first token always passes, the second never does
+    for weights, error in (([1.0, 0.0], 0.0), ([0.0, 1.0], 0.5), ([1.0, 1.0], np.sqrt(0.125))):
+        assert channel_estimate._error(passing, fresh, np.array(weights)) == pytest.approx(error)
 
 
 def test_more_draws_than_fit_at_once_are_run_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:

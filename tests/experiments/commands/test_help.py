@@ -6,8 +6,7 @@ import pytest
 
 from experiments.commands.bench import names
 from experiments.commands.cli import main as smd
-from experiments.composing.catalogue import docline, explained
-from experiments.composing.components import NOTES
+from experiments.composing.catalogue import NOTES, docline, explained
 from experiments.composing.overrides import groups
 from smd_research.core.paths import conf_dir
 
