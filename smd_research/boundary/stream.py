@@ -16,7 +16,8 @@ from smd_research.core.errors import LabError, PeerLostError, ProtocolError
 from smd_research.core.quoting import quoted
 
 READ_BYTES = 1 << 16
-SPIN_S = 100e-6
+SPIN_S = 1e-3
+"""Longer than a layer of a small model takes between two queries: whoever sleeps then is woken on the waker's core."""
 SLOWEST = 2**20
 """Bytes a second at which a message must move at least, beside the time that any message may take."""
 DEEPEST = 16

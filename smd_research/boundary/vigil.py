@@ -7,10 +7,11 @@ RESTS = 64
 
 
 class Vigil:
-    """Stays awake for messages that come within tens of microseconds, as the answer to a decode step's query does.
+    """Stays awake for messages that come soon, as the queries of a small model's layers do, and the answers to them.
 
-    That saves the scheduler's wake-up where both parties have a core. Where they have not, whoever stays awake keeps
-    the other from answering; so after a vigil in vain the next waits sleep at once.
+    That saves the scheduler's wake-up where both parties have a core, and more: a sender often gives its own core to
+    whom it wakes, and the two then take turns. Where they have no core each, whoever stays awake keeps the other from
+    answering; so after a vigil in vain the next waits sleep at once.
 
     Args:
         spin_s: how long to stay awake.
