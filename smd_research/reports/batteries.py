@@ -144,6 +144,7 @@ def _heading(battery: Battery, settings: Sequence[Mapping[str, str]]) -> str:
 def batteries(source: Source) -> list[Battery]:
     """Group the points of records by defense and setting, the weakest protection (no defense) first.
 
+    Epsilons of two mechanisms do not mix: where there is one, the options that are words go before the numbers.
     Of a cell recorded under several versions of its defense or attack, only the latest counts.
     """
     found = _latest([point for point in points(source) if point.design.parts], "defense", _VARIED)
@@ -155,7 +156,13 @@ def batteries(source: Source) -> list[Battery]:
         of_point = {name: getattr(point, name) for name in names}
         groups[key].append(Score(**of_point, attack=attacks[point.design.parts["attack"].key]))
     made = _made(list(groups.values()))
-    return sorted(made, key=lambda b: (list(b.setting.values()), b.name != NOBODY, b.name, _natural(b.parameters)))
+    return sorted(made, key=_order)
+
+
+def _order(battery: Battery) -> tuple[object, ...]:
+    words = battery.variant if battery.epsilon is not None else ""
+    setting = list(battery.setting.values())
+    return setting, battery.name != NOBODY, battery.name, words, _natural(battery.parameters)
 
 
 def _latest(found: Sequence[Point], part: str, varied: Sequence[str]) -> list[Point]:

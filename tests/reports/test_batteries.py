@@ -152,6 +152,15 @@ def test_an_option_left_open_is_shown_as_deployed() -> None:
     assert found[0].parameters["epsilon"] == 7.12
 
 
+def test_epsilons_of_two_mechanisms_do_not_mix() -> None:
+    rows = [
+        ok({"name": "dp", "epsilon": epsilon, "mechanism": mechanism}, "a", kl=1.0)
+        for epsilon, mechanism in ((12, "far"), (3, "near"), (40, "near"), (2, "far"))
+    ]
+    found = [(battery.parameters["mechanism"], battery.epsilon) for battery in batteries(frame_of(rows))]
+    assert found == [("far", 2), ("far", 12), ("near", 3), ("near", 40)]
+
+
 def measured(attack: str, **metrics: Estimate) -> Record:
     return Record(Status.OK, cell({"name": "x"}, attack), "", metrics)
 
