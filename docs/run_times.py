@@ -11,6 +11,8 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import pandas as pd
+
 ROOT = Path(__file__).resolve().parents[1]
 REFERENCE, SAMPLE, CONF = ROOT / "results" / "reference", ROOT / "results" / "sample", ROOT / "conf"
 PAGE = Path(__file__).with_name("run-times.md")
@@ -55,15 +57,23 @@ From table `shaking_phases`: implanting is the user's work, tuning and inference
 TABLES = """\
 ## Tables
 
-What the attacks of the reference took, summed over its prompts and seeds; observing, training and timing come on top.
-The small size of a table is made for an hour on two cores, `size=full` for a night or an accelerator.
+Seconds in which the cells of the reference were observed, attacked and scored, summed over cells, where their records
+are committed; many ran beside other work. A cell that two tables share counts in both. Of other tables, what their
+attacks took. The small size of a table is made for an hour on two cores, `size=full` for a night or an accelerator.
 """
 
 BENCHES = """\
 ## Benches
 
-Benches record medians of what they measure, and not how long they took.
+From the first model loaded to the last case, with the machine to themselves. Older files do not say it.
 """
+
+
+def packed(path: Path) -> tuple[float, int]:
+    """Seconds of all cells of a file of packed records, and how many cells say so."""
+    environments = (json.loads(text) for text in pd.read_parquet(path)["environment.json"])
+    spent = [sum(phases.values()) for phases in (one.get("wall_s") for one in environments) if phases]
+    return sum(spent), len(spent)
 
 
 def wall(folder: Path) -> tuple[float, int, Counter[str]]:
@@ -102,15 +112,23 @@ def bench_rows() -> Iterator[list[str]]:
             continue
         document = json.loads(path.read_text(encoding="utf-8"))
         size, rows = document["settings"].get("size", "small"), len(document["cases"])
-        yield [f"`smd bench bench={name}`", UNKNOWN, f"{rows} rows in the reference, size={size}"]
+        took = document["environment"]["wall_s"].get("bench")
+        repeats = f"{document['settings']['repeats']} repeats"
+        yield [
+            f"`smd bench bench={name}`",
+            UNKNOWN if took is None else said(took),
+            f"{rows} rows in the reference, size={size}, {repeats}",
+        ]
 
 
 def table_rows() -> Iterator[list[str]]:
-    """Every table: what its attacks took, summed over prompts, where its reference shows that."""
+    """Every table: what its cells took, or its attacks, summed over prompts, where its reference shows no more."""
     for path in sorted((CONF / "table").glob("*.yaml")):
-        reference = REFERENCE / f"{path.stem}.csv"
-        seconds = attack_seconds(reference) if reference.is_file() else None
-        yield [f"`smd table table={path.stem}`", UNKNOWN if seconds is None else said(seconds)]
+        records, reference = REFERENCE / "records" / f"{path.stem}.parquet", REFERENCE / f"{path.stem}.csv"
+        seconds, cells = packed(records) if records.is_file() else (0.0, 0)
+        attacks = attack_seconds(reference) if reference.is_file() and not cells else None
+        of_attacks = UNKNOWN if attacks is None else f"{said(attacks)}, attacks alone"
+        yield [f"`smd table table={path.stem}`", said(seconds) if cells else of_attacks, str(cells) if cells else ""]
 
 
 def attack_seconds(path: Path) -> float | None:
@@ -156,7 +174,7 @@ def page() -> str:
         PHASES,
         markdown(["setting", "implant", "tune", "infer"], phase_rows()) + "\n",
         TABLES,
-        markdown(["command", "attacks of the reference"], table_rows()) + "\n",
+        markdown(["command", "took", "cells"], table_rows()) + "\n",
         BENCHES,
         markdown(["command", "took", "records"], bench_rows()) + "\n",
     ]

@@ -7,6 +7,7 @@ model, a process) lives while the generator waits, so a bench cleans up by ``wit
 import json
 import pkgutil
 import sys
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from importlib import import_module
@@ -43,6 +44,7 @@ def run(cases: Iterable["Case | Modes"], settings: "Settings", path: Path) -> li
     from smd_research.records import environment
 
     rows: list[dict[str, Any]] = []
+    began = time.perf_counter()
     path.parent.mkdir(parents=True, exist_ok=True)
     for case in cases:
         if not settings.wants(case.name):
@@ -51,7 +53,8 @@ def run(cases: Iterable["Case | Modes"], settings: "Settings", path: Path) -> li
             rows.append(row)
             beside = "" if row["baseline"] is None else f" / {row['baseline']:.4g} = {row['ratio']:.3g}x"
             say(f"{row['case']}: {row['value']:.4g}{beside} {row['unit']}")
-        document = {"environment": environment(settings.device), "settings": asdict(settings), "cases": rows}
+        where = environment(settings.device, {"bench": time.perf_counter() - began})
+        document = {"environment": where, "settings": asdict(settings), "cases": rows}
         scratch = path.with_suffix(".tmp")
         scratch.write_text(json.dumps(document, indent=2, allow_nan=False) + "\n", encoding="utf-8")
         scratch.replace(path)

@@ -56,6 +56,7 @@ def test_several_modes_take_turns_and_each_stands_beside_the_first(tmp_path: Pat
     assert found.cases[2].extra["merge_ms"].median == 0.4
     assert found.settings["repeats"] == 3
     assert found.environment["torch_threads"] > 0
+    assert found.environment["wall_s"]["bench"] >= 0
 
 
 def test_a_case_may_have_nothing_to_compare_with(tmp_path: Path) -> None:
