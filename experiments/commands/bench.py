@@ -38,14 +38,22 @@ def catalogue() -> str:
     return columns((name, docline(Path(folder) / f"{name}.py")) for name in names())
 
 
-def run(cases: Iterable["Case | Modes"], settings: "Settings", path: Path) -> list[dict[str, Any]]:
-    """Measure cases and write them; the file is complete after each case, so a long bench can be looked into."""
+def run(cases: Iterable["Case | Modes"], settings: "Settings", path: Path) -> tuple[list[dict[str, Any]], Path]:
+    """Measure cases and write them.
+
+    What is measured stands in ``NAME.json.part`` from the first case on, so that a long bench can be looked into. It
+    takes the place of ``NAME.json`` at the end; a part of the cases (``only``) never replaces a file that is there.
+
+    Returns:
+        The rows, and where they were written.
+    """
     from experiments.benches.measuring import measure
     from smd_research.records import environment
 
     rows: list[dict[str, Any]] = []
     began = time.perf_counter()
     path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.part")
     for case in cases:
         if not settings.wants(case.name):
             continue
@@ -57,8 +65,10 @@ def run(cases: Iterable["Case | Modes"], settings: "Settings", path: Path) -> li
         document = {"environment": where, "settings": asdict(settings), "cases": rows}
         scratch = path.with_suffix(".tmp")
         scratch.write_text(json.dumps(document, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-        scratch.replace(path)
-    return rows
+        scratch.replace(part)
+    if rows and not (settings.only and path.exists()):
+        return rows, part.replace(path)
+    return rows, part
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -78,8 +88,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings = Settings(cfg.repeats, cfg.threads, cfg.device, cfg.seed, cfg.size, str(cfg.only or ""))
         path = bench_file(Path(cfg.results_dir), cfg.bench, cfg.size)
         module = import_module(f"experiments.benches.{cfg.bench}")
-        rows = run(module.cases(settings), settings, path)
-        print(f"{len(rows)} rows: {path}")
+        rows, written = run(module.cases(settings), settings, path)
+        if not rows:
+            raise UsageError(f"only={settings.only} is part of no case's name: leave it out to see which there are")
+        print(f"{len(rows)} rows: {written}")
 
     return launch(one, "bench", "smd bench", argv)
 

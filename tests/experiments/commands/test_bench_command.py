@@ -10,7 +10,7 @@ from experiments.benches.case import Case, Measured, Modes, Settings
 from experiments.benches.measuring import measure
 from experiments.commands import table
 from experiments.commands.bench import main, run
-from smd_research.records.bench import read_bench
+from smd_research.records.bench import bench_file, read_bench
 
 
 def test_sides_alternate_and_medians_are_taken() -> None:
@@ -47,7 +47,7 @@ def test_several_modes_take_turns_and_each_stands_beside_the_first(tmp_path: Pat
 
     sides = {"none": mode("none", 1.0), "smd": mode("smd", 1.5), "full": mode("full", 4.0)}
     modes = Modes("m users=8", sides, "s", labels={"model": "m", "users": 8}, warmup=0)
-    rows = run([modes], Settings(repeats=3), tmp_path / "bench" / "users.json")
+    rows, _ = run([modes], Settings(repeats=3), tmp_path / "bench" / "users.json")
     assert turns == ["none", "smd", "full", "smd", "full", "none", "full", "none", "smd"]
     assert [row["ratio"] for row in rows] == [None, 1.5, 4.0]
     found = read_bench(tmp_path, "users")
@@ -68,8 +68,9 @@ def test_each_size_has_a_file_of_its_own(tmp_path: Path, capsys: pytest.CaptureF
     assert main(["bench=transport_roundtrip", "size=huge", f"results_dir={tmp_path}"]) == 2
     assert "size=huge is unknown" in capsys.readouterr().err
     words = ["bench=transport_roundtrip", "size=full", "only=nothing_of_this_name", f"results_dir={tmp_path}"]
-    assert main(words) == 0
-    assert str(tmp_path / "bench" / "transport_roundtrip-full.json") in capsys.readouterr().out
+    assert main(words) == 2
+    assert "only=nothing_of_this_name is part of no case's name" in capsys.readouterr().err
+    assert bench_file(tmp_path, "transport_roundtrip", "full").name == "transport_roundtrip-full.json"
 
 
 def test_a_bench_writes_what_it_has_after_each_case_and_cleans_up(tmp_path: Path) -> None:
@@ -82,9 +83,12 @@ def test_a_bench_writes_what_it_has_after_each_case_and_cleans_up(tmp_path: Path
                 yield Case(name, lambda: 1.0, lambda: 2.0, "s", repeats=2)
             finally:
                 closed.append(name)
-            assert json.loads(path.read_text())["cases"][-1]["case"] == name
+            assert not path.exists(), "a part of a bench is no bench"
+            assert json.loads(path.with_name("toy.json.part").read_text())["cases"][-1]["case"] == name
 
-    rows = run(cases(), Settings(repeats=5), path)
+    rows, written = run(cases(), Settings(repeats=5), path)
+    assert written == path
+    assert [file.name for file in path.parent.iterdir()] == ["toy.json"]
     assert json.loads(path.read_text())["cases"] == rows
     assert closed == ["m one/two", "m three/four"]
     assert [row["n"] for row in rows] == [2, 2]
@@ -92,8 +96,13 @@ def test_a_bench_writes_what_it_has_after_each_case_and_cleans_up(tmp_path: Path
 
 def test_only_some_cases_can_be_run(tmp_path: Path) -> None:
     wanted = [Case("a x/y", lambda: 1.0, lambda: 1.0, "s"), Case("b x/y", lambda: 1.0, lambda: 1.0, "s")]
-    rows = run(wanted, Settings(repeats=1, only="b x"), tmp_path / "bench.json")
-    assert [row["case"] for row in rows] == ["b x/y"]
+    path = tmp_path / "bench.json"
+    rows, written = run(wanted, Settings(repeats=1, only="b x"), path)
+    assert ([row["case"] for row in rows], written) == (["b x/y"], path)
+    whole, _ = run(wanted, Settings(repeats=1), path)
+    rows, written = run(wanted, Settings(repeats=1, only="a x"), path)
+    assert json.loads(path.read_text())["cases"] == whole, "a part never replaces what is there"
+    assert json.loads(written.read_text())["cases"] == rows
 
 
 def test_a_timing_table_reads_bench_files_and_measures_nothing(tmp_path: Path) -> None:
