@@ -1,12 +1,14 @@
 """Rewriters: what they write follows the law that they publish, and their claim is held against it."""
 
 from dataclasses import replace
+from math import comb
 
 import numpy as np
 import pytest
 import torch
 
 from smd_research.core.errors import ConfigError, PromptError
+from smd_research.mechanisms.rewriting import worst_pair
 from smd_research.mechanisms.rewriting.audit import audit_rewriter, hardest_audit
 from smd_research.mechanisms.rewriting.masked import MaskedRewriter
 from smd_research.mechanisms.rewriting.parameters import RewriteParameters, barred_tokens
@@ -120,6 +122,35 @@ def test_the_claim_holds_with_the_clip_and_is_missed_without(bundle: Bundle, rea
     assert measured > 10
 
 
+@pytest.mark.parametrize("kind", ["sampling", "masked"])
+def test_the_search_adds_to_what_given_texts_show(
+    bundle: Bundle, reader: PairReader, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = torch.tensor([TEXT, (0, 50, 51, 52, 53, 54), (0, 60, 61, 62, 63, 64)])
+
+    def measured(clipped: bool, rounds: int) -> float:
+        monkeypatch.setattr(worst_pair, "_ROUNDS", rounds)
+        made = (
+            sampling(bundle, 10.0, clipped=clipped)
+            if kind == "sampling"
+            else masked(bundle, reader, 10.0, clipped=clipped)
+        )
+        return hardest_audit(made, texts, bundle.special_ids, np.random.default_rng(0)).measured
+
+    assert measured(False, 80) > 1.1 * measured(False, 0)
+    assert measured(True, 0) <= measured(True, 80) <= 10
+
+
+@pytest.mark.parametrize("kind", ["sampling", "masked"])
+def test_one_place_alone_has_the_logits_that_it_has_among_all(bundle: Bundle, reader: PairReader, kind: str) -> None:
+    made = sampling(bundle, 5.0) if kind == "sampling" else masked(bundle, reader, 5.0)
+    texts = torch.tensor([TEXT, (0, 50, 51, 52, 53, 54)])
+    whole = made.logits(texts, TEXT)
+    for row, place in enumerate(made.drawn(TEXT)):
+        sent = (*TEXT[:place], *[77] * (len(TEXT) - place))
+        torch.testing.assert_close(made.logits_at(texts, sent, place), whole[:, row], atol=1e-5, rtol=1e-5)
+
+
 def test_a_text_that_passes_whole_is_certain(bundle: Bundle, reader: PairReader) -> None:
     """Special tokens alone, or with ``keep=public`` a text of frequent ones: nothing of it was drawn."""
     for made in (masked(bundle, reader, 5.0, passed=(7, 8)), sampling(bundle, 5.0)):
@@ -152,8 +183,12 @@ def test_laws_that_no_prefix_changes_are_computed_once(
             ),
         )
         found = hardest_audit(made, texts, bundle.special_ids, np.random.default_rng(0))
-        assert len(read) == distinct
-        assert found.n % 13 == 0
+        assert len(read) == distinct + 1, "the last where the search ended"
+        compared, rest = divmod(found.n, 5 * int(made.vocab - len(made.softmax.barred)))
+        assert rest == 0
+        assert compared in [13 * comb(texts, 2) + comb(texts + 2, 2) for texts in range(60)], (
+            "after 13 prefixes and one"
+        )
     laws = [masked(bundle, reader, 10.0).log_laws(texts, sent) for sent in ((0, 5, 5, 5, 5, 5), (0, 6, 7, 8, 9, 9))]
     assert torch.equal(*laws), "or once would not be enough"
 

@@ -45,6 +45,16 @@ class Rewriter(ABC):
             PromptError: for texts that are too long to be rewritten.
         """
 
+    def logits_at(self, texts: Tensor, sent: Sequence[int], place: int) -> Tensor:
+        """Those of one of the tokens that were drawn alone ``[texts, vocab]``; as :meth:`logits`.
+
+        Args:
+            texts: as there.
+            sent: of which only what stands before ``place`` counts.
+            place: where it was drawn.
+        """
+        return self.logits(texts, sent[: place + 1])[:, -1]
+
     @abstractmethod
     def drawn(self, sent: Sequence[int]) -> list[int]:
         """Places of ``sent`` that were drawn; all others passed."""

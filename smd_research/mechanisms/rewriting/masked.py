@@ -56,6 +56,9 @@ class MaskedRewriter(Rewriter):
     def logits(self, texts: Tensor, sent: Sequence[int]) -> Tensor:
         return self.read(texts, torch.tensor(self.drawn(sent), dtype=torch.long))
 
+    def logits_at(self, texts: Tensor, sent: Sequence[int], place: int) -> Tensor:
+        return self.read(texts, torch.tensor([place]))[:, 0]
+
     def read(self, texts: Tensor, places: Tensor) -> Tensor:
         """Logits of some places of each text ``[texts, places, vocab]``; each is masked alone."""
         self._check(texts.shape[1])
