@@ -1,7 +1,7 @@
 """The search changes texts, and what was written, as long as a token tells the texts apart better; and nothing else."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -26,10 +26,12 @@ class Lock(Rewriter):
     Attributes:
         turned: whether each token of the key that was written before makes that so much stronger.
         fatal: whether one token of the key rules ``TOLD`` out.
+        key: that is compared.
     """
 
     turned: bool = False
     fatal: bool = False
+    key: tuple[int, ...] = KEY
 
     @property
     def vocab(self) -> int:
@@ -37,9 +39,9 @@ class Lock(Rewriter):
 
     def logits(self, texts: Tensor, sent: Sequence[int]) -> Tensor:
         found = torch.zeros(len(texts), len(sent) - 1, VOCAB)
-        hits = (texts[:, 1:] == torch.tensor(KEY[1:])).sum(1).double()
+        hits = (texts[:, 1:] == torch.tensor(self.key[1:])).sum(1).double()
         for row, place in enumerate(self.drawn(sent)):
-            written = sum(a == b for a, b in zip(sent[1:place], KEY[1:place], strict=True))
+            written = sum(a == b for a, b in zip(sent[1:place], self.key[1:place], strict=True))
             found[:, row, TOLD] = -hits * (torch.inf if self.fatal else 1 + written if self.turned else 1)
         return found.nan_to_num(nan=0.0, neginf=-torch.inf)
 
@@ -88,6 +90,14 @@ def test_what_was_written_before_is_searched_where_laws_see_it() -> None:
     assert turned.ratio > 3 * straight.ratio
     assert turned.sent[0] == 0
     assert not {*turned.sent[1:9]} & {*BARRED}, "it could not have been written"
+
+
+def test_a_barred_token_that_stands_in_a_text_comes_nowhere_else() -> None:
+    made = replace(lock(), key=(0, *[31] * 9))
+    texts = torch.stack([PUBLIC[0], torch.tensor((0, 31, *range(1, 9)))])
+    found = climbed(made, pair_at(made, texts, PUBLIC[0].tolist(), 9))
+    assert (found.texts == 31).sum(1).tolist() == [0, 1]
+    assert 31 not in found.sent
 
 
 def test_what_passes_stays_and_what_is_barred_never_comes() -> None:

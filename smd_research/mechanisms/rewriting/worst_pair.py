@@ -78,9 +78,10 @@ class Ascent:
         return max(pair, pair_at(self.rewriter, pair.texts, sent, pair.place), key=_ratio)
 
     def _standing(self, pair: WorstPair) -> np.ndarray:
-        """The tokens of both texts, of what was written before, and the one that tells them apart."""
+        """Drawable tokens of both texts and of what was written before, and the one that tells them apart."""
         written = [pair.sent[place] for place in self.rewriter.drawn(pair.sent) if place < pair.place]
-        return np.array([*pair.texts[:, list(self.free)].flatten().tolist(), *written, pair.token])
+        standing = np.array([*pair.texts[:, list(self.free)].flatten().tolist(), *written, pair.token])
+        return standing[np.isin(standing, self.drawable)]
 
     def _changed(self, ids: Tensor, places: Sequence[int], known: np.ndarray, rng: np.random.Generator) -> Tensor:
         size, stride, start = rng.choice(_SIZES), rng.choice(_STRIDES), rng.integers(len(places))
