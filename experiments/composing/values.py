@@ -58,7 +58,9 @@ class Takes:
 
     def wrong(self, value: Any, bounds: Bounds = {}) -> str:  # noqa: B006 (never written to)
         """What is wrong with a value, in a few words; empty where nothing is."""
-        if (not self.kind.types and not self.words) or (value is None and "null" in self.kind.types):
+        if not self.kind.types and (not self.words or (value is None and not self.choices)):
+            return ""  # no annotation says that it is wrong
+        if value is None and "null" in self.kind.types:
             return ""
         if "list" in self.kind.types:
             inside = Takes(self.kind.items or ValueKind(), self.words)
@@ -88,13 +90,18 @@ class Takes:
             inside = Takes(self.kind.items, words).asked()
             asked = f"a list, [A,B], each {inside}"
         else:
-            types = self.kind.types - {"null", "list"} - ({"int"} if "float" in self.kind.types else set())
+            types = self._types - {"null", "list"} - ({"int"} if "float" in self._types else set())
             nouns = " or ".join(_NOUNS[one] for one in ("int", "float", "str", "bool") if one in types)
             asked = nouns if types == {"bool"} else f"a {nouns}{_joint(words)}"
         return f"{asked}{', or null' if 'null' in self.kind.types else ''}"
 
+    @property
+    def _types(self) -> frozenset[str]:
+        """Those of the annotation; where it says nothing, those that a range or a pattern is of."""
+        return self.kind.types or frozenset({"str"} if self.words in _PATTERNS else {"int", "float"})
+
     def _is_of_kind(self, value: Any) -> bool:
-        types = self.kind.types
+        types = self._types
         if isinstance(value, bool):
             return "bool" in types
         if isinstance(value, int):

@@ -36,6 +36,9 @@ LAYERS = {"LAYERS": 5, "HIGH": 0.75}
         ("str | int", "", ["a", 0], [None, True, 1.5]),
         ("Literal['a', 'b'] | None", "", ["a", None], ["c"]),
         ("Unheard", "", [None, 1, "x"], []),
+        ("Unheard", "1 or more", [None, 1, 2.5], [0, "x", True]),
+        ("Unheard", "32 hexadecimal digits", [None, "0aF" * 10 + "12"], ["0a", 12]),
+        ("Unheard", "mode | 3", ["mode", 3], ["odd", None]),
     ],
 )
 def test_good_values_pass_and_bad_ones_are_told_what_is_taken(
@@ -57,6 +60,7 @@ def test_a_bound_that_is_not_known_binds_nothing() -> None:
     [
         ("float | None", "between 0 and 1", "half", "give a number between 0 and 1, or null"),
         ("int", "1 or more", "ten", "give a whole number, 1 or more"),
+        ("Unheard", "1 or more", 0, "give a number, 1 or more"),
         ("str", "fp32 | fp16 | bf16", "float16", "is unknown: did you mean 'fp16'?"),
         ("int | None", "16 | 8", 5, "is unknown: there is 16, 8, null"),
         ("bool", "", "on", "give true or false"),
