@@ -15,7 +15,7 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 
-from experiments.composing.catalogue import explained
+from experiments.composing.catalogue import NOTES, explained
 
 _FLAGS_WITH_VALUE = {
     "--config-dir",
@@ -116,14 +116,17 @@ def check_choices(arguments: Sequence[str], folder: Path) -> None:
     """Refuse an unknown option of a group before anything runs, in every value of a sweep.
 
     Raises:
-        UsageError: naming the option and its near miss.
+        UsageError: naming the option and its near miss; or a key by which a part says what it is.
     """
     known = groups(folder)
     for extra in folders(arguments):
         for group, options in groups(extra).items():
             known[group] = sorted({*known.get(group, []), *options})
     for override in parse(arguments):
-        group = (override.key_or_group or "").split("@")[0]
+        key = override.key_or_group or ""
+        if _is_note(key, known):
+            raise UsageError(f"{key} is no option: a part's own file says it, and records and checks rest on it")
+        group = key.split("@")[0]
         if group not in known or override.is_delete():
             continue
         for value in _values(override):
@@ -131,6 +134,12 @@ def check_choices(arguments: Sequence[str], folder: Path) -> None:
                 raise UsageError(f"{group}=null: {_without(group, known[group])}")
             if value not in known[group]:
                 raise UsageError(f"unknown {group} '{value}': {nearest(value, known[group])}")
+
+
+def _is_note(key: str, known: Iterable[str]) -> bool:
+    """Whether a dotted key is something that a part's file says of the part."""
+    part, *rest = key.split(".")
+    return part in known and rest[:1] != [] and rest[0] in NOTES
 
 
 def _without(group: str, options: Sequence[str]) -> str:
@@ -168,7 +177,8 @@ def explain(error: Exception, arguments: Sequence[str], folder: Path, config_nam
     unknown = re.search(r"Could not override '([^']+)'|Key '([^']+)' is not in struct", text)
     if unknown:
         word = next(group for group in unknown.groups() if group)
-        known = (key for key in _keys(arguments, word, folder, config_name) if key != word)  # a group of other commands
+        keys = _keys(arguments, word, folder, config_name)
+        known = (key for key in keys if key != word and not _is_note(key, groups(folder)))  # a group of other commands
         return f"unknown key '{word}': {nearest(word, known)}"
     if isinstance(error, OverrideParseException):
         return f"{error.override} cannot be read: {_quoted_word(error.override)}"

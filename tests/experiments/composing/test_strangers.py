@@ -104,6 +104,7 @@ def test_what_does_not_come_with_the_lab_is_not_read(word: str, tmp_path: Path) 
         (["defense=mine"], "unknown defense 'mine'"),
         ([*WORDS, "n_prompts=0"], "n_prompts=0"),
         ([*WORDS, "defense.unknown=1"], "unknown"),
+        ([*WORDS, "defense.version=7"], "defense.version is no option"),
         ([*WORDS, "seed=0,1"], "this laboratory does not take its command"),
         ([*WORDS, "'"], "its command is none"),
     ],
