@@ -1,10 +1,12 @@
 """One door to Hydra: where the configuration lies, how a command starts, and what a user reads when it cannot."""
 
 import contextlib
+import errno
 import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import hydra
@@ -30,6 +32,9 @@ FAILED = 1
 INTERRUPTED = 130
 COMMON = "common"
 """Attribute of the task that Hydra is given: what its jobs have in common with the command."""
+
+_NO_WRITING = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
+"""Errors of a folder that cannot be written."""
 
 
 def launch(
@@ -61,6 +66,7 @@ def launch(
     wants_trace = os.environ.get("HYDRA_FULL_ERROR") == "1"
 
     HydraConfig.instance().cfg = None  # of an earlier command of this process
+    here = os.getpid()
     raised: list[Exception] = []
     begun: list[bool] = []
 
@@ -72,9 +78,13 @@ def launch(
             cfg = bring_down(cfg)
             check(cfg)
             task(cfg)
-        except (LabError, overrides.UsageError, PermissionError, OmegaConfBaseException) as error:
+        except (LabError, overrides.UsageError, OSError, OmegaConfBaseException) as error:
+            if isinstance(error, OSError) and error.errno not in _NO_WRITING:
+                raise
+            if os.getpid() != here:
+                raise  # Hydra hands it over to the command
             raised.append(error)  # kept, since Hydra would print its own account of it
-            return error  # to a launcher, on whose host nobody else looks
+            return error  # to a launcher, on another of whose hosts a process may have this one's number
         return None
 
     def swept(found: Sweep) -> None:
@@ -95,24 +105,13 @@ def launch(
             raise raised[0]
     except SystemExit as leaving:  # --help and argparse's own refusals
         return leaving.code if isinstance(leaving.code, int) else USAGE
-    except (overrides.UsageError, HydraException, OmegaConfBaseException) as error:
-        if wants_trace:
-            raise
-        return _refuse(overrides.explain(error, arguments, conf_dir(), config_name), USAGE)
-    except ValueError as error:  # Hydra's, of a group's value that is no word
-        if wants_trace or begun:
-            raise
-        return _refuse(str(error), USAGE)
-    except LabError as error:
-        if wants_trace:
-            raise
-        return _refuse(str(error), FAILED)
-    except PermissionError as error:
-        if wants_trace:
-            raise
-        return _refuse(f"cannot write {error.filename}: choose another folder with results_dir=DIR", FAILED)
     except KeyboardInterrupt:
         return _refuse("interrupted; the same command continues", INTERRUPTED)
+    except Exception as error:
+        worded = None if wants_trace else _worded(error, arguments, config_name, begun=bool(begun))
+        if worded is None:
+            raise
+        return _refuse(*worded)
     finally:
         GlobalHydra.instance().clear()
     return 0
@@ -125,6 +124,30 @@ def _check_launcher(arguments: Sequence[str], config_name: str) -> None:
         group, _, option = word.partition("=")
         if group == "hydra/launcher" and option in ours and config_name not in WITH_CELLS:
             raise overrides.UsageError(f"{word} takes the cells of smd run and smd table, and nothing else")
+
+
+def _worded(error: Exception, arguments: Sequence[str], config_name: str, *, begun: bool) -> tuple[str, int] | None:
+    """What a user reads of an error, and the exit code; None of one that nobody expected.
+
+    Args:
+        error: what was raised.
+        arguments: the command line, flags first.
+        config_name: the primary configuration.
+        begun: whether the task was called.
+    """
+    match error:
+        case overrides.UsageError() | HydraException() | OmegaConfBaseException():
+            return overrides.explain(error, arguments, conf_dir(), config_name), USAGE
+        case LabError():
+            return str(error), FAILED
+        case ValueError() if not begun:  # Hydra's, of a group's value that is no word
+            return str(error), USAGE
+        case BrokenProcessPool():
+            return "the process of a job was killed, or memory was short; the same command continues", FAILED
+        case OSError() if error.errno in _NO_WRITING:
+            where = f" {error.filename}" if error.filename else ""
+            return f"cannot write{where}: {error.strerror}; choose another folder with results_dir=DIR", FAILED
+    return None
 
 
 def _refuse(message: str, code: int) -> int:

@@ -54,6 +54,23 @@ def test_joblib_runs_the_same_cells_in_worker_processes(
     assert set(load("results")["attack"]) == {"random", "reading"}
 
 
+def test_what_ends_a_job_of_another_process_ends_the_command(
+    in_folder: Path, small: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    from joblib.externals.loky import get_reusable_executor
+
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).resolve().parents[3]))
+    (in_folder / "results").mkdir(exist_ok=True)
+    (in_folder / "results" / "cells").write_text("no folder")
+    words = ["-m", "defense=none", "attack=random,reading", *small, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+    try:
+        assert main(words) == 1
+    finally:
+        get_reusable_executor().shutdown(kill_workers=True)
+    assert "error: cannot write results" in capsys.readouterr().err
+
+
 def test_a_table_takes_a_launcher_too(
     in_folder: Path, small: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

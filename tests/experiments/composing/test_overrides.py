@@ -1,5 +1,7 @@
 """What a command line may say, and the near miss when it says something else."""
 
+import errno
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import pytest
@@ -103,3 +105,30 @@ def test_the_process_is_left_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_the_value_of_a_flag_needs_no_equals_sign(words: list[str]) -> None:
     check_words(words, conf_dir())
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(errno.EROFS, "Read-only file system", "results/bench"), "cannot write results/bench: Read-only"),
+        (OSError(errno.ENOSPC, "No space left on device"), "error: cannot write: No space left on device"),
+        (BrokenProcessPool("a worker"), "the process of a job was killed"),
+    ],
+    ids=["read-only", "full", "killed"],
+)
+def test_what_a_machine_refuses_is_one_line(
+    error: Exception, said: str, in_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(cfg: object) -> None:
+        raise error
+
+    assert launch(refuse, "report", "smd report", []) == 1
+    assert said in capsys.readouterr().err
+
+
+def test_an_error_that_nobody_expected_keeps_its_trace(in_folder: Path) -> None:
+    def fail(cfg: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with pytest.raises(OSError, match="Input/output error"):
+        launch(fail, "report", "smd report", [])
