@@ -21,6 +21,7 @@ from experiments.composing.app import launch
 from experiments.composing.catalogue import columns, docline
 from experiments.composing.overrides import UsageError, nearest
 from smd_research.core.progress import say
+from smd_research.core.whole_file import write_whole
 
 if TYPE_CHECKING:
     from experiments.benches.case import Case, Modes, Settings
@@ -63,9 +64,8 @@ def run(cases: Iterable["Case | Modes"], settings: "Settings", path: Path) -> tu
             say(f"{row['case']}: {row['value']:.4g}{beside} {row['unit']}")
         where = environment(settings.device, {"bench": time.perf_counter() - began})
         document = {"environment": where, "settings": asdict(settings), "cases": rows}
-        scratch = path.with_suffix(".tmp")
-        scratch.write_text(json.dumps(document, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-        scratch.replace(part)
+        write_whole(part, (json.dumps(document, indent=2, allow_nan=False) + "
+").encode())
     if rows and not (settings.only and path.exists()):
         return rows, part.replace(path)
     return rows, part
@@ -86,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         torch.set_num_threads(cfg.threads)
         settings = Settings(cfg.repeats, cfg.threads, cfg.device, cfg.seed, cfg.size, str(cfg.only or ""))
-        path = bench_file(Path(cfg.results_dir), cfg.bench, cfg.size)
+        path = bench_file(Path(cfg.results_dir).expanduser(), cfg.bench, cfg.size)
         module = import_module(f"experiments.benches.{cfg.bench}")
         rows, written = run(module.cases(settings), settings, path)
         if not rows:

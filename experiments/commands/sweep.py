@@ -21,6 +21,7 @@ from smd_research.core.cell import Cell
 from smd_research.core.errors import MachineError, RecordError
 from smd_research.core.progress import duration, say
 from smd_research.core.scratch import Scratch
+from smd_research.core.whole_file import write_whole
 
 if TYPE_CHECKING:
     from smd_research.records import Record
@@ -98,7 +99,7 @@ class Journal:
         except OSError as error:
             raise RecordError(f"cannot write {folder}: {error.strerror}; choose another results_dir=") from error
         for name, entry in self._read().items():
-            _write_whole(shared / name, entry)
+            _write(shared / name, entry)
         self.path, self._owned = shared, True
 
     def __reduce__(self) -> tuple[type["Journal"], tuple[Path]]:
@@ -107,7 +108,7 @@ class Journal:
     def enter(self, entry: JournalEntry) -> None:
         """Add one cell: a reader sees all of it or nothing."""
         name = f"{time.time_ns():020d}-{secrets.token_hex(4)}.json"
-        _write_whole(self.path / name, entry)
+        _write(self.path / name, entry)
         self._told.add(name)
 
     def entries(self) -> list[JournalEntry]:
@@ -172,10 +173,8 @@ class Journal:
         return {name: self._known[name] for name in sorted(self._known)}
 
 
-def _write_whole(path: Path, entry: JournalEntry) -> None:
-    aside = path.with_name(f".{path.name}")
-    aside.write_text(json.dumps(asdict(entry)), encoding="utf-8")
-    aside.replace(path)
+def _write(path: Path, entry: JournalEntry) -> None:
+    write_whole(path, json.dumps(asdict(entry)).encode())
 
 
 def _new_in(folder: Path) -> Path:

@@ -1,6 +1,7 @@
 """Loggers: where a written record is sent besides its folder. A logger that fails costs a warning, never a record."""
 
 import csv
+import io
 import shlex
 import sys
 from collections.abc import Mapping
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from smd_research.core.errors import ConfigError
+from smd_research.core.whole_file import write_whole
 
 if TYPE_CHECKING:
     from smd_research.records import Record
@@ -54,10 +56,8 @@ def sync_command(logger: Mapping[str, Any], results_dir: Path) -> str:
 
 def write_csv(record: "Record", folder: Path) -> Path:
     """Write a record's metrics as one CSV file, named as the record's folder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{record.cell.readable}-{record.cell.id}.csv"
-    with path.open("w", newline="", encoding="utf-8") as file:
-        rows = csv.writer(file)
-        rows.writerow(["metric", "mean", "low", "high", "n"])
-        rows.writerows([name, e.mean, e.low, e.high, e.n] for name, e in record.metrics.items())
-    return path
+    file = io.StringIO()
+    rows = csv.writer(file)
+    rows.writerow(["metric", "mean", "low", "high", "n"])
+    rows.writerows([name, e.mean, e.low, e.high, e.n] for name, e in record.metrics.items())
+    return write_whole(folder / f"{record.cell.readable}-{record.cell.id}.csv", file.getvalue().encode())

@@ -4,7 +4,6 @@ Nothing is lost and nothing rewritten, so that checksums hold and a cell unpacke
 """
 
 import io
-import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -13,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from smd_research.core.errors import RecordError
+from smd_research.core.whole_file import write_whole
 from smd_research.records.folders import replace_folder
 from smd_research.records.record import Record
 from smd_research.records.schema import FILES, SchemaError, parsed
@@ -35,17 +35,11 @@ def pack(folders: Sequence[Path], path: Path) -> Path:
     Raises:
         RecordError: when a record cannot be read or the file not be written.
     """
-    scratch = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         content = packed_bytes(map(row_of, folders))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        scratch.write_bytes(content)
-        scratch.replace(path)
     except OSError as error:
-        raise RecordError(f"cannot pack into {path}: {error.strerror or error}; free space there") from error
-    finally:
-        scratch.unlink(missing_ok=True)
-    return path
+        raise RecordError(f"cannot pack {error.filename}: {error.strerror or error}") from error
+    return write_whole(path, content)
 
 
 def row_of(folder: Path) -> Row:

@@ -114,6 +114,6 @@ def test_another_file_is_refused_in_one_line(tmp_path: Path) -> None:
     pd.DataFrame({"a": [1]}).to_parquet(path)
     with pytest.raises(RecordError, match="its columns are"):
         list(packed(path))
-    with pytest.raises(RecordError, match="cannot pack"):
+    with pytest.raises(RecordError, match=r"cannot pack .*absent"):
         pack([tmp_path / "absent"], tmp_path / "new" / "y.parquet")
     assert not (tmp_path / "new" / "y.parquet").exists()

@@ -1,5 +1,6 @@
 """One look for every figure: quiet axes, direct labels, colours that colour-blind readers can tell apart."""
 
+import io
 import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
+
+from smd_research.core.whole_file import write_whole
 
 INK, QUIET, RULE, PAPER = "#1f2430", "#6b7280", "#d9dce1", "#ffffff"
 
@@ -72,11 +75,15 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def save(figure: Figure, path: Path, dpi: int = 200) -> Path:
-    """Write a figure as PNG, without a date, so that equal records give equal bytes."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write a figure as PNG, without a date, so that equal records give equal bytes.
+
+    Raises:
+        RecordError: it cannot be written; what stood in its place is as it was.
+    """
     wrap_headings(figure)
-    figure.savefig(path, dpi=dpi, metadata={"Software": None})
-    return path
+    content = io.BytesIO()
+    figure.savefig(content, dpi=dpi, format="png", metadata={"Software": None})
+    return write_whole(path, content.getvalue())
 
 
 def wrap_headings(figure: Figure) -> None:

@@ -15,6 +15,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from smd_research.core.errors import RecordError
+from smd_research.core.whole_file import write_whole
 from smd_research.records.frame import folder_of, has_metric, load, readable
 from smd_research.records.items import Item, read_items
 from smd_research.records.record import NO_TEXTS, Record
@@ -44,14 +45,7 @@ def write_report(results_dir: str | os.PathLike[str], path: str | os.PathLike[st
     Raises:
         RecordError: when the folder holds no records, or the page cannot be written.
     """
-    frame = load(results_dir)
-    target = Path(path)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(page(frame, prompts), encoding="utf-8")
-    except OSError as error:
-        raise RecordError(f"cannot write {target}: {error.strerror}; choose another place") from error
-    return target
+    return write_whole(Path(path), page(load(results_dir), prompts).encode())
 
 
 def page(frame: pd.DataFrame, prompts: int = 10, title: str = "Attacks against defenses") -> str:

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.text import Text
 
+from smd_research.core.whole_file import write_whole
 from smd_research.reports.figures.table import save_png
 from smd_research.reports.render.latex import latex
 from smd_research.reports.tables.table import Table, TableEntry, broken
@@ -108,11 +109,13 @@ def write_table(table: Table, folder: Path, name: str, claims: Table | None = No
 
     Returns:
         The paths.
+
+    Raises:
+        RecordError: one cannot be written; what stood in its place is as it was.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     texts = table_texts(table, claims)
     for ending, text in texts.items():
-        (folder / f"{name}.{ending}").write_text(text, encoding="utf-8")
+        write_whole(folder / f"{name}.{ending}", text.encode())
     save_png(table, folder / f"{name}.png")
     return tuple(folder / f"{name}.{ending}" for ending in (*texts, "png"))
 
