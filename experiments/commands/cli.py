@@ -44,11 +44,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _meant(word: str) -> str:
-    """What somebody probably wanted: a command, or a name that one takes."""
+    """What somebody probably wanted: a command, or a word that one takes."""
     from experiments.composing.overrides import groups, nearest
     from smd_research.core.paths import conf_dir
 
-    for group, options in groups(conf_dir()).items():
+    key, given, _ = word.partition("=")
+    if given:
+        return f"did you mean 'smd {key if key in COMMANDS else 'run'} {word}'?"
+    known = groups(conf_dir())
+    if word in known:
+        return f"did you mean 'smd list {word}'?"
+    for group, options in known.items():
         if word in options:
             return f"did you mean 'smd {'table' if group == 'table' else 'run'} {group}={word}'?"
     return nearest(word, COMMANDS)
