@@ -73,16 +73,16 @@ def _held(folder: Path, name: str, looked: Looked) -> Iterator[tuple[Row, Record
     seen: set[str] = set()
     try:
         if (folder / name).stat().st_size > _LARGEST:
-            raise RecordError("it is too large")
+            raise RecordError(f"{folder / name} is too large")
         rows = list(packed_rows(folder / name))
     except RecordError as error:
-        looked.findings.append(f"{name}: {_without(error, folder)}")
+        looked.findings.append(_said_of(name, error, folder))
         return
     for row in rows:
         try:
             record = checked(folder / name, *row)
         except RecordError as error:
-            looked.findings.append(f"{name}: {_without(error, folder)}")
+            looked.findings.append(_said_of(name, error, folder))
             continue
         where = f"{name}: record {row[0]}"
         if record.cell.id in seen:
@@ -97,8 +97,10 @@ def _held(folder: Path, name: str, looked: Looked) -> Iterator[tuple[Row, Record
             yield row, record
 
 
-def _without(error: Exception, folder: Path) -> str:
-    return quoted(str(error).replace(f"{folder}/", ""))
+def _said_of(name: str, error: RecordError, folder: Path) -> str:
+    """An error as a finding: the file's name once, and not where the folder lies."""
+    said = str(error).replace(f"{folder}/", "").removeprefix(name).lstrip(": ")
+    return f"{name}: {quoted(said)}"
 
 
 def _configuration(row: Row, record: Record) -> Iterator[str]:

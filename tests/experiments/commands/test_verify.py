@@ -187,7 +187,8 @@ def test_what_was_changed_is_named(
 def test_a_record_that_does_not_fit_its_own_checksums_is_named(folder: Path) -> None:
     edit_metric(folder, fitting=False)
     fit(folder)
-    assert any("does not match its checksum" in one for one in verify(folder, CHECKED).findings)
+    said = [one for one in verify(folder, CHECKED).findings if "does not match its checksum" in one]
+    assert [one.partition(": its record ")[0] for one in said] == [f"records/{FILE.name}"]
 
 
 def test_a_changed_number_of_the_page_is_named_by_row_and_column(folder: Path) -> None:
