@@ -53,7 +53,6 @@ def run(cases: Iterable["Case | Modes"], settings: "Settings", path: Path) -> tu
 
     rows: list[dict[str, Any]] = []
     began = time.perf_counter()
-    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.part")
     for case in cases:
         if not settings.wants(case.name):
@@ -64,8 +63,7 @@ def run(cases: Iterable["Case | Modes"], settings: "Settings", path: Path) -> tu
             say(f"{row['case']}: {row['value']:.4g}{beside} {row['unit']}")
         where = environment(settings.device, {"bench": time.perf_counter() - began})
         document = {"environment": where, "settings": asdict(settings), "cases": rows}
-        write_whole(part, (json.dumps(document, indent=2, allow_nan=False) + "
-").encode())
+        write_whole(part, (json.dumps(document, indent=2, allow_nan=False) + "\n").encode())
     if rows and not (settings.only and path.exists()):
         return rows, part.replace(path)
     return rows, part
