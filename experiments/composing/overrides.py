@@ -173,7 +173,7 @@ def explain(error: Exception, arguments: Sequence[str], folder: Path, config_nam
     text = f"{error} {error.__cause__ or ''}"
     lacking = re.search(r"Missing mandatory value: \S+\s+full_key: (\S+)", text)
     if lacking:
-        return _lacking(lacking[1], arguments, folder)
+        return _lacking(lacking[1], arguments, folder, config_name)
     unknown = re.search(r"Could not override '([^']+)'|Key '([^']+)' is not in struct", text)
     if unknown:
         word = next(group for group in unknown.groups() if group)
@@ -195,12 +195,12 @@ def _quoted_word(word: str) -> str:
     return f"write {shlex.quote(quoted)}"
 
 
-def _lacking(key: str, arguments: Sequence[str], folder: Path) -> str:
+def _lacking(key: str, arguments: Sequence[str], folder: Path, config_name: str) -> str:
     """A value that must be given, with what its comment says of it."""
     group, _, name = key.rpartition(".")
     chosen = next((word.partition("=")[2] for word in arguments if word.startswith(f"{group}=")), "")
-    file = folder / group / f"{chosen}.yaml"
-    said = {option: text for option, _, text in explained(file)} if group and file.is_file() else {}
+    file = folder / group / f"{chosen}.yaml" if group else folder / f"{config_name}.yaml"
+    said = {option: text for option, _, text in explained(file)} if file.is_file() else {}
     example = said.get(name, "").split(",")[0].strip() or f"{key}=VALUE"
     return f"{f'{group}={chosen}' if chosen else 'this command'} needs {example}"
 

@@ -19,6 +19,7 @@ from smd_research.core.paths import conf_dir
         (["run", "--defense", "smd"], "'--defense' is no flag: write defense=smd"),
         (["run", "--defense=smd"], "'--defense=smd' is no flag: write defense="),
         (["run", "model=local"], "model=local needs model.path=DIR"),
+        (["unpack"], "this command needs packed=FILE"),
         (["run", "data=csv"], "data=csv needs data.path=FILE"),
         (["table"], "table=NAME is needed; there is"),
         (["bench"], "bench=NAME is needed; there is"),

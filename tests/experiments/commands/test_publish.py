@@ -176,7 +176,7 @@ def test_bad_input_is_one_line(results: Path, tmp_path: Path, capsys: pytest.Cap
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis").write_text("")
     for words, said in (
-        ([], "this command needs licence="),
+        ([], "this command needs licence=cc-by-4.0"),
         (["licence=CC BY"], "licence=CC BY is no licence"),
         ([*WORDS, "title="], "title= needs a line of text"),
         ([*WORDS, "repo=two"], "repo=two is no data set on the hub: write repo=ORG/NAME"),
