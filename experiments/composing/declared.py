@@ -164,9 +164,12 @@ def of_benches(table: Declared, results_dir: Path) -> TableSource:
     found, remarks = [], []
     for name in table.benches:
         try:
-            found.append(read_bench(results_dir, name, table.size))
+            found.append(bench := read_bench(results_dir, name, table.size))
         except RecordError as error:
             remarks.append(f"...: {error}")
+            continue
+        if only := bench.settings.get("only"):
+            remarks.append(f"...: of {name} only cases with '{only}' in their name were measured")
     links = [_link(name) for name in table.links]
     cases = tuple(over_links(case, links) for bench in found for case in bench.cases)
     if table.by_link:

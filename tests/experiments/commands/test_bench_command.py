@@ -118,5 +118,11 @@ def test_a_timing_table_reads_bench_files_and_measures_nothing(tmp_path: Path) -
     shown = (tmp_path / "tables" / "timing.md").read_text()
     assert "tiny vocab_matching a/b" in shown
     assert "Made by: smd bench bench=smd_decode && " in shown
+    assert "only" not in shown
+    part = {"environment": {}, "settings": {"only": "tiny"}, "cases": [row]}
+    (folder / "vocab_matching.json").write_text(json.dumps(part))
+    assert table.main(words) == 0
+    said = "of vocab_matching only cases with 'tiny' in their name were measured"
+    assert said in (tmp_path / "tables" / "timing.md").read_text()
     assert "&& smd table table=timing" in shown
     assert "first" not in shown
