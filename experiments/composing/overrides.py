@@ -125,7 +125,9 @@ def check_choices(arguments: Sequence[str], folder: Path) -> None:
     for override in parse(arguments):
         key = override.key_or_group or ""
         if _is_note(key, known):
-            raise UsageError(f"{key} is no option: a part's own file says it, and records and checks rest on it")
+            raise UsageError(
+                f"{key} is no option: a part's own file says it; another part is another file, found with -cd DIR"
+            )
         group = key.split("@")[0]
         if group not in known or override.is_delete():
             continue
@@ -139,7 +141,7 @@ def check_choices(arguments: Sequence[str], folder: Path) -> None:
 def _is_note(key: str, known: Iterable[str]) -> bool:
     """Whether a dotted key is something that a part's file says of the part."""
     part, *rest = key.split(".")
-    return part in known and rest[:1] != [] and rest[0] in NOTES
+    return part in known and bool(rest) and rest[0] in ("_target_", *NOTES)
 
 
 def _without(group: str, options: Sequence[str]) -> str:

@@ -14,10 +14,7 @@ from smd_research.models.linears import linear_layers, weight_of, with_weights
 
 
 class Exposing(NoDefense):
-    """The plain service; the untrusted party is said to hold the exposed part only.
-
-    The rank tells its cells from those of no defense.
-    """
+    """The plain service; the untrusted party is said to hold the exposed part only."""
 
     def __init__(self, rank: int) -> None:
         self.rank = rank

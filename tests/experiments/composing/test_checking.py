@@ -50,7 +50,6 @@ WRONG = [
     ("data.chat=true", "data.chat=true: the model's tokenizer has no chat template: leave data.chat=false"),
     ("+defense.no_such=1", "unknown key 'defense.no_such'"),
     ("~defense.audit +defense.audti=none", "unknown key 'defense.audti': did you mean 'audit'?"),
-    ("defense._target_=smd_research.defenses.smd.Sdm", "has no 'Sdm': did you mean 'Smd'?"),
 ]
 
 

@@ -32,6 +32,7 @@ def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, list[str]
         (["run", "only=smd"], "unknown key 'only': '--help' lists them"),
         (["run", "defense.version=9"], "defense.version is no option: a part's own file says it"),
         (["run", "+attack.cites=own"], "attack.cites is no option"),
+        (["run", "attack=random", "attack._target_=attacks.baselines.reading.Reading"], "attack._target_ is no option"),
         (["run", "-m", "defense.later.audit=none,full"], "defense.later.audit is no option"),
         (["run", "seed=[1,"], "[1,"),
         (["bench", "bench=smd_decod"], "unknown bench 'smd_decod': did you mean 'smd_decode'?"),

@@ -20,7 +20,7 @@ from smd_research.mechanisms.decomposition.splits import split
 from smd_research.models import Bundle, sources
 from smd_research.models.linears import linear_layers, weight_of, with_weights
 
-DEFENSE = ["defense=none", "defense._target_=exposing.Exposing", "+defense.rank=4"]
+DEFENSE = ["-cd", str(Path(__file__).parent / "conf"), "defense=exposing"]
 BUDGET = [f"attack.{word}" for word in ("tokens=64", "steps=2", "batch=1", "row_tokens=16", "search_steps=1")]
 MODEL = ["model=random", "model.family=llama"]
 
