@@ -116,12 +116,15 @@ def check_choices(arguments: Sequence[str], folder: Path) -> None:
     """Refuse an unknown option of a group before anything runs, in every value of a sweep.
 
     Raises:
-        UsageError: naming the option and its near miss; or a key by which a part says what it is.
+        UsageError: naming the option and its near miss; a key by which a part says what it is; or an option of a
+            user's own folder that has the name of another, which would be taken in its place.
     """
-    known = groups(folder)
+    known, hidden = groups(folder), dict[str, Path]()
     for extra in folders(arguments):
         for group, options in groups(extra).items():
-            known[group] = sorted({*known.get(group, []), *options})
+            there = known.get(group, [])
+            hidden |= {f"{group}={one}": extra / group / f"{one}.yaml" for one in options if one in there}
+            known[group] = sorted({*there, *options})
     for override in parse(arguments):
         key = override.key_or_group or ""
         if _is_note(key, known):
@@ -136,6 +139,9 @@ def check_choices(arguments: Sequence[str], folder: Path) -> None:
                 raise UsageError(f"{group}=null: {_without(group, known[group])}")
             if value not in known[group]:
                 raise UsageError(f"unknown {group} '{value}': {nearest(value, known[group])}")
+            own = hidden.get(f"{group}={value}")
+            if own and own.resolve() != (folder / group / own.name).resolve():
+                raise UsageError(f"{own} has the name of another {group}: give it its own")
 
 
 def _is_note(key: str, known: Iterable[str]) -> bool:

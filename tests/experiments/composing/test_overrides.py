@@ -77,6 +77,15 @@ def test_options_of_a_users_own_folder_are_known(tmp_path: Path) -> None:
         check_choices(["attack=mine"], conf_dir())
 
 
+def test_a_users_own_option_is_not_passed_over_for_one_of_its_name(tmp_path: Path) -> None:
+    (tmp_path / "attack").mkdir()
+    (tmp_path / "attack" / "random.yaml").write_text("# Mine\n_target_: mine.Mine\n")
+    with pytest.raises(UsageError, match=r"attack/random\.yaml has the name of another attack"):
+        check_choices(["-cd", str(tmp_path), "attack=prior,random"], conf_dir())
+    check_choices(["-cd", str(tmp_path), "attack=prior"], conf_dir())
+    check_choices(["-cd", str(conf_dir()), "attack=random"], conf_dir())
+
+
 def test_every_option_of_a_list_is_looked_up() -> None:
     check_choices(["experiment=[demo,smoke]"], conf_dir())
     with pytest.raises(UsageError, match="unknown experiment 'smok': did you mean 'smoke'"):
