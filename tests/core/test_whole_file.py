@@ -1,6 +1,7 @@
 """A file is there whole, or what stood in its place is as it was."""
 
 import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -36,3 +37,19 @@ def test_a_place_below_a_file_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(RecordError, match="cannot write") as caught:
         write_whole(file / "b.txt", b"two")
     assert "\n" not in str(caught.value)
+
+
+def test_a_link_and_a_pipe_stay_what_they_are(tmp_path: Path) -> None:
+    link, pipe = tmp_path / "link", tmp_path / "pipe"
+    link.symlink_to(tmp_path / "a.txt")
+    assert write_whole(link, b"one") == link
+    assert link.is_symlink()
+    assert (tmp_path / "a.txt").read_bytes() == b"one"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        write_whole(pipe, b"two")
+        assert os.read(reader, 9) == b"two"
+    finally:
+        os.close(reader)
+    assert pipe.is_fifo()
