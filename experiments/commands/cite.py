@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 
 from experiments.commands import table
 from experiments.composing.app import launch
-from experiments.composing.cells import plain
+from experiments.composing.cells import values_of
 from experiments.composing.checking import configured
 from experiments.composing.citing import LABORATORY, bibliography, cited, mentioned
 from experiments.composing.composition import composition
@@ -68,7 +68,7 @@ def _collect(found: dict[str, list[str]], words: Sequence[str], given: Sequence[
     named = {word.partition("=")[0].lstrip("+").partition(".")[0] for word in words}
     if cfg.get("table") is not None:
         claims = " ".join(str(claim["source"]) for claim in table.chosen(cfg).claims)
-        keys = [*cited(plain(cfg.table)), *mentioned(claims, _entries(given))]
+        keys = [*cited(values_of(cfg.table)), *mentioned(claims, _entries(given))]
         _enter(found, f"table={HydraConfig.get().runtime.choices['table']}", keys)
         cells: Sequence[Sequence[str]] = table.cells_of(cfg, words)
     else:

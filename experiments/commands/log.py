@@ -7,7 +7,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.composing.app import launch
-from experiments.composing.cells import plain
+from experiments.composing.cells import values_of
 from experiments.composing.overrides import UsageError, nearest
 from experiments.trials.sinks import log, sync_command
 from smd_research.core.errors import LabError, RecordError
@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     def one(cfg: DictConfig) -> None:
         from smd_research.records import readable
 
-        logger, results_dir = plain(cfg.logger), Path(cfg.results_dir).expanduser()
+        logger, results_dir = values_of(cfg.logger), Path(cfg.results_dir).expanduser()
         if logger["name"] == "none":
             raise UsageError("logger=none sends nothing: choose logger=wandb or logger=csv")
         cells = cfg.cells if OmegaConf.is_list(cfg.cells) else [] if cfg.cells is None else [cfg.cells]

@@ -11,7 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from experiments.composing.app import launch
-from experiments.composing.cells import named, plain
+from experiments.composing.cells import named, values_of
 from experiments.composing.components import counted_options, version_of
 from experiments.trials.hosting import Offer, host, provider
 from experiments.trials.pairing import card
@@ -29,8 +29,8 @@ def offer(cfg: DictConfig, choice: str) -> Offer:
     from smd_research.defenses.base import Defense
     from smd_research.models.bundle import Bundle
 
-    bundle: Bundle = build(plain(cfg.model), Bundle, device=cfg.device, dtype=cfg.dtype)
-    parts = plain(cfg.defense)
+    bundle: Bundle = build(values_of(cfg.model), Bundle, device=cfg.device, dtype=cfg.dtype)
+    parts = values_of(cfg.defense)
     defense: Defense = build(parts, Defense)
     shown = card(bundle, named(counted_options(parts), choice), version_of(parts))
     return Offer(provider(defense, bundle), shown, cfg.tap, cfg.timeout_s, cfg.idle_s)

@@ -23,7 +23,7 @@ from experiments.commands.filling import Filling, Words
 from experiments.composing import campaigns
 from experiments.composing.app import launch
 from experiments.composing.catalogue import columns, description
-from experiments.composing.cells import composed, plain
+from experiments.composing.cells import composed, values_of
 from experiments.composing.declared import Declared, bench_commands, declared, of_benches, of_sweep, resolve, write
 from experiments.composing.halving import Outcome
 from experiments.composing.overrides import UsageError, groups
@@ -124,7 +124,7 @@ def chosen(cfg: Any) -> Declared:
         folder = conf_dir() / "table"
         listed = ((name, description(folder / f"{name}.yaml")) for name in groups(conf_dir())["table"])
         raise UsageError(f"table=NAME is needed; there is\n{columns(listed)}")
-    return declared(plain(cfg.table), str(cfg.size))
+    return declared(values_of(cfg.table), str(cfg.size))
 
 
 def common_of(words: Sequence[str]) -> list[str]:

@@ -123,8 +123,12 @@ def beside(overrides: Sequence[str], rerun: "Rerun", changed: Sequence[str]) -> 
     return replace(composed([*kept, *changed]), rerun=policy)
 
 
-def plain(node: DictConfig) -> dict[str, Any]:
-    """A resolved node as a dictionary."""
+def values_of(node: DictConfig) -> dict[str, Any]:
+    """A node of a composed configuration as a dictionary, resolved.
+
+    Raises:
+        MissingMandatoryValue: an option is not given that has to be.
+    """
     values = OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
     assert isinstance(values, dict)
     return {str(key): value for key, value in values.items()}

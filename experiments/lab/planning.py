@@ -8,7 +8,8 @@ from typing import Any
 from attacks.base import Attack
 from experiments.composing.calling import planned, word
 from experiments.composing.overrides import UsageError
-from experiments.lab.words import key_of, words_of
+from experiments.composing.products import key_of
+from experiments.lab.words import words_of
 from experiments.trials.plan import Plan
 from smd_research.defenses.base import Defense
 from smd_research.models.bundle import Bundle

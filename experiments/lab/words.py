@@ -6,6 +6,7 @@ from typing import Any
 
 from experiments.composing.calling import word
 from experiments.composing.overrides import UsageError
+from experiments.composing.products import key_of
 
 _NO_RECORDS = "a lab writes no records: run the cell with the command that lab.command() gives"
 _ELSEWHERE = {
@@ -35,8 +36,3 @@ def words_of(words: Sequence[str], options: Mapping[str, Any]) -> list[str]:
         if reason := _ELSEWHERE.get(key.partition(".")[0]):
             raise UsageError(reason)
     return given
-
-
-def key_of(one: str) -> str:
-    """The key of a word."""
-    return one.partition("=")[0].lstrip("+~")

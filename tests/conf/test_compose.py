@@ -18,14 +18,13 @@ from experiments.commands.table import plans
 from experiments.composing.app import VERSION_BASE
 from experiments.composing.catalogue import description
 from experiments.composing.cells import composed as planned
-from experiments.composing.cells import plain, plan
+from experiments.composing.cells import plan, values_of
 from experiments.composing.checking import IdleOptionWarning, configured
 from experiments.composing.components import NOTES, options_of
 from experiments.composing.declared import declared, resolve
 from experiments.composing.overrides import check_choices, groups, parse
 from experiments.composing.products import of_experiment
-from smd_research.core.cell import COMPONENTS, OPTIONAL
-from smd_research.core.cell import plain as plain_value
+from smd_research.core.cell import COMPONENTS, OPTIONAL, plain
 from smd_research.core.paths import conf_dir
 
 FOLDER = conf_dir()
@@ -102,7 +101,7 @@ def test_a_default_of_the_code_is_that_of_the_configuration(group: str) -> None:
     for option in (option for other, option in BUILT if other == group):
         target, options, signature = constructor(group, option)
         defaults = {p.name: p.default for p in signature.parameters.values() if p.default is not p.empty}
-        found = [name for name, value in defaults.items() if name in options and plain_value(value) != options[name]]
+        found = [name for name, value in defaults.items() if name in options and plain(value) != options[name]]
         differ.setdefault(target, []).append(found)
     assert {target: min(found, key=len) for target, found in differ.items() if all(found)} == {}
 
@@ -170,7 +169,7 @@ def test_every_table_plans_its_cells(table: str) -> None:
 
 @pytest.mark.parametrize("table", groups(FOLDER)["table"])
 def test_every_table_declares_a_view_a_figure_and_rules_that_take_their_options(table: str) -> None:
-    node = plain(composed(f"table={table}", config="table").table)
+    node = values_of(composed(f"table={table}", config="table").table)
     found = declared(node, "small")
     ready = resolve(found)
     assert len(ready.claims) == len(found.claims)

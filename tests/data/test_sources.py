@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from experiments.composing.build import build
-from experiments.composing.cells import plain
+from experiments.composing.cells import values_of
 from smd_research.core.errors import ConfigError
 from smd_research.core.paths import conf_dir
 from smd_research.data.prompts import Document, Span
@@ -158,7 +158,7 @@ def test_each_configuration_builds_a_source(file: Path, tmp_path: Path) -> None:
     cfg = OmegaConf.load(file)
     for needed in OmegaConf.missing_keys(cfg):
         cfg[needed] = str(tmp_path)
-    assert hasattr(build(plain(cfg)), "documents")  # type: ignore[arg-type]
+    assert hasattr(build(values_of(cfg)), "documents")  # type: ignore[arg-type]
 
 
 def test_real_conversations(shared_data: Path, tmp_path: Path) -> None:

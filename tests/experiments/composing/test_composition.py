@@ -12,7 +12,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 from experiments.composing import composition as module
-from experiments.composing.cells import plain
+from experiments.composing.cells import values_of
 from experiments.composing.composition import composition
 from experiments.composing.declared import declared
 from experiments.composing.overrides import groups
@@ -48,7 +48,7 @@ def outcome(compose: Callable[[list[str]], Any], words: list[str]) -> Any:
 @pytest.mark.parametrize("table", groups(conf_dir())["table"])
 def test_cells_of_a_table_are_what_hydra_composes(table: str) -> None:
     node = compose("table", overrides=[f"table={table}"]).table
-    cells = expand(declared(plain(node), "small").sweep, ["n_prompts=3"])
+    cells = expand(declared(values_of(node), "small").sweep, ["n_prompts=3"])
     for words in random.Random(0).sample(cells, min(3, len(cells))):
         cfg, choices = composition(words)
         whole, chosen = from_nothing(words)
