@@ -120,8 +120,8 @@ class Crowd(AbstractContextManager["Crowd"]):
             **traffic(answers, self.new),
         }
         if self.clocked:
-            spent, steps = self.service.stages()
-            extra |= {_slug(stage): 1e3 * spent[stage] / steps for stage in Stage}
+            # over one user's tokens, not over steps: users join as their prompts are prefilled, differently by mode
+            extra |= {_slug(stage): 1e3 * spent / (self.new - 1) for stage, spent in self.service.stages().items()}
         return Measured(1e3 * seconds / self.new, extra)
 
 

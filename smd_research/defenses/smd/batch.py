@@ -241,7 +241,6 @@ class DecodeBatch:
                 guarded(request, partial(self._draw, request, logits[own]))
         if self._clock:
             self._clock.mark(Stage.MLP)
-            self._clock.steps += 1
 
     def _draw(self, request: Request, logits: Tensor) -> None:
         if self.force:

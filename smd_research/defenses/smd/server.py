@@ -156,9 +156,9 @@ class Server:
                 return None
             case "stages":
                 assert self._stages
-                seconds, steps = self._stages.seconds, self._stages.steps
+                seconds = self._stages.seconds
                 self._stages.start()
-                return seconds, steps
+                return seconds
             case "kv":
                 return self._batch.kv_bytes
             case _:

@@ -19,6 +19,7 @@ from smd_research.core.errors import ConfigError, LabError, PeerLostError
 from smd_research.core.scratch import Scratch
 from smd_research.defenses.smd.requests import ServiceOptions
 from smd_research.defenses.smd.server import IDLE_S, serve_users
+from smd_research.defenses.smd.stages import Stage
 from smd_research.defenses.smd.users import Answer, Ask, Protection, UserOptions, live
 from smd_research.models.bundle import Bundle
 from smd_research.models.shared import SharedWeights
@@ -224,13 +225,12 @@ class Service:
             self._provider.send(("threads", threads))
             self._provider.recv(START_S)
 
-    def stages(self) -> tuple[dict[str, float], int]:
-        """Seconds of each stage and decode steps since the last call."""
+    def stages(self) -> dict[Stage, float]:
+        """Seconds of each stage of all decode steps since the last call."""
         assert self._provider is not None
         self._provider.send(("stages",))
-        seconds: dict[str, float]
-        seconds, steps = self._provider.recv(START_S)
-        return seconds, steps
+        seconds: dict[Stage, float] = self._provider.recv(START_S)
+        return seconds
 
     def provider_kv_bytes(self) -> int:
         """Bytes of keys and values that the provider held before requests last left its batch."""

@@ -21,7 +21,6 @@ class StageClock:
 
     Attributes:
         seconds: by stage.
-        steps: decode steps measured.
     """
 
     def __init__(self) -> None:
@@ -30,7 +29,6 @@ class StageClock:
     def start(self) -> None:
         """Forget what was measured."""
         self.seconds = dict.fromkeys(Stage, 0.0)
-        self.steps = 0
         self._last = time.perf_counter()
 
     def resume(self) -> None:

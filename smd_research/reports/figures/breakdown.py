@@ -69,7 +69,7 @@ def breakdown_figure(
         for axes, value in zip(grid, values, strict=True):
             _panel(axes, [point for point in found if fits(point, {panels: value})], stages, bars)
             axes.set_title(numbers.label(value), size=10, weight="normal", color=QUIET)
-        grid[0].set_ylabel("time of a decode step, no protection = 1")
+        grid[0].set_ylabel("decoding a token of each user, no protection = 1")
         handles = [Patch(color=CATEGORIES[i % len(CATEGORIES)], label=name) for i, name in enumerate(stages.values())]
         if any(bar.link for bar in bars):
             handles.append(Patch(facecolor=PAPER, edgecolor=INK, hatch="////", label="link, modelled"))
