@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from smd_research.core.whole_file import write_whole
 from smd_research.data.texts import Readable
 from smd_research.training.classifier import Classifier
 from smd_research.training.methods import Tuning
@@ -68,7 +69,7 @@ def tuned_once(request: TuningRequest, start: PreTrainedModel, folder: Path, run
     if not mark.is_file() or mark.read_text() != request.digest:
         shutil.rmtree(folder)
         folder.mkdir()
-        mark.write_text(request.digest)
+        write_whole(mark, request.digest.encode())
     if (folder / _OUTCOME).is_file():
         return _load(request, start, folder)
     tuned = run()
@@ -90,8 +91,7 @@ def _save(tuned: Tuned, folder: Path) -> None:
     part = folder / "part"
     save_file({name: value.detach().cpu().contiguous() for name, value in kept.items()}, part)
     part.replace(folder / WEIGHTS)
-    part.write_text(json.dumps(asdict(tuned.outcome)))
-    part.replace(folder / _OUTCOME)
+    write_whole(folder / _OUTCOME, json.dumps(asdict(tuned.outcome)).encode())
     for checkpoint in folder.glob("*.ckpt"):
         checkpoint.unlink()
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from smd_research.core.errors import ConfigError
+from smd_research.core.whole_file import write_whole
 from smd_research.mechanisms.shaking import Key, Substitution, affine, shake
 from smd_research.mechanisms.shaking.streams import Floats
 from smd_research.models.bundle import Bundle
@@ -226,7 +227,7 @@ def _claim(folder: Path, identity: Mapping[str, str], student: PreTrainedModel) 
     folder.mkdir(parents=True, exist_ok=True)
     mark = folder / _MARK
     if not mark.is_file():
-        _write(mark, identity)
+        write_whole(mark, json.dumps(identity).encode())
         return None
     try:
         held = json.loads(mark.read_text(encoding="utf-8"))
@@ -256,12 +257,6 @@ def _keep(folder: Path, identity: Mapping[str, str], student: PreTrainedModel, s
     part = folder / f"{_WEIGHTS}.part"
     save_file({name: one.detach().cpu().contiguous() for name, one in student.named_parameters()}, part)
     part.replace(folder / _WEIGHTS)
-    _write(folder / _MARK, {**identity, "spent": asdict(spent)})
+    write_whole(folder / _MARK, json.dumps({**identity, "spent": asdict(spent)}).encode())
     for checkpoint in folder.glob("*.ckpt"):
         checkpoint.unlink()
-
-
-def _write(path: Path, content: object) -> None:
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(content), encoding="utf-8")
-    part.replace(path)
